@@ -44,7 +44,7 @@ def read_mask(path: str | Path) -> np.ndarray:
                     f"{path}: a mask must hold labels (PNG mode P or L), this image has mode {image.mode}; "
                     "save it as a palette PNG whose pixel values are the object ids"
                 )
-            return np.asarray(image.convert("L") if image.mode == "1" else image, dtype=np.uint8)
+            return np.asarray(image, dtype=np.uint8)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not an image file") from error
     except OSError as error:

@@ -1,0 +1,6 @@
+"""The network: paper sections 3.1-3.4. It knows no policy, no configuration, no data set."""
+
+from stm.network.official import is_official, load_official
+from stm.network.stm import STM
+
+__all__ = ["STM", "is_official", "load_official"]

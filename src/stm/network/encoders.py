@@ -1,0 +1,106 @@
+"""Section 3.1: the query encoder, and the memory encoder that also sees masks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stm.network.backbones import Trunk
+from stm.network.decoder import ResidualBlock
+
+
+class Query(NamedTuple):
+    """A frame as the query encoder sees it; the same for all objects.
+
+    Attributes:
+        key: (B, C_k, h, w).
+        value: (B, C_v, h, w).
+        features: the trunk's maps at strides 4, 8 and the read stride.
+    """
+
+    key: Tensor
+    value: Tensor
+    features: tuple[Tensor, Tensor, Tensor]
+
+
+class QueryEncoder(nn.Module):
+    """Frame -> query key and value, through two parallel convolutions on the trunk's last map."""
+
+    def __init__(self, trunk: Trunk, key_channels: int, value_channels: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.key = nn.Conv2d(trunk.channels[-1], key_channels, 3, padding=1)
+        self.value = nn.Conv2d(trunk.channels[-1], value_channels, 3, padding=1)
+
+    def forward(self, frame: Tensor) -> Query:
+        """Encode normalised frames (B, 3, H, W)."""
+        features = self.trunk(frame)
+        return Query(self.key(features[-1]), self.value(features[-1]), features)
+
+
+class MemoryEncoder(nn.Module):
+    """Frame and masks -> memory value and, as the paper has it, memory key of each object.
+
+    Args:
+        trunk: a backbone of its own.
+        key_channels: C_k, or None where the keys come from the image alone (STCN): then the value also sees
+            the query encoder's last map, `query_channels` wide.
+        others_channel: also plant a channel for all other objects' masks together, as the published code.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        key_channels: int | None,
+        value_channels: int,
+        query_channels: int,
+        others_channel: bool,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.mask_stem = _planted(trunk.stem)
+        self.others_stem = _planted(trunk.stem) if others_channel else None
+        self.key: nn.Module | None
+        self.value: nn.Module
+        if key_channels is None:
+            self.key = None
+            self.value = ResidualBlock(trunk.channels[-1] + query_channels, value_channels)
+        else:
+            self.key = nn.Conv2d(trunk.channels[-1], key_channels, 3, padding=1)
+            self.value = nn.Conv2d(trunk.channels[-1], value_channels, 3, padding=1)
+
+    def forward(self, frame: Tensor, masks: Tensor, query: Query | None) -> tuple[Tensor | None, Tensor]:
+        """Encode each object of each clip on its own.
+
+        Args:
+            frame: normalised, (B, 3, H, W).
+            masks: (B, O, H, W) in 0..1, given or predicted.
+            query: the same frame's query; only looked at where the keys come from the image alone.
+
+        Returns:
+            key (B, O, C_k, h, w) or None, and value (B, O, C_v, h, w).
+        """
+        batch, objects = masks.shape[:2]
+        planted = self.mask_stem(masks.flatten(0, 1)[:, None])
+        if self.others_stem is not None:
+            others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
+            planted = planted + self.others_stem(others.flatten(0, 1)[:, None])
+        feature = self.trunk(frame, planted)[-1]
+        if self.key is None:
+            assert query is not None
+            seen = query.features[-1].repeat_interleave(objects, dim=0)
+            value = self.value(torch.cat([feature, seen], dim=1))
+            return None, value.unflatten(0, (batch, objects))
+        key, value = self.key(feature), self.value(feature)
+        return key.unflatten(0, (batch, objects)), value.unflatten(0, (batch, objects))
+
+
+def _planted(stem: nn.Conv2d) -> nn.Conv2d:
+    """A further input channel for a first convolution: randomly initialised filters (section 3.1)."""
+    planted = nn.Conv2d(
+        1, stem.out_channels, stem.kernel_size, stride=stem.stride, padding=stem.padding, bias=False
+    )
+    nn.init.kaiming_normal_(planted.weight, mode="fan_out", nonlinearity="relu")
+    return planted

@@ -1,0 +1,186 @@
+"""The space-time memory network (sections 3.1-3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stm.network.aggregate import soft_aggregation
+from stm.network.backbones import build_trunk
+from stm.network.decoder import Decoder, init_without_norm
+from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
+from stm.network.read import SIMILARITIES, read
+
+Memory = tuple[Tensor, Tensor]
+KEYS = ("image_mask", "image")
+
+
+class STM(nn.Module):
+    """Space-time memory network: memorise frames with their masks, segment another frame by reading them.
+
+    Every method takes one frame with its objects, (3, H, W) and (O, H, W), or a batch of them,
+    (B, 3, H, W) and (B, O, H, W). Frames are RGB in 0..1 of any size: normalisation and padding to a
+    multiple of 16 happen here and nowhere else. The defaults are the paper's network.
+
+    Args:
+        backbone: a name of `stm.network.backbones.BACKBONES`.
+        memory_backbone: the memory encoder's, if not the same.
+        pretrained: begin from ImageNet weights.
+        norm: 'frozen' batch normalisation (the paper) or 'group' (from scratch).
+        key_channels: C_k (C / 8 in the paper).
+        value_channels: C_v (C / 2).
+        decoder_channels: width of the decoder.
+        others_channel: the memory encoder also sees the other objects' masks (published code, not paper).
+        similarity: 'dot' (equation 2), 'scaled_dot' (published code) or 'l2' (STCN).
+        keys: memory keys from 'image_mask' (the paper), or from the 'image' alone, made by the query encoder
+            and shared by all objects (STCN).
+        read_stride: read the memory at stride 16 (the paper) or 8.
+        tied: begin the memory encoder with the query encoder's weights, key projection included; they
+            train apart. From scratch, separate encoders need it to find a common key space.
+        mask_gain: factor on the planted mask filters' initial weights.
+
+    Raises:
+        ValueError: a value outside of the above, or values that exclude each other.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        memory_backbone: str | None = None,
+        pretrained: bool = False,
+        norm: str = "frozen",
+        key_channels: int = 128,
+        value_channels: int = 512,
+        decoder_channels: int = 256,
+        others_channel: bool = False,
+        similarity: str = "dot",
+        keys: str = "image_mask",
+        read_stride: int = 16,
+        tied: bool = False,
+        mask_gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"similarity={similarity!r} is unknown; available: {', '.join(SIMILARITIES)}")
+        if keys not in KEYS:
+            raise ValueError(f"keys={keys!r} is unknown; available: {', '.join(KEYS)}")
+        if tied and (keys == "image" or memory_backbone not in (None, backbone)):
+            raise ValueError("tied=true needs keys=image_mask and the same backbone for query and memory")
+        self.similarity = similarity
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+
+        query_trunk = build_trunk(backbone, pretrained, norm, read_stride)
+        memory_trunk = build_trunk(memory_backbone or backbone, pretrained, norm, read_stride)
+        self.query_encoder = QueryEncoder(query_trunk, key_channels, value_channels)
+        self.memory_encoder = MemoryEncoder(
+            memory_trunk,
+            key_channels if keys == "image_mask" else None,
+            value_channels,
+            query_channels=query_trunk.channels[-1],
+            others_channel=others_channel,
+        )
+        self.decoder = Decoder(value_channels, query_trunk.channels[:2], decoder_channels)
+        self._initialise(tied, mask_gain)
+
+    def _initialise(self, tied: bool, mask_gain: float) -> None:
+        query, memory = self.query_encoder, self.memory_encoder
+        init_without_norm(self.decoder)
+        self.decoder.predict.weight.data.mul_(0.3)
+        for head in (query.key, query.value, memory.key, memory.value):
+            if head is not None:
+                init_without_norm(head)
+        for head in (query.key, memory.key):
+            if head is not None:
+                head.weight.data.mul_(0.7)
+        memory.mask_stem.weight.data.mul_(mask_gain)
+        if tied:
+            memory.trunk.load_state_dict(query.trunk.state_dict())
+            memory.key.load_state_dict(query.key.state_dict())
+
+    def encode(self, frame: Tensor) -> Query:
+        """Encode a query frame; `memorize` and `segment` take the result in the frame's place or beside it."""
+        frame = frame if frame.ndim == 4 else frame[None]
+        return self.query_encoder(self._normalise(_pad(frame)))
+
+    def memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> Memory:
+        """Embed a frame with its masks into memory (section 3.1).
+
+        Args:
+            frame: (3, H, W) or (B, 3, H, W).
+            masks: (O, H, W) or (B, O, H, W) in 0..1: given masks, or the soft probabilities of a prediction.
+            query: `encode(frame)`, where at hand; networks with keys from the image alone reuse it.
+
+        Returns:
+            key (O, C_k, h, w) and value (O, C_v, h, w), with B in front for a batch. Keys from the image
+            alone have 1 in place of O.
+        """
+        if frame.ndim == 3:
+            key, value = self.memorize(frame[None], masks[None], query)
+            return key[0], value[0]
+        masks = masks.to(frame.dtype)
+        normalised = self._normalise(_pad(frame))
+        if self.memory_encoder.key is None and query is None:
+            query = self.query_encoder(normalised)
+        key, value = self.memory_encoder(normalised, _pad(masks), query)
+        if key is None:
+            assert query is not None
+            key = query.key[:, None]
+        return key, value
+
+    def segment(
+        self,
+        frame: Tensor,
+        memory: Memory | Sequence[Memory],
+        present: Tensor | None = None,
+        query: Query | None = None,
+    ) -> Tensor:
+        """Segment a frame by reading the memory (sections 3.2-3.4).
+
+        Args:
+            frame: (3, H, W) or (B, 3, H, W).
+            memory: keys (B, O, C_k, ...) and values (B, O, C_v, ...) whose last dimensions, (T, h, w) or any
+                others, are the memory's cells; without B for a single frame. Or several such pairs, of objects
+                that have different memories; their objects follow each other in the result.
+            present: bool (B, O), False for slots that pad a batch.
+            query: `encode(frame)`, where at hand.
+
+        Returns:
+            Logits (O + 1, H, W), background first, or (B, O + 1, H, W); their softmax over labels is the
+            probability.
+        """
+        groups: Sequence[Memory] = [memory] if isinstance(memory[0], Tensor) else memory  # type: ignore[list-item,assignment]
+        if frame.ndim == 3:
+            groups = [(keys[None], values[None]) for keys, values in groups]
+            return self.segment(frame[None], groups, None if present is None else present[None], query)[0]
+        query = query or self.encode(frame)
+        logits = torch.cat([self._decode(query, keys, values) for keys, values in groups], dim=1)
+        probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
+        return _cut(soft_aggregation(probabilities, present), frame.shape[-2:])
+
+    def _decode(self, query: Query, keys: Tensor, values: Tensor) -> Tensor:
+        """Read and decode objects that share their memory frames: logits (B, O, 2, H, W)."""
+        readout = read(keys.flatten(3), values.flatten(3), query.key.flatten(2), self.similarity)
+        readout = readout.unflatten(-1, query.key.shape[-2:])
+        return self.decoder(readout, query.value, query.features[:2])
+
+    def _normalise(self, frame: Tensor) -> Tensor:
+        return (frame - self.mean) / self.std
+
+
+def _padding(size: Sequence[int]) -> tuple[int, int, int, int]:
+    """Left, right, top, bottom: to a multiple of 16, half each side, the odd pixel right and below."""
+    height, width = -size[0] % 16, -size[1] % 16
+    return width // 2, width - width // 2, height // 2, height - height // 2
+
+
+def _pad(maps: Tensor) -> Tensor:
+    return F.pad(maps, _padding(maps.shape[-2:]))
+
+
+def _cut(maps: Tensor, size: Sequence[int]) -> Tensor:
+    left, _, top, _ = _padding(size)
+    return maps[..., top : top + size[0], left : left + size[1]]

@@ -1,0 +1,176 @@
+"""The one way a frame goes through the model: sections 3 and 3.6, with or without gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stm.masks import object_ids, restore_ids
+from stm.memory import MemoryBank, MemoryPolicy
+from stm.network import STM
+from stm.network.encoders import Query
+
+
+@dataclass
+class _Group:
+    """Objects that entered together: they share their memory frames."""
+
+    bank: MemoryBank
+    slots: slice
+
+
+@dataclass
+class _Written:
+    """The frame just done, to be memorised when the next one comes."""
+
+    t: int
+    frame: Tensor
+    query: Query
+    probabilities: Tensor
+    given: Tensor  # bool (B, O): whose mask was given, not predicted
+
+
+class Segmenter:
+    """Segments a video frame by frame, given the masks of its objects where they enter.
+
+    Gradients flow through the memory while the network is in training mode and gradients are enabled: training
+    with dynamic memory (section 3.5) is inference with gradients.
+
+    Args:
+        network: in eval mode for inference.
+        memory: which past frames are remembered.
+    """
+
+    def __init__(self, network: STM, memory: MemoryPolicy | None = None) -> None:
+        self.network = network
+        self.policy = memory or MemoryPolicy()
+        self.t = -1
+        self.object_ids: list[int] = []
+        """Slot -> object id, in order of entry. A batch has no ids; its slots count from 1."""
+        self.logits: Tensor | None = None
+        """Logits (B, O + 1, H, W) of the last frame that was predicted; what the loss is computed on."""
+        self._groups: list[_Group] = []
+        self._present: Tensor | None = None  # bool (B, O)
+        self._written: _Written | None = None
+
+    def step(self, frame: Tensor | np.ndarray | Image.Image, mask: Tensor | np.ndarray | None = None) -> Tensor:
+        """Segment the next frame.
+
+        Args:
+            frame: (3, H, W), float in 0..1 or uint8; or uint8 (H, W, 3) as a numpy array or a PIL image; or a
+                batch of clips, (B, 3, H, W).
+            mask: masks given at this frame. (H, W) integer labels, which are object ids: new ones add objects,
+                known ones correct theirs, objects that are not in it keep their prediction; 255 is void and
+                means background here. Or (B, O, H, W) of 0 and 1 for a batch, slots without any pixel being
+                padding.
+
+        Returns:
+            Probabilities (O + 1, H, W), background first, then `object_ids` in order; (B, O + 1, H, W) for a
+            batch.
+
+        Raises:
+            ValueError: the first frame has no mask, or a frame or mask of the wrong shape.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.network.training):
+            frames, batched = self._frames(frame)
+            given = None if mask is None else self._masks(mask, frames, batched)
+            if given is None and not self._groups:
+                raise ValueError(f"frame {self.t + 1}: no object is known yet; give the first frame's mask")
+            self.t += 1
+            query = self.network.encode(frames)
+            probabilities = self._predict(frames, query) if self._groups else None
+            if given is not None:
+                probabilities = self._give(given, probabilities)
+            assert probabilities is not None and self._present is not None
+            told = torch.zeros_like(self._present) if given is None else given.flatten(2).any(-1)
+            self._written = _Written(self.t, frames, query, probabilities, told)
+            return probabilities if batched else probabilities[0]
+
+    def labels(self, probabilities: Tensor) -> np.ndarray:
+        """The likeliest object id of each pixel: (O + 1, H, W) -> uint8 (H, W)."""
+        return restore_ids(probabilities.argmax(0).cpu().numpy(), self.object_ids)
+
+    def memory_frames(self) -> list[list[int]]:
+        """The frames that the memory holds, for each group of objects that entered together."""
+        return [group.bank.frames for group in self._groups]
+
+    def _predict(self, frames: Tensor, query: Query) -> Tensor:
+        """Memorise the previous frame with its soft masks, then read the memory at this one."""
+        self._memorize_previous()
+        memory = [group.bank.read() for group in self._groups]
+        self.logits = self.network.segment(frames, memory, self._present, query)
+        return torch.softmax(self.logits, dim=1)
+
+    def _memorize_previous(self) -> None:
+        """Write frame t - 1 with its probabilities, 'without thresholding' (section 3.5), where the policy wants it."""
+        previous, self._written = self._written, None
+        if previous is None:
+            return
+        wanting = [
+            (group, bool(previous.given[:, group.slots].any()))
+            for group in self._groups
+            if group.bank.wants(previous.t, bool(previous.given[:, group.slots].any()))
+        ]
+        if not wanting:
+            return
+        key, value = self.network.memorize(previous.frame, previous.probabilities[:, 1:], previous.query)
+        for group, given in wanting:
+            of_group = key if key.shape[1] == 1 else key[:, group.slots]
+            group.bank.write(previous.t, of_group, value[:, group.slots], given)
+
+    def _give(self, given: Tensor, predicted: Tensor | None) -> Tensor:
+        """Put given masks (B, O, H, W) over what was predicted: certain where they are, and nowhere else theirs."""
+        told = given.flatten(2).any(-1)  # (B, O)
+        known = 0 if predicted is None else predicted.shape[1] - 1
+        if known < given.shape[1]:
+            self._groups.append(_Group(MemoryBank(self.policy), slice(known, given.shape[1])))
+        if predicted is None or self._present is None:
+            objects, self._present = given, told
+        else:
+            entering = given.shape[1] - known
+            self._present = torch.cat([self._present, told[:, known:]], dim=1)
+            objects = torch.cat([predicted[:, 1:], predicted.new_zeros(given[:, :entering].shape)], dim=1)
+            claimed = given.any(1, keepdim=True)
+            objects = torch.where(told[..., None, None], given, objects * ~claimed)
+        return torch.cat([1 - objects.sum(1, keepdim=True).clamp(max=1), objects], dim=1)
+
+    def _frames(self, frame: Tensor | np.ndarray | Image.Image) -> tuple[Tensor, bool]:
+        """Any accepted frame -> float (B, 3, H, W) on the network's device, and whether it was a batch."""
+        if not isinstance(frame, Tensor):
+            array = np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame)
+            if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+                raise ValueError(f"frame: an array must be uint8 (H, W, 3), got {array.dtype} {array.shape}")
+            frame = torch.from_numpy(np.array(array)).permute(2, 0, 1)
+        if frame.ndim not in (3, 4) or frame.shape[-3] != 3:
+            raise ValueError(f"frame: a tensor must be (3, H, W) or (B, 3, H, W), got {tuple(frame.shape)}")
+        batched = frame.ndim == 4
+        dtype = next(self.network.parameters()).dtype
+        floats = frame.to(self.network.mean.device)
+        floats = floats.to(dtype) / 255 if frame.dtype == torch.uint8 else floats.to(dtype)
+        return floats if batched else floats[None], batched
+
+    def _masks(self, mask: Tensor | np.ndarray, frames: Tensor, batched: bool) -> Tensor:
+        """Any accepted mask -> (B, O, H, W) of 0 and 1, with a channel for each object known or entering."""
+        size = frames.shape[-2:]
+        mask = torch.as_tensor(mask)
+        if mask.shape[-2:] != size or mask.ndim != (4 if batched else 2):
+            wanted = f"(B, O, {size[0]}, {size[1]})" if batched else f"({size[0]}, {size[1]})"
+            raise ValueError(f"mask: must be {wanted} like the frame, got {tuple(mask.shape)}")
+        if batched:
+            if self.object_ids and mask.shape[1] != len(self.object_ids):
+                raise ValueError(f"mask: the batch has {len(self.object_ids)} slots, got {mask.shape[1]}")
+            self.object_ids = list(range(1, mask.shape[1] + 1))
+            return mask.to(frames)
+        labels = mask.cpu().numpy()
+        if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() > 255:
+            raise ValueError(f"mask: labels must be integers in 0..255, got {mask.dtype} up to {labels.max()}")
+        found = object_ids(labels.astype(np.uint8))
+        if not found and not self.object_ids:
+            raise ValueError("mask: it holds no object (labels 1..254), so there is nothing to segment")
+        self.object_ids = [*self.object_ids, *(label for label in found if label not in self.object_ids)]
+        ids = torch.tensor(self.object_ids)[:, None, None]
+        return (mask.cpu()[None] == ids)[None].to(frames)

@@ -1,0 +1,188 @@
+"""How good is a mask? Region similarity J and contour accuracy F of the DAVIS benchmark.
+
+Defined by Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation",
+CVPR 2016, section 5; the edge cases are those of the DAVIS-2017 evaluation code, to which the values are
+bit-equal. Each picture is cropped to where either mask is, which changes no value: J and F see nothing
+of the empty rest.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import NamedTuple
+
+import numpy as np
+
+TOLERANCE = 0.008
+"""How far a boundary may be off and still match, as a share of the picture's diagonal."""
+
+
+class Statistics(NamedTuple):
+    """What the benchmark reports of a measure over the frames of one object."""
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def region_similarity(
+    ground_truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None
+) -> np.ndarray:
+    """J: how much of the two masks' union is their intersection, in each frame; 1 where both are empty.
+
+    Args:
+        ground_truth: bool (T, H, W).
+        prediction: bool (T, H, W).
+        void: bool (T, H, W), pixels that count neither way.
+
+    Returns:
+        float64 (T,), 0..1.
+
+    Raises:
+        ValueError: the shapes differ or are not (T, H, W).
+    """
+    return _each_frame(_region, ground_truth, prediction, void)
+
+
+def contour_accuracy(
+    ground_truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None
+) -> np.ndarray:
+    """F: harmonic mean of the boundaries' precision and recall, in each frame; 1 where both are empty.
+
+    A boundary pixel is matched when the other boundary has one within ceil(0.008 x diagonal) pixels.
+
+    Args:
+        ground_truth: bool (T, H, W).
+        prediction: bool (T, H, W).
+        void: bool (T, H, W), pixels that count neither way; both masks are empty there.
+
+    Returns:
+        float64 (T,), 0..1.
+
+    Raises:
+        ValueError: the shapes differ or are not (T, H, W).
+    """
+    return _each_frame(_contour, ground_truth, prediction, void)
+
+
+def statistics(values: np.ndarray) -> Statistics:
+    """Mean, recall (share of frames above 0.5) and decay (first quarter's mean minus the last's).
+
+    The quarters share their end frames, as in the DAVIS code; unlike there (bounds cast to 8 bits) the decay
+    is right beyond 256 frames. Frames that are NaN don't count.
+
+    Args:
+        values: float (T,), J or F of each frame of one object, T >= 1.
+    """
+    bounds = (np.round(np.linspace(1, len(values), 5) + 1e-10) - 1).astype(np.int64)
+    first, last = values[bounds[0] : bounds[1] + 1], values[bounds[3] : bounds[4] + 1]
+    return Statistics(
+        mean=float(np.nanmean(values)),
+        recall=float(np.nanmean(values > 0.5)),
+        decay=float(np.nanmean(first) - np.nanmean(last)),
+    )
+
+
+def similarity_and_accuracy(
+    ground_truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None
+) -> tuple[float, float]:
+    """J and F of one frame at once; bool (H, W) each. What scoring a stream of frames calls."""
+    shape = ground_truth.shape
+    truth, found = _cropped(ground_truth, prediction, void)
+    return _region(truth, found, shape), _contour(truth, found, shape)
+
+
+def _each_frame(measure, ground_truth, prediction, void) -> np.ndarray:  # type: ignore[no-untyped-def]
+    shapes = {mask.shape for mask in (ground_truth, prediction, void) if mask is not None}
+    if len(shapes) > 1 or ground_truth.ndim != 3:
+        raise ValueError(
+            f"masks must be (T, H, W) of one shape; ground truth is {ground_truth.shape}, prediction "
+            f"{prediction.shape}" + ("" if void is None else f", void {void.shape}")
+        )
+    values = np.empty(len(ground_truth))
+    for t, (truth, found) in enumerate(zip(ground_truth, prediction, strict=True)):
+        values[t] = measure(*_cropped(truth, found, None if void is None else void[t]), truth.shape)
+    return values
+
+
+def _cropped(truth: np.ndarray, found: np.ndarray, void: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks, empty where void, cut to the box around them and one pixel more where the picture has one.
+
+    With that pixel the cut's edge is either the picture's own edge or empty, so boundaries come out the same.
+    """
+    truth, found = truth.astype(bool, copy=False), found.astype(bool, copy=False)
+    if void is not None:
+        counts = ~void.astype(bool, copy=False)
+        truth, found = truth & counts, found & counts
+    either = truth | found
+    rows, columns = np.flatnonzero(either.any(axis=1)), np.flatnonzero(either.any(axis=0))
+    if not len(rows):
+        return truth[:0, :0], found[:0, :0]
+    box = (
+        slice(max(rows[0] - 1, 0), rows[-1] + 2),
+        slice(max(columns[0] - 1, 0), columns[-1] + 2),
+    )
+    return truth[box], found[box]
+
+
+def _region(truth: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> float:
+    union = np.count_nonzero(truth | found)
+    return np.count_nonzero(truth & found) / union if union else 1.0
+
+
+def _contour(truth: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> float:
+    """F of two masks cut out of a picture of the given shape."""
+    if not truth.size:
+        return 1.0
+    radius = int(np.ceil(TOLERANCE * np.linalg.norm(shape)))
+    truth_boundary, found_boundary = boundary(truth), boundary(found)
+    truth_count, found_count = np.count_nonzero(truth_boundary), np.count_nonzero(found_boundary)
+    if truth_count == 0 or found_count == 0:  # one half of F is then 0; a full picture has no boundary either
+        return float(truth_count == found_count)
+    precision = _matched(found_boundary, truth_boundary, radius) / found_count
+    recall = _matched(truth_boundary, found_boundary, radius) / truth_count
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def boundary(mask: np.ndarray) -> np.ndarray:
+    """The boundary of a mask, one pixel wide: where a pixel differs from its right, lower or lower right one.
+
+    Args:
+        mask: bool (H, W).
+
+    Returns:
+        bool (H, W). The picture's own edge is no boundary.
+    """
+    edge = np.zeros(mask.shape, dtype=bool)
+    right = mask[:, :-1] ^ mask[:, 1:]
+    below = mask[:-1] ^ mask[1:]
+    edge[:, :-1] = right
+    edge[:-1] |= below
+    edge[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
+    return edge
+
+
+def _matched(points: np.ndarray, others: np.ndarray, radius: int) -> int:
+    """How many of the points have one of the others within the radius? Both bool (h, w).
+
+    A disk is a stack of rows, and running sums along each row tell whether any of the others lies in a
+    stretch of it. So the cost grows with the boundary's length times the radius, where dilating the picture
+    by the disk costs its area times the disk's.
+    """
+    height, width = others.shape
+    sums = np.zeros((height + 2 * radius, width + 2 * radius + 1), dtype=np.int32)
+    inside = sums[radius : radius + height]
+    np.cumsum(others, axis=1, dtype=np.int32, out=inside[:, radius + 1 : radius + 1 + width])
+    inside[:, radius + 1 + width :] = inside[:, radius + width, None]
+
+    stride, flat = sums.shape[1], sums.ravel()
+    points_flat = np.flatnonzero(points)
+    total, rows = len(points_flat), points_flat // width
+    open_points = points_flat + rows * (stride - width) + radius * stride + radius
+    for dy in sorted(range(-radius, radius + 1), key=abs):  # near rows first: most points are settled there
+        half = isqrt(radius * radius - dy * dy)
+        place = open_points + dy * stride
+        open_points = open_points[flat.take(place + half + 1) == flat.take(place - half)]
+        if not len(open_points):
+            break
+    return total - len(open_points)

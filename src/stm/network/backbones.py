@@ -1,4 +1,4 @@
-"""Backbones: torchvision's networks (and small ones for a CPU) cut into a stem and stages at strides 4, 8, 16."""
+"""Backbones: networks of torchvision, and small ones for CPUs, cut into a stem and stages at strides 4, 8, 16."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from urllib.error import URLError
+from http.client import HTTPException
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
+from torchvision.ops import StochasticDepth
 
 NORMS = ("frozen", "group")
+Cut = tuple[nn.Conv2d, list[nn.Module]]
 
 
 class Trunk(nn.Module):
-    """A backbone without its head: features at strides 4, 8 and 16, and a first convolution to plant channels on.
+    """A backbone without its head: features at strides 4, 8 and 16, and a stem to plant channels on.
 
     Args:
         stem: the backbone's first convolution.
@@ -54,10 +57,12 @@ class Trunk(nn.Module):
         """Switch modes, but keep every batch normalisation in eval mode (section 3.5: 'disabled').
 
         Its statistics stay ImageNet's, its affine weights train. Lightning calls train() again and again.
+        Stochastic depth (ConvNeXt, EfficientNet) stays off too: with it, training would not be inference with
+        gradients.
         """
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | StochasticDepth):
                 module.eval()
         return self
 
@@ -67,24 +72,26 @@ class Layout:
     """Where a torchvision model keeps its first convolution and the stages up to strides 4, 8 and 16."""
 
     build: Callable[..., nn.Module]
-    cut: Callable[[nn.Module], tuple[nn.Conv2d, list[nn.Module]]]
+    cut: Callable[[Any], Cut]
     downloadable: bool = True
 
 
-def _cut_resnet(net: nn.Module) -> tuple[nn.Conv2d, list[nn.Module]]:
+def _cut_resnet(net: Any) -> Cut:
     return net.conv1, [nn.Sequential(net.bn1, net.relu, net.maxpool, net.layer1), net.layer2, net.layer3]
 
 
-def _cut_features(net: nn.Module, ends: tuple[int, int, int]) -> tuple[nn.Conv2d, list[nn.Module]]:
+def _cut_features(net: Any, ends: tuple[int, int, int]) -> Cut:
     """Cut `net.features`, whose first entry is (convolution, norm, ...); ends[i] is where stage i ends."""
-    first, blocks = net.features[0], net.features
-    stages = [nn.Sequential(*first[1:], *blocks[1 : ends[0]]), blocks[ends[0] : ends[1]], blocks[ends[1] : ends[2]]]
-    return first[0], stages
+    blocks = list(net.features)  # lists, as a slice of torchvision's Sequentials cannot be built
+    stem, *rest = blocks[0]
+    stages = [*rest, *blocks[1 : ends[0]]], blocks[ends[0] : ends[1]], blocks[ends[1] : ends[2]]
+    return stem, [nn.Sequential(*stage) for stage in stages]
 
 
-def _cut_regnet(net: nn.Module) -> tuple[nn.Conv2d, list[nn.Module]]:
+def _cut_regnet(net: Any) -> Cut:
+    stem, *rest = net.stem
     blocks = net.trunk_output
-    return net.stem[0], [nn.Sequential(*net.stem[1:], blocks.block1), blocks.block2, blocks.block3]
+    return stem, [nn.Sequential(*rest, blocks.block1), blocks.block2, blocks.block3]
 
 
 class _SmallNet(nn.Module):
@@ -110,11 +117,11 @@ class _SmallNet(nn.Module):
         return BasicBlock(inputs, outputs, stride=2, downsample=shortcut)
 
 
-def _cut_small(net: nn.Module) -> tuple[nn.Conv2d, list[nn.Module]]:
+def _cut_small(net: Any) -> Cut:
     return net.conv1, [net.stage4, net.stage8, net.stage16]
 
 
-def _torchvision(name: str, cut: Callable[[nn.Module], tuple[nn.Conv2d, list[nn.Module]]]) -> Layout:
+def _torchvision(name: str, cut: Callable[[Any], Cut]) -> Layout:
     return Layout(partial(torchvision.models.get_model, name), cut)
 
 
@@ -154,10 +161,10 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
     if pretrained and not layout.downloadable:
         raise ValueError(f"backbone={name!r} has no ImageNet weights: set pretrained=false")
     if pretrained and norm == "group":
-        raise ValueError("pretrained=true comes with batch normalisation: set norm=frozen, or pretrained=false")
+        raise ValueError("pretrained=true comes with its own normalisation: set norm=frozen")
     try:
         net = layout.build(weights="DEFAULT" if pretrained else None)
-    except (URLError, ConnectionError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:  # no network, a broken connection, a full or read-only disk
         raise RuntimeError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network, set "
             "backbone.pretrained=false to start from random weights, or put the file that torchvision names "

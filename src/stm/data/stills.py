@@ -1,0 +1,150 @@
+"""Still pictures with index masks: X.jpg + X.png folders, PASCAL VOC, SBD, COCO, frames of videos.
+
+Building a set lists names into numpy arrays and decodes nothing: 100 k stills take a few MB, and no Python
+object is held for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from stm.clip import VOID, Video
+from stm.data.files import check_size, list_images, read_frame
+from stm.masks import read_mask
+
+Kind = Literal["auto", "ids", "binary"]
+
+
+class Stills(Protocol):
+    """A set of stills."""
+
+    name: str
+    """How the `source` of its clips begins."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Still i: frame uint8 (H, W, 3) in RGB, and object ids uint8 (H, W), 0 background, 255 void."""
+
+
+class FileStills:
+    """Pairs of a frame and a mask that share their name.
+
+    Args:
+        name: see `Stills.name`.
+        images, masks: the two folders.
+        names: file names without suffix.
+        suffix: of the frames; masks end in `.png`.
+        kind: `ids`: the labels are object ids and 255 is void. `binary`: 128 and more is the one object.
+            `auto`: binary where a grey mask reaches 255 or a palette mask holds only 0 and 255, else ids.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: str | Path,
+        masks: str | Path,
+        names: Sequence[str],
+        suffix: str = ".jpg",
+        kind: Kind = "auto",
+    ) -> None:
+        if kind not in ("auto", "ids", "binary"):
+            raise ValueError(f"kind={kind!r}: must be auto, ids or binary")
+        self.name = name
+        self._images, self._masks, self._suffix, self._kind = str(images), str(masks), suffix, kind
+        self._names = np.array([n.encode() for n in names], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Still i, see `Stills.read`.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: a file is broken, the mask has colours, or the sizes differ.
+        """
+        name = self._names[i].decode()
+        image, mask = f"{self._images}/{name}{self._suffix}", f"{self._masks}/{name}.png"
+        labels = read_mask(mask)
+        check_size(image, mask, labels.shape)
+        if self._kind == "binary" or (self._kind == "auto" and _is_binary(mask, labels)):
+            labels = (labels >= 128).astype(np.uint8)
+        return read_frame(image), labels
+
+
+def _is_binary(path: str, labels: np.ndarray) -> bool:
+    """Is 255 the object? Not beside other ids in a palette mask; a grey mask may be smooth at the edge."""
+    if not (labels == VOID).any():
+        return False
+    with Image.open(path) as image:
+        grey = image.mode != "P"
+    return grey or bool(((labels == 0) | (labels == VOID)).all())
+
+
+def pairs(
+    images: str | Path, masks: str | Path | None = None, name: str | None = None, kind: Kind = "auto"
+) -> FileStills:
+    """X.jpg (or X.png) and X.png in two folders or one: salient-object sets such as ECSSD, MSRA10K, DUTS.
+
+    Args:
+        images: the folder of frames.
+        masks: the folder of masks; None where they lie beside the frames.
+        name: see `Stills.name`; the folder's name if None.
+        kind: see `FileStills`.
+
+    Raises:
+        FileNotFoundError: a folder is missing or empty, or a frame has no mask.
+    """
+    images = Path(images)
+    beside = masks is None or Path(masks).resolve() == images.resolve()
+    masks = images if masks is None else Path(masks)
+    names, suffix = list_images(images, (".jpg", ".jpeg", ".JPG", ".JPEG")) if beside else list_images(images)
+    missing = sorted(set(names) - set(list_images(masks, (".png",))[0]))
+    if missing:
+        raise FileNotFoundError(
+            f"{masks / missing[0]}.png: {len(missing)} of {len(names)} frames have no such mask"
+        )
+    return FileStills(name or images.name, images, masks, names, suffix, kind)
+
+
+class VideoStills:
+    """Annotated frames of videos, each a still of its own.
+
+    Args:
+        name: see `Stills.name`.
+        videos: where the frames are.
+    """
+
+    def __init__(self, name: str, videos: Sequence[Video]) -> None:
+        self.name, self._videos = name, videos
+        counts = [len(video.annotated) for video in videos]
+        self._video = np.repeat(np.arange(len(videos), dtype=np.int32), counts)
+        self._time = np.array([t for video in videos for t in video.annotated], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._time)
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Still i, see `Stills.read`."""
+        video, t = self._videos[self._video[i]], int(self._time[i])
+        mask = video.mask(t)
+        assert mask is not None, f"{video.name}: frame {t} is annotated but has no mask"
+        return video.frame(t), mask
+
+
+def video_frames(videos: Sequence[Video], name: str = "frames") -> VideoStills:
+    """The annotated frames of videos as stills.
+
+    Raises:
+        ValueError: there is none.
+    """
+    stills = VideoStills(name, videos)
+    if len(stills) == 0:
+        raise ValueError(f"{name}: none of {len(videos)} videos has an annotated frame")
+    return stills

@@ -1,7 +1,8 @@
-"""The checkpoint that the paper's authors published (seoungwugoh/STM): its names, and a network that holds it."""
+"""The checkpoint that the paper's authors published (seoungwugoh/STM): its names, and a network for it."""
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ NORMALISATION = {
 
 
 def official_network() -> STM:
-    """The network of the published checkpoint: the paper's, with the other objects' channel and a scaled dot."""
+    """The published checkpoint's network: the paper's, with the other objects' channel and a scaled dot."""
     return STM(backbone="resnet50", others_channel=True, similarity="scaled_dot")
 
 
@@ -65,13 +66,10 @@ def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: entries are missing, extra or of another shape; the message names them.
+        ValueError: the file holds something else than weights, or entries are missing, extra or of another
+            shape; the message names them.
     """
-    if isinstance(source, str | Path):
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        origin = str(source)
-    else:
-        state, origin = dict(source), "the state dict"
+    state = dict(source) if isinstance(source, Mapping) else _read(source)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
     network = official_network()
@@ -93,17 +91,29 @@ def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
             problems.append(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(expected[target].shape)}")
         else:
             renamed[target] = tensor
-    theirs = {ours: prefix for prefix, ours in PREFIXES.items()}
+    theirs = {place: prefix for prefix, place in PREFIXES.items()}
     misnamed = {problem.split(":")[0] for problem in problems}
     for target in expected.keys() - renamed.keys():
-        ours = next(ours for ours in theirs if target.startswith(ours))
-        name = theirs[ours] + target[len(ours) :]
-        if name not in misnamed:
-            problems.append(f"{name}: missing")
+        place = next(place for place in theirs if target.startswith(place))
+        absent = theirs[place] + target[len(place) :]
+        if absent not in misnamed:
+            problems.append(f"{absent}: missing")
     problems += [f"{name}: missing" for name in NORMALISATION if name not in state]
     if problems:
         listed = "\n  ".join(sorted(problems)[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
+        origin = "the state dict" if isinstance(source, Mapping) else source
         raise ValueError(f"{origin} is not the published STM checkpoint:\n  {listed}{more}")
     network.load_state_dict(renamed)
     return network.eval()
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file; code that a pickle may carry is not run."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a file of weights alone ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path}: holds a {type(state).__name__}, not a state dict")
+    return dict(state)

@@ -14,6 +14,8 @@ from stm.memory import MemoryBank, MemoryPolicy
 from stm.network import STM
 from stm.network.encoders import Query
 
+Picture = Tensor | np.ndarray | Image.Image
+
 
 @dataclass
 class _Group:
@@ -37,8 +39,8 @@ class _Written:
 class Segmenter:
     """Segments a video frame by frame, given the masks of its objects where they enter.
 
-    Gradients flow through the memory while the network is in training mode and gradients are enabled: training
-    with dynamic memory (section 3.5) is inference with gradients.
+    Gradients flow through the memory while the network is in training mode and gradients are enabled:
+    training with dynamic memory (section 3.5) is inference with gradients.
 
     Args:
         network: in eval mode for inference.
@@ -57,23 +59,23 @@ class Segmenter:
         self._present: Tensor | None = None  # bool (B, O)
         self._written: _Written | None = None
 
-    def step(self, frame: Tensor | np.ndarray | Image.Image, mask: Tensor | np.ndarray | None = None) -> Tensor:
+    def step(self, frame: Picture, mask: Picture | None = None) -> Tensor:
         """Segment the next frame.
 
         Args:
             frame: (3, H, W), float in 0..1 or uint8; or uint8 (H, W, 3) as a numpy array or a PIL image; or a
                 batch of clips, (B, 3, H, W).
-            mask: masks given at this frame. (H, W) integer labels, which are object ids: new ones add objects,
-                known ones correct theirs, objects that are not in it keep their prediction; 255 is void and
-                means background here. Or (B, O, H, W) of 0 and 1 for a batch, slots without any pixel being
-                padding.
+            mask: masks given at this frame. (H, W) integer labels, which are object ids: new ones add
+                objects, known ones correct theirs, objects that are not in it keep their prediction; 255 is
+                void and means background here. Or (B, O, H, W) of 0 and 1 for a batch, slots without any
+                pixel in the first frame being padding.
 
         Returns:
             Probabilities (O + 1, H, W), background first, then `object_ids` in order; (B, O + 1, H, W) for a
             batch.
 
         Raises:
-            ValueError: the first frame has no mask, or a frame or mask of the wrong shape.
+            ValueError: the first frame has no mask, or a frame or mask is of the wrong shape or type.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.network.training):
             frames, batched = self._frames(frame)
@@ -106,7 +108,7 @@ class Segmenter:
         return torch.softmax(self.logits, dim=1)
 
     def _memorize_previous(self) -> None:
-        """Write frame t - 1 with its probabilities, 'without thresholding' (section 3.5), where the policy wants it."""
+        """Write frame t - 1, its mask 'without thresholding' (section 3.5), where the policy wants it."""
         previous, self._written = self._written, None
         if previous is None:
             return
@@ -123,7 +125,7 @@ class Segmenter:
             group.bank.write(previous.t, of_group, value[:, group.slots], given)
 
     def _give(self, given: Tensor, predicted: Tensor | None) -> Tensor:
-        """Put given masks (B, O, H, W) over what was predicted: certain where they are, and nowhere else theirs."""
+        """Put given masks (B, O, H, W) over what was predicted: theirs there, and nowhere else."""
         told = given.flatten(2).any(-1)  # (B, O)
         known = 0 if predicted is None else predicted.shape[1] - 1
         if known < given.shape[1]:
@@ -138,7 +140,7 @@ class Segmenter:
             objects = torch.where(told[..., None, None], given, objects * ~claimed)
         return torch.cat([1 - objects.sum(1, keepdim=True).clamp(max=1), objects], dim=1)
 
-    def _frames(self, frame: Tensor | np.ndarray | Image.Image) -> tuple[Tensor, bool]:
+    def _frames(self, frame: Picture) -> tuple[Tensor, bool]:
         """Any accepted frame -> float (B, 3, H, W) on the network's device, and whether it was a batch."""
         if not isinstance(frame, Tensor):
             array = np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame)
@@ -147,30 +149,47 @@ class Segmenter:
             frame = torch.from_numpy(np.array(array)).permute(2, 0, 1)
         if frame.ndim not in (3, 4) or frame.shape[-3] != 3:
             raise ValueError(f"frame: a tensor must be (3, H, W) or (B, 3, H, W), got {tuple(frame.shape)}")
+        if frame.dtype != torch.uint8 and not frame.is_floating_point():
+            raise ValueError(f"frame: a tensor must be float in 0..1 or uint8, got {frame.dtype}")
         batched = frame.ndim == 4
         dtype = next(self.network.parameters()).dtype
         floats = frame.to(self.network.mean.device)
         floats = floats.to(dtype) / 255 if frame.dtype == torch.uint8 else floats.to(dtype)
-        return floats if batched else floats[None], batched
+        floats = floats if batched else floats[None]
+        if self._written is not None and floats.shape != self._written.frame.shape:
+            before, now = tuple(self._written.frame.shape), tuple(floats.shape)
+            raise ValueError(f"frame {self.t + 1}: all frames must be of one size, got {now} after {before}")
+        return floats, batched
 
-    def _masks(self, mask: Tensor | np.ndarray, frames: Tensor, batched: bool) -> Tensor:
+    def _masks(self, mask: Picture, frames: Tensor, batched: bool) -> Tensor:
         """Any accepted mask -> (B, O, H, W) of 0 and 1, with a channel for each object known or entering."""
-        size = frames.shape[-2:]
-        mask = torch.as_tensor(mask)
-        if mask.shape[-2:] != size or mask.ndim != (4 if batched else 2):
-            wanted = f"(B, O, {size[0]}, {size[1]})" if batched else f"({size[0]}, {size[1]})"
-            raise ValueError(f"mask: must be {wanted} like the frame, got {tuple(mask.shape)}")
         if batched:
-            if self.object_ids and mask.shape[1] != len(self.object_ids):
-                raise ValueError(f"mask: the batch has {len(self.object_ids)} slots, got {mask.shape[1]}")
-            self.object_ids = list(range(1, mask.shape[1] + 1))
-            return mask.to(frames)
-        labels = mask.cpu().numpy()
+            return self._batched_masks(torch.as_tensor(mask), frames)
+        labels = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+        if labels.shape != frames.shape[-2:]:
+            size = tuple(frames.shape[-2:])
+            raise ValueError(f"mask: must be (H, W) = {size} like the frame, got {labels.shape}")
         if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() > 255:
-            raise ValueError(f"mask: labels must be integers in 0..255, got {mask.dtype} up to {labels.max()}")
-        found = object_ids(labels.astype(np.uint8))
+            got = f"{labels.dtype} {labels.min()}..{labels.max()}"
+            raise ValueError(f"mask: labels must be integers in 0..255, got {got}")
+        labels = labels.astype(np.uint8)
+        found = object_ids(labels)
         if not found and not self.object_ids:
             raise ValueError("mask: it holds no object (labels 1..254), so there is nothing to segment")
         self.object_ids = [*self.object_ids, *(label for label in found if label not in self.object_ids)]
-        ids = torch.tensor(self.object_ids)[:, None, None]
-        return (mask.cpu()[None] == ids)[None].to(frames)
+        ids = np.array(self.object_ids)[:, None, None]
+        return torch.from_numpy(labels == ids)[None].to(frames)
+
+    def _batched_masks(self, masks: Tensor, frames: Tensor) -> Tensor:
+        (batch, _, *size), slots = frames.shape, len(self.object_ids)
+        if masks.ndim != 4 or len(masks) != batch or list(masks.shape[-2:]) != size:
+            wanted = f"(B, O, H, W) = ({batch}, O, {size[0]}, {size[1]})"
+            raise ValueError(f"mask: must be {wanted} like the frames, got {tuple(masks.shape)}")
+        masks = masks.to(frames)
+        if self._present is not None:
+            if masks.shape[1] != slots:
+                raise ValueError(f"mask: the batch has {slots} slots, got {masks.shape[1]}")
+            if bool((masks.flatten(2).any(-1) & ~self._present).any()):
+                raise ValueError("mask: a slot that was empty in the batch's first frame is padding for good")
+        self.object_ids = list(range(1, masks.shape[1] + 1))
+        return masks

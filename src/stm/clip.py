@@ -68,7 +68,7 @@ class Video(ABC):
         return range(len(self))
 
     def given(self, t: int) -> np.ndarray | None:
-        """The mask that the segmenter gets at frame t: the objects entering there, else 0; None if none enter."""
+        """The mask that the segmenter gets at frame t: only the objects that enter there; None if none do."""
         entering = [label for label, frame in self.entries.items() if frame == t]
         if not entering:
             return None

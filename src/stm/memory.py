@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MemoryPolicy:
-    """Which frames does the memory hold while frame t is segmented? Plain values; Table 5's rows are four of them.
+    """Which frames does the memory hold while frame t is segmented? Plain values; Table 5 has four of them.
 
     Args:
         first: frames whose mask was given, such as the first, stay for good.
@@ -29,7 +29,7 @@ class MemoryPolicy:
         if not (self.first or self.previous or self.every):
             raise ValueError("memory: first, previous and every are all off, so nothing would be remembered")
         if self.every is not None and self.every < 1:
-            raise ValueError(f"memory.every={self.every}: must be at least 1, or null for no intermediate frames")
+            raise ValueError(f"memory.every={self.every}: must be at least 1, or null for no such frames")
 
     def stays(self, t: int, given: bool) -> bool:
         """Does frame t stay in memory after it was the previous frame?"""
@@ -58,7 +58,7 @@ class MemoryBank:
         return self.policy.previous or self.policy.stays(t, given) or not self.frames
 
     def write(self, t: int, key: Tensor, value: Tensor, given: bool = False) -> None:
-        """Remember frame t in place of the previous frame: key (B, O or 1, C_k, h, w), value (B, O, C_v, h, w)."""
+        """Remember frame t in place of frame t - 1: key (B, O or 1, C_k, h, w), value (B, O, C_v, h, w)."""
         self._previous = None
         if self.policy.stays(t, given):
             self._staying.append((t, key, value))
@@ -68,4 +68,5 @@ class MemoryBank:
     def read(self) -> tuple[Tensor, Tensor]:
         """Keys (B, O or 1, C_k, T, h, w) and values (B, O, C_v, T, h, w) of the frames held (section 3.1)."""
         held = self._staying if self._previous is None else [*self._staying, self._previous]
-        return torch.stack([key for _, key, _ in held], dim=3), torch.stack([value for _, _, value in held], dim=3)
+        _, keys, values = zip(*held, strict=True)
+        return torch.stack(keys, dim=3), torch.stack(values, dim=3)

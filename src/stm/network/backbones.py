@@ -1,4 +1,4 @@
-"""Backbones: networks of torchvision, and small ones for CPUs, cut into a stem and stages at strides 4, 8, 16."""
+"""Backbones: torchvision's networks, and small ones for CPUs, cut into a stem and three stages."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,5 +100,3 @@ def init_without_norm(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, ResidualBlock):
             layer.conv2.weight.data.mul_(0.5)
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class MemoryEncoder(nn.Module):
         self.trunk = trunk
         self.mask_stem = _planted(trunk.stem)
         self.others_stem = _planted(trunk.stem) if others_channel else None
-        self.key: nn.Module | None
+        self.key: nn.Conv2d | None
         self.value: nn.Module
         if key_channels is None:
             self.key = None
@@ -99,8 +99,7 @@ class MemoryEncoder(nn.Module):
 
 def _planted(stem: nn.Conv2d) -> nn.Conv2d:
     """A further input channel for a first convolution: randomly initialised filters (section 3.1)."""
-    planted = nn.Conv2d(
-        1, stem.out_channels, stem.kernel_size, stride=stem.stride, padding=stem.padding, bias=False
-    )
+    shape: Any = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding")}
+    planted = nn.Conv2d(1, stem.out_channels, bias=False, **shape)
     nn.init.kaiming_normal_(planted.weight, mode="fan_out", nonlinearity="relu")
     return planted

@@ -46,6 +46,9 @@ class STM(nn.Module):
         ValueError: a value outside of the above, or values that exclude each other.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: str = "resnet50",
@@ -98,11 +101,12 @@ class STM(nn.Module):
                 head.weight.data.mul_(0.7)
         memory.mask_stem.weight.data.mul_(mask_gain)
         if tied:
+            assert memory.key is not None
             memory.trunk.load_state_dict(query.trunk.state_dict())
             memory.key.load_state_dict(query.key.state_dict())
 
     def encode(self, frame: Tensor) -> Query:
-        """Encode a query frame; `memorize` and `segment` take the result in the frame's place or beside it."""
+        """Encode a query frame once for `memorize` and `segment`, which take the result beside the frame."""
         frame = frame if frame.ndim == 4 else frame[None]
         return self.query_encoder(self._normalise(_pad(frame)))
 
@@ -143,8 +147,8 @@ class STM(nn.Module):
         Args:
             frame: (3, H, W) or (B, 3, H, W).
             memory: keys (B, O, C_k, ...) and values (B, O, C_v, ...) whose last dimensions, (T, h, w) or any
-                others, are the memory's cells; without B for a single frame. Or several such pairs, of objects
-                that have different memories; their objects follow each other in the result.
+                others, are the memory's cells; without B for a single frame. Or several such pairs, of
+                objects that have different memories; their objects follow each other in the result.
             present: bool (B, O), False for slots that pad a batch.
             query: `encode(frame)`, where at hand.
 

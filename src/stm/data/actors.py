@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stm.data.shapes import Layer, Outline, Scene, Texture, rgb
+from stm.data.shapes import Layer, Outline, Scene
+from stm.data.textures import Texture, rgb
 
 
 @dataclass(frozen=True)
@@ -25,118 +26,80 @@ class Stage:
         return np.array([self.width, self.height])
 
 
-def new_actor(
-    rng: np.random.Generator, stage: Stage, hue: float, count: int, label: int, texture: Texture | None = None
+def steady(
+    stage: Stage, texture: Texture, outline: Outline | None, label: int = 0, **changing: np.ndarray
 ) -> Layer:
+    """A layer that rests in the middle at size 1, but for the values, an array each, that are given."""
+    zeros, ones = np.zeros(stage.frames), np.ones(stage.frames)
+    place = np.zeros((stage.frames, 2))
+    rest = {"position": place, "angle": zeros, "size": ones, "scroll": place, "hue": zeros, "gain": ones}
+    return Layer(texture, outline, **{**rest, "present": ones > 0, **changing}, label=label)
+
+
+def new_actor(rng: np.random.Generator, stage: Stage, texture: Texture, count: int, label: int = 0) -> Layer:
     """An object that moves, turns, deforms and changes its size; one of `count`, so the more, the smaller."""
     size = math.sqrt(rng.uniform(0.05, 0.18 if count == 1 else 0.13))
-    growth = np.exp(wander(rng, stage, -0.22, 0.22, every=10))
     frames = np.arange(stage.frames)
     slide = rng.normal(0, 0.006, 2) if rng.random() < 0.4 else np.zeros(2)
-    return Layer(
-        texture=texture or _look(rng, hue),
-        outline=_outline(rng),
+    return steady(
+        stage,
+        texture,
+        _outline(rng),
+        label,
         position=new_way(rng, stage, size),
         angle=rng.uniform(0, 2 * np.pi) + wander(rng, stage, -1.2, 1.2) + rng.normal(0, 0.03) * frames,
-        size=size * growth,
+        size=size * np.exp(wander(rng, stage, -0.22, 0.22, every=10)),
         scroll=rng.random(2) + frames[:, None] * slide,
-        hue=np.zeros(stage.frames),
         gain=wander(rng, stage, 0.85, 1.15, every=10),
-        present=np.ones(stage.frames, bool),
-        label=label,
     )
 
 
-def new_stranger(
-    rng: np.random.Generator, stage: Stage, hues: np.ndarray, alike: Layer | None = None
-) -> Layer:
-    """Something unlabelled: far from all the hues, or near one object's hue and with its texture."""
-    if alike is not None:
-        shift = rng.choice([-1, 1]) * rng.uniform(0.08, 0.16)
-        ramp = alike.texture.ramp + [shift, 0, 0]
-        texture = replace(alike.texture, ramp=ramp, seed=int(rng.integers(2**31)))
-    else:
-        tries = rng.random(20)
-        gaps = np.abs((tries[:, None] - np.asarray(hues) + 0.5) % 1 - 0.5).min(axis=1)
-        texture = _look(rng, float(tries[gaps.argmax()]))
-    return new_actor(rng, stage, 0, 2, 0, texture=texture)
+def new_cast(rng: np.random.Generator, stage: Stage, hues: np.ndarray, grey: float = 0.0) -> list[Layer]:
+    """The objects, one for each hue, labelled from 1; each is greyish with probability `grey`."""
+    looks = [look(rng, float(hue), vivid=rng.random() >= grey) for hue in hues]
+    return [new_actor(rng, stage, texture, len(hues), label) for label, texture in enumerate(looks, 1)]
 
 
-def _outline(rng: np.random.Generator) -> Outline:
-    orders = rng.permutation([2, 3, 4, 5, 6])[: rng.integers(1, 4)]
-    waves = [
-        (
-            int(k),
-            rng.uniform(0.05, 0.5) / k**0.7,
-            rng.uniform(0, 2 * np.pi),
-            rng.choice([-1, 1]) * rng.uniform(0.05, 0.3),
-        )
-        for k in orders
-    ]
-    bend = (rng.uniform(0.3, 1.1), rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.35))
-    return Outline(
-        exponent=float(rng.choice([1.3, 2, 2, 3, 6])),
-        aspect=math.exp(rng.uniform(0, 0.9)),
-        waves=tuple(waves),
-        bend=bend if rng.random() < 0.6 else (0.0, 0.0, 0.0),
-    )
+def new_stranger(rng: np.random.Generator, stage: Stage, hues: np.ndarray) -> Layer:
+    """Something unlabelled whose hue is far from all the hues."""
+    tries = rng.random(20)
+    gaps = np.abs((tries[:, None] - hues + 0.5) % 1 - 0.5).min(axis=1)
+    return new_actor(rng, stage, look(rng, float(tries[gaps.argmax()])), 2)
 
 
-def _look(rng: np.random.Generator, hue: float) -> Texture:
-    """A textured surface of one hue: two or three saturated colours near it, at times with black or white."""
-    saturation, value = rng.uniform(0.6, 1), rng.uniform(0.6, 1)
-    ramp = [
-        [hue, saturation, value],
-        [hue + rng.uniform(-0.06, 0.06), saturation, value * rng.uniform(0.45, 0.75)],
-    ]
+def new_relative(rng: np.random.Generator, stage: Stage, actor: Layer) -> Layer:
+    """Something unlabelled with an actor's kind of texture and nearly its hue."""
+    shift = [rng.choice([-1, 1]) * rng.uniform(0.08, 0.16), 0, 0]
+    texture = replace(actor.texture, ramp=actor.texture.ramp + shift, seed=int(rng.integers(2**31)))
+    return new_actor(rng, stage, texture, 2)
+
+
+def look(rng: np.random.Generator, hue: float, vivid: bool = True) -> Texture:
+    """A textured surface of one hue: two colours near it, at times with black or white as a third."""
+    saturation, value = rng.uniform(0.6, 1) if vivid else rng.uniform(0, 0.5), rng.uniform(0.6, 1)
+    other = hue + rng.uniform(-0.06, 0.06)
+    ramp = [[hue, saturation, value], [other, saturation, value * rng.uniform(0.45, 0.75)]]
     if rng.random() < 0.3:
         ramp.append([hue, rng.uniform(0, 0.2), rng.choice([0.1, 0.95])])
     kind = str(rng.choice(["noise", "stripes", "checks", "blobs", "marble", "gradient"]))
     return Texture(kind, int(rng.integers(2**31)), rng.uniform(0.06, 0.2), np.array(ramp))
 
 
-def _backdrop(rng: np.random.Generator, cast: Sequence[Layer]) -> Texture:
-    """A surface whose colours keep away from every look that an object has in the course of the video."""
-    looks = []
-    for actor in cast:
-        for change in np.linspace(0, actor.hue[np.abs(actor.hue).argmax()], 4):
-            looks.append(rgb(actor.texture.ramp[:2] + [change, 0, 0]).mean(axis=0))
-    best, ramp = -1.0, np.zeros((2, 3))
-    for _ in range(12):
-        hue, saturation = (
-            rng.random(),
-            rng.uniform(0.05, 0.3) if rng.random() < 0.7 else rng.uniform(0.3, 0.7),
-        )
-        value, contrast = rng.uniform(0.2, 0.9), rng.uniform(0.35, 0.85)
-        tried = np.array(
-            [[hue, saturation, value], [hue + rng.uniform(-0.1, 0.1), saturation, value * contrast]]
-        )
-        distance = np.linalg.norm(np.array(looks) - rgb(tried).mean(axis=0), axis=1).min()
-        if distance > best:
-            best, ramp = distance, tried
-        if best > 0.35:
-            break
-    kind = str(rng.choice(["clouds", "clouds", "noise", "stripes", "checks", "blobs", "marble", "gradient"]))
-    return Texture(kind, int(rng.integers(2**31)), rng.uniform(0.1, 0.5), ramp, period=2.0)
-
-
 def compose(rng: np.random.Generator, stage: Stage, layers: Sequence[Layer], cast: Sequence[Layer]) -> Scene:
     """The layers before a backdrop that a moving camera sees, with light, noise and blur."""
     frames = np.arange(stage.frames)
-    backdrop = Layer(
-        texture=_backdrop(rng, cast),
-        outline=None,
+    backdrop = steady(
+        stage,
+        _backdrop(rng, cast),
+        None,
         position=frames[:, None] * rng.normal(0, 0.008, 2) + wander(rng, stage, [-0.1, -0.1], [0.1, 0.1]),
         angle=rng.uniform(0, 2 * np.pi) + frames * rng.normal(0, 0.008),
         size=np.exp(wander(rng, stage, -0.15, 0.15, every=12)),
-        scroll=np.zeros((stage.frames, 2)) + rng.random(2),
-        hue=np.zeros(stage.frames),
-        gain=np.ones(stage.frames),
-        present=np.ones(stage.frames, bool),
     )
+    scenery = [_scenery(rng, stage, backdrop, cast) for _ in range(rng.choice([0, 1, 2], p=[0.5, 0.3, 0.2]))]
     turn, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
     return Scene(
-        layers=(backdrop, *layers),
+        layers=(backdrop, *scenery, *layers),
         light=wander(rng, stage, 0.85, 1.1, every=12),
         shade=strength * np.array([math.cos(turn), math.sin(turn)]),
         noise=rng.uniform(0, 0.035),
@@ -145,10 +108,61 @@ def compose(rng: np.random.Generator, stage: Stage, layers: Sequence[Layer], cas
     )
 
 
+def _scenery(rng: np.random.Generator, stage: Stage, backdrop: Layer, cast: Sequence[Layer]) -> Layer:
+    """Something large that stands before the backdrop and moves with it."""
+    turned = backdrop.angle - backdrop.angle[0]
+    spot = rng.uniform(-0.6, 0.6, 2)
+    return steady(
+        stage,
+        _backdrop(rng, cast),
+        replace(_outline(rng, pace=0.0), bend=(0.0, 0.0, 0.0)),
+        position=backdrop.position
+        + (backdrop.size * np.stack([np.cos(turned), np.sin(turned)])).T * spot[0]
+        + (backdrop.size * np.stack([-np.sin(turned), np.cos(turned)])).T * spot[1],
+        angle=rng.uniform(0, 2 * np.pi) + turned,
+        size=backdrop.size * rng.uniform(0.4, 0.9),
+    )
+
+
+def _outline(rng: np.random.Generator, pace: float = 1.0) -> Outline:
+    """A contour of a few waves, in most cases bent, that deforms at a pace."""
+    waves = []
+    for order in rng.permutation([2, 3, 4, 5, 6])[: rng.integers(1, 4)]:
+        rate = pace * rng.choice([-1, 1]) * rng.uniform(0.05, 0.3)
+        waves.append((int(order), rng.uniform(0.05, 0.5) / order**0.7, rng.uniform(0, 2 * np.pi), rate))
+    bend = (rng.uniform(0.3, 1.1), rng.uniform(0, 2 * np.pi), pace * rng.uniform(0.1, 0.35))
+    return Outline(
+        exponent=float(rng.choice([1.3, 2, 2, 3, 6])),
+        aspect=math.exp(rng.uniform(0, 0.9)),
+        waves=tuple(waves),
+        bend=bend if rng.random() < 0.6 else (0.0, 0.0, 0.0),
+    )
+
+
+def _backdrop(rng: np.random.Generator, cast: Sequence[Layer]) -> Texture:
+    """A surface whose colours keep away from every look that an object has in the course of the video."""
+    ends = [(actor, actor.hue[np.abs(actor.hue).argmax()]) for actor in cast]
+    drifts = [(actor.texture.ramp[:2], change) for actor, end in ends for change in np.linspace(0, end, 4)]
+    looks = np.stack([rgb(ramp + [change, 0, 0]).mean(axis=0) for ramp, change in drifts])
+    best, ramp = -1.0, np.zeros((2, 3))
+    for _ in range(12):
+        hue, value = rng.random(), rng.uniform(0.2, 0.9)
+        saturation = rng.uniform(0.05, 0.3) if rng.random() < 0.7 else rng.uniform(0.3, 0.7)
+        other = [hue + rng.uniform(-0.1, 0.1), saturation, value * rng.uniform(0.35, 0.85)]
+        tried = np.array([[hue, saturation, value], other])
+        distance = np.linalg.norm(looks - rgb(tried).mean(axis=0), axis=1).min()
+        if distance > best:
+            best, ramp = distance, tried
+        if best > 0.35:
+            break
+    kind = str(rng.choice(["clouds", "clouds", "noise", "stripes", "checks", "blobs", "marble", "gradient"]))
+    return Texture(kind, int(rng.integers(2**31)), rng.uniform(0.1, 0.5), ramp, period=2.0)
+
+
 def new_way(rng: np.random.Generator, stage: Stage, size: float) -> np.ndarray:
-    """A way through the picture: every few frames somewhere else, at least a third of a unit away, (T, 2)."""
+    """A way through the picture: every few frames somewhere else, at least 0.3 away, (T, 2)."""
     reach = np.maximum(stage.extent / 2 - 0.35 * size, 0.1)
-    every = rng.uniform(13, 26)
+    every = rng.uniform(15, 28)
     spots = [rng.uniform(-reach, reach)]
     while len(spots) < math.ceil(stage.frames / every) + 3:
         tries = rng.uniform(-reach, reach, (10, 2))

@@ -11,8 +11,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from stm.data.actors import Stage, compose, new_actor, new_stranger, new_way, wander
-from stm.data.shapes import Layer, Outline, Scene, Texture, draw_mask
+from stm.data.actors import (
+    Stage,
+    compose,
+    new_actor,
+    new_cast,
+    new_relative,
+    new_stranger,
+    new_way,
+    steady,
+    wander,
+)
+from stm.data.shapes import Layer, Outline, Scene, draw_mask
+from stm.data.textures import Texture
 
 SMALLEST = 0.015  # share of the picture that each object shows in the first frame
 FADE = 3  # frames that an object takes to leave the picture or to come back
@@ -24,14 +35,14 @@ def plain(rng: np.random.Generator, stage: Stage, number: int) -> Scene:
     """Motion, deformation and mutual occlusion of 1..3 objects with mild drift; some distractors, walls."""
     count = int(rng.choice([1, 2, 3], p=[0.35, 0.4, 0.25]))
     hues = (rng.random() + np.arange(count) / count + rng.uniform(-0.08, 0.08, count)) % 1
-    cast = [new_actor(rng, stage, hue, count, label) for label, hue in enumerate(hues, 1)]
+    cast = new_cast(rng, stage, hues, grey=0.2)
     cast = [replace(actor, hue=wander(rng, stage, -0.04, 0.04)) for actor in cast]
     if stage.frames >= 12 and rng.random() < 0.4:  # one leaves and comes back
         who, start = int(rng.integers(count)), int(rng.integers(stage.frames // 4, stage.frames // 2))
         cast[who] = _away(rng, stage, cast[who], start, start + int(rng.integers(3, stage.frames // 3)))
     extras = [new_stranger(rng, stage, hues) for _ in range(rng.integers(0, 3))]
     if rng.random() < 0.4:  # of like appearance, but told apart by a look at the hue
-        extras.append(new_stranger(rng, stage, hues, alike=cast[int(rng.integers(count))]))
+        extras.append(new_relative(rng, stage, cast[int(rng.integers(count))]))
     front = [_pole(rng, stage)] if rng.random() < 0.3 else []
     shuffled = [[*cast, *extras][i] for i in rng.permutation(len(cast) + len(extras))]
     return compose(rng, stage, [*shuffled, *front], cast)
@@ -56,7 +67,7 @@ def still(rng: np.random.Generator, stage: Stage, number: int) -> Scene:
     """A single picture with 1..4 objects, and others that aren't labelled."""
     count = int(rng.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1]))
     hues = rng.random() + np.arange(count) / count + rng.uniform(-0.1, 0.1, count)
-    cast = [new_actor(rng, stage, hue, count, label) for label, hue in enumerate(hues, 1)]
+    cast = new_cast(rng, stage, hues, grey=0.2)
     extras = [new_stranger(rng, stage, hues) for _ in range(rng.integers(0, 3))]
     shuffled = [[*cast, *extras][i] for i in rng.permutation(len(cast) + len(extras))]
     return compose(rng, stage, shuffled, cast)
@@ -86,13 +97,14 @@ def _event(rng: np.random.Generator, stage: Stage, weak: bool, lookalike: bool =
     hues = (rng.random() + np.arange(count) * (1 / 3 + 1 / (3 * count))) % 1
     drift = rng.choice([-1, 1]) * (rng.uniform(0.03, 0.08) if weak else rng.uniform(0.31, 0.36))
     change = drift * np.clip(np.arange(stage.frames) / (pace * drifted), 0, 1)
-    cast = [replace(new_actor(rng, stage, hue, count, i), hue=change) for i, hue in enumerate(hues, 1)]
+    cast = [replace(actor, hue=change) for actor in new_cast(rng, stage, hues)]
     cast = [_elsewhere(rng, stage, actor, start, back) for actor in cast]
-    extras = []
-    if rng.random() < 0.6:
-        extras.append(new_stranger(rng, stage, np.concatenate([hues, hues + drift / 2, hues + drift])))
+    taken = np.concatenate([hues, hues + drift / 2, hues + drift])
+    extras = [new_stranger(rng, stage, taken) for _ in range(rng.choice([0, 1, 2], p=[0.2, 0.5, 0.3]))]
+    if extras and rng.random() < 0.5:  # a newcomer: the first frame does not tell that it is background
+        extras[0] = _away(rng, stage, extras[0], 0, int(rng.integers(start // 2, back + 1)))
     if lookalike:
-        extras.append(new_actor(rng, stage, 0, count, 0, texture=cast[int(rng.integers(count))].texture))
+        extras.append(new_actor(rng, stage, cast[int(rng.integers(count))].texture, count))
     front = []
     match rng.choice(["out", "wall", "curtain"]):
         case "out":
@@ -161,16 +173,12 @@ def _slab(rng: np.random.Generator, stage: Stage, axis: int, length: float, alon
         ]
     )
     kind = str(rng.choice(["noise", "clouds", "stripes", "checks", "marble", "gradient"]))
-    return Layer(
-        texture=Texture(kind, int(rng.integers(2**31)), rng.uniform(0.1, 0.4), ramp),
-        outline=Outline(exponent=math.inf, aspect=sides[0] / sides[1]),
+    return steady(
+        stage,
+        Texture(kind, int(rng.integers(2**31)), rng.uniform(0.1, 0.4), ramp),
+        Outline(exponent=math.inf, aspect=sides[0] / sides[1]),
         position=position,
-        angle=np.zeros(stage.frames),
         size=np.full(stage.frames, math.sqrt(sides[0] * sides[1])),
-        scroll=np.zeros((stage.frames, 2)),
-        hue=np.zeros(stage.frames),
-        gain=np.ones(stage.frames),
-        present=np.ones(stage.frames, bool),
     )
 
 

@@ -1,0 +1,22 @@
+"""What several test files need."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real clips, outside the repository; tests that need it are skipped where it is absent."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("STM_TEST_DATA", root.parent / "shared" / "data"))
+    if not (folder / "DAVIS").is_dir():
+        pytest.skip(f"real clips are not at {folder}; set STM_TEST_DATA to a folder that holds DAVIS/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of values that the published code of the field computes."""
+    return Path(__file__).parent / "golden"

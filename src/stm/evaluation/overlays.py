@@ -1,0 +1,64 @@
+"""Pictures of what a network did with a sequence, from the masks it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stm.clip import Video
+from stm.evaluation.scores import SequenceScores, written_masks
+from stm.masks import read_mask
+from stm.viz import contact_sheet, overlay, write_picture, write_video
+
+
+def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film: bool) -> None:
+    """Write `overlays/<video>.jpg`, `overlays/<video>.mp4` or both, where they are not there yet.
+
+    Args:
+        video: what was segmented.
+        output: an evaluation's folder, with the video's masks in it.
+        sequence: its scores, which stand beside the frames.
+        sheet: five frames, the prediction tinted and the truth outlined in white.
+        film: every frame with a written mask, in the same way.
+    """
+    masks = output / "masks" / video.name
+    path = output / "overlays" / f"{video.name}.jpg"
+    if sheet and not path.exists() and len(video.written):
+        write_picture(path, contact_sheet(*_chosen(video, masks, sequence), title=video.name))
+    path = path.with_suffix(".mp4")
+    if film and not path.exists() and len(video.written):
+        write_video(path, _all(video, masks))
+
+
+def _all(video: Video, masks: Path) -> Iterator[np.ndarray]:
+    truthful = set(video.annotated)
+    for t, labels in written_masks(masks, video):
+        yield overlay(video.frame(t), labels, truth=video.mask(t) if t in truthful else None)
+
+
+def _chosen(
+    video: Video, masks: Path, sequence: SequenceScores, count: int = 5
+) -> tuple[list[np.ndarray], list[str]]:
+    """Evenly spaced written frames, from the first given mask to the last frame, with their labels."""
+    first = min(video.entries.values(), default=0)
+    written = [t for t in video.written if t >= first] or list(video.written)
+    places = np.unique(np.linspace(0, len(written) - 1, count).round().astype(int))
+    truthful, j = set(video.annotated), _mean_j(sequence)
+    pictures, labels = [], []
+    for t in (written[place] for place in places):
+        name = video.frame_names[t]
+        truth = video.mask(t) if t in truthful and t > first else None
+        pictures.append(overlay(video.frame(t), read_mask(masks / f"{name}.png"), truth=truth))
+        labels.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
+    return pictures, labels
+
+
+def _mean_j(sequence: SequenceScores) -> Mapping[int, float]:
+    """Frame -> J averaged over the objects that are scored on it."""
+    values: dict[int, list[float]] = {}
+    for row in sequence.objects:
+        for t, j in zip(row.frames, row.j, strict=True):
+            values.setdefault(t, []).append(j)
+    return {t: float(np.mean(of_frame)) for t, of_frame in values.items()}

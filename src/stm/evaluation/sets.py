@@ -1,0 +1,79 @@
+"""The benchmarks by name: which videos, and which frames and objects of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stm.data import videos
+from stm.data.synthetic import synthetic_videos
+from stm.evaluation.benchmark import Benchmark
+
+
+def davis(
+    root: str | Path,
+    year: int = 2017,
+    split: str = "val",
+    resolution: str = "480p",
+    size: int | None = None,
+    only: Sequence[str] = (),
+) -> Benchmark:
+    """DAVIS 2016 (one object a video) or 2017; arguments as in `stm.data.videos.davis`.
+
+    Args:
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the sequences to evaluate; all if empty.
+    """
+    found = videos.davis(root, year, split, resolution)
+    return Benchmark(f"davis{year}-{split}", _only(found, only), size, "davis")
+
+
+def youtube_vos(
+    root: str | Path,
+    split: str = "valid",
+    holdout_categories: Sequence[str] = (),
+    holdout_share: float = 0.0,
+    size: int | None = None,
+    only: Sequence[str] = (),
+) -> Benchmark:
+    """YouTube-VOS; split `holdout` is a part of the training set with truth, for a local G.
+
+    The categories of what is left of the training set are those seen in training.
+    """
+    found = videos.youtube_vos(root, split, holdout_categories, holdout_share)
+    seen = None
+    if (Path(root) / "train" / "meta.json").is_file():
+        rest = videos.youtube_vos(root, "train", holdout_categories, holdout_share)
+        seen = frozenset(category for video in rest for category in video.categories.values())
+    return Benchmark(f"youtube_vos-{split}", _only(found, only), size, "youtube", seen)
+
+
+def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
+    """Any videos: JPEGImages/<video>/*.jpg and Annotations/<video>/*.png; every annotated frame after entry counts."""
+    return Benchmark(Path(root).resolve().name, _only(videos.folder(root), only), size, "all")
+
+
+def synthetic(
+    count: int = 32,
+    seed: int = 0,
+    split: str = "val",
+    kind: str = "mixed",
+    pixels: int = 96,
+    frames: int | None = None,
+    size: int | None = None,
+) -> Benchmark:
+    """Procedural videos, made on the spot; arguments as in `stm.data.synthetic.synthetic_videos`."""
+    made = synthetic_videos(count, seed, split, kind, pixels, frames)
+    return Benchmark(f"synthetic-{kind}-{split}", made, size, "davis")
+
+
+def _only(found: Sequence, names: Sequence[str]) -> Sequence:  # type: ignore[type-arg]
+    if not names:
+        return found
+    by_name = {video.name: video for video in found}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise ValueError(
+            f"benchmark.only: no video is named {missing}; there are {', '.join(sorted(by_name))}"
+        )
+    return [by_name[name] for name in names]

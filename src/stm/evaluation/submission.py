@@ -1,0 +1,76 @@
+"""A zip of predicted masks, as the servers of DAVIS and YouTube-VOS take it."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stm.clip import Video
+
+LAYOUTS = {"davis": "{video}/{frame}.png", "youtube": "Annotations/{video}/{frame}.png"}
+"""Where a mask stands in the zip: DAVIS wants the sequence folders at the root, YouTube-VOS one folder above."""
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+
+
+def write_submission(
+    masks: str | Path, videos: Sequence[Video], destination: str | Path, layout: str
+) -> Path:
+    """Zip the masks of an evaluation for a server, after checking them; equal masks give equal bytes.
+
+    Args:
+        masks: folder with `<video>/<frame>.png`, such as `masks` of an evaluation's output.
+        videos: what the server wants: the `written` frames of each.
+        destination: the zip to write; it appears whole or not at all.
+        layout: `davis` or `youtube`.
+
+    Raises:
+        ValueError: the layout is unknown, or masks are missing or wrong; each violation is named.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is unknown; allowed: {', '.join(LAYOUTS)}")
+    masks, destination = Path(masks), Path(destination)
+    violations = [violation for video in videos for violation in check_masks(masks, video)]
+    if violations:
+        shown = "\n  ".join(violations[:20])
+        more = f"\n  and {len(violations) - 20} more" if len(violations) > 20 else ""
+        raise ValueError(f"{masks}: {len(violations)} violations of what the server takes:\n  {shown}{more}")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    beside = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    with zipfile.ZipFile(beside, "w") as archive:
+        for video in sorted(videos, key=lambda video: video.name):
+            for t in video.written:
+                frame = video.frame_names[t]
+                entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, (masks / video.name / f"{frame}.png").read_bytes())
+    beside.replace(destination)
+    return destination
+
+
+def check_masks(masks: Path, video: Video) -> list[str]:
+    """What is wrong with the masks of one video? A line each: missing, no palette, other size, unknown ids."""
+    violations: list[str] = []
+    size: tuple[int, ...] | None = None
+    for t in video.written:
+        path = masks / video.name / f"{video.frame_names[t]}.png"
+        if not path.exists():
+            violations.append(f"{path}: missing")
+            continue
+        with Image.open(path) as image:
+            if image.mode != "P":
+                violations.append(f"{path}: mode {image.mode}, a palette PNG (P) is wanted")
+                continue
+            labels = np.asarray(image)
+        size = size or video.frame(t).shape[:2]
+        if labels.shape != size:
+            violations.append(f"{path}: size {labels.shape}, the frame has {size}")
+        unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.entries})
+        if unknown:
+            violations.append(f"{path}: ids {unknown}, the video has {sorted(video.entries)}")
+    return violations

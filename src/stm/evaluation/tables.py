@@ -1,0 +1,121 @@
+"""Scores as a printed table, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall
+
+SHOWN = ("J-Mean", "F-Mean", "J&F-Mean")
+
+
+def print_scores(scores: Scores, console: Console | None = None) -> None:
+    """Print J, F and J&F of each sequence and overall, beside copying the first mask; then the notes."""
+    console = console or Console()
+    console.print(_headline(scores), soft_wrap=True, highlight=False)
+    console.print(score_table(scores))
+    for line in notes(scores):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def score_table(scores: Scores) -> Table:
+    """A row a sequence (mean over its objects), and the mean over all objects at the end."""
+    table = Table()
+    table.add_column("sequence", no_wrap=True)
+    for heading in ("objects", "J", "F", "J&F", f"{COPY_FIRST} J&F"):
+        table.add_column(heading, justify="right")
+    for sequence in scores.sequences:
+        copied = overall(sequence.baselines.get(COPY_FIRST, ()))
+        table.add_row(sequence.name, *_cells(len(sequence.objects), overall(sequence.objects), copied))
+    table.add_section()
+    copied = scores.baselines.get(COPY_FIRST, {})
+    table.add_row("all objects", *_cells(len(scores.objects), scores.overall, copied), style="bold")
+    return table
+
+
+def _cells(objects: int, values: Mapping[str, float], copied: Mapping[str, float]) -> list[str]:
+    shown = [f"{values[name]:.3f}" if values else "-" for name in SHOWN]
+    return [str(objects), *shown, f"{copied['J&F-Mean']:.3f}" if copied else "-"]
+
+
+def _headline(scores: Scores) -> str:
+    settings = scores.settings
+    size = settings.get("size")
+    policy = settings.get("policy")
+    described = (
+        ", ".join(f"{key}={value}" for key, value in policy.items()) if isinstance(policy, dict) else policy
+    )
+    at = "the frames' own size" if size is None else f"short side {size}"
+    return f"{settings.get('benchmark')} at {at}; memory: {described}"
+
+
+def notes(scores: Scores) -> list[str]:
+    """What a table has no room for: recall and decay, G, speed, memory, paths."""
+    values, lines = scores.overall, []
+    if values:
+        names = ("J-Recall", "J-Decay", "F-Recall", "F-Decay")
+        lines.append("  ".join(f"{name} {values[name]:.3f}" for name in names))
+    else:
+        lines.append("no truth on disk beyond the given masks: masks are written, nothing is scored")
+    halves = {name: value for name, value in values.items() if name not in MEASURES}
+    if halves:
+        lines.append("  ".join(f"{name} {value:.3f}" for name, value in halves.items()))
+    for name, of_baseline in scores.baselines.items():
+        if of_baseline:
+            shown = "  ".join(f"{key} {of_baseline[key]:.3f}" for key in SHOWN)
+            lines.append(f"{name}: {shown}")
+    lines.append(f"{scores.frames_per_second:.1f} frames a second, at most {scores.peak_mb:.0f} MB in use")
+    if scores.output is not None:
+        lines.append(f"masks     {scores.output / 'masks'}")
+        if (scores.output / "overlays").exists():
+            lines.append(f"overlays  {scores.output / 'overlays'}")
+        lines.append(f"scores    {scores.output / 'scores.csv'}, {scores.output / 'scores.json'}")
+    return lines
+
+
+def scores_dict(scores: Scores) -> dict[str, Any]:
+    """What `scores.json` holds: measures under their DAVIS names, a row an object."""
+    empty = dict.fromkeys(MEASURES)  # without truth each measure is null
+    return {
+        "global": scores.overall or empty,
+        "baselines": {name: values or empty for name, values in scores.baselines.items()},
+        "sequences": [row.row() for row in scores.objects],
+        "settings": dict(scores.settings),
+        "speed": {
+            "frames": sum(sequence.segmented for sequence in scores.sequences),
+            "seconds": sum(sequence.seconds for sequence in scores.sequences),
+            "frames_per_second": scores.frames_per_second,
+            "peak_memory_mb": scores.peak_mb,
+        },
+    }
+
+
+def write_scores(scores: Scores, output: Path) -> None:
+    """Write `scores.json` and `scores.csv`; a row of the CSV is an object, the last ones are the means."""
+    write_whole(output / "scores.json", json.dumps(scores_dict(scores), indent=1))
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, ["sequence", "object", "category", "frames", *MEASURES], lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(row.row() for row in scores.objects)
+    for name, values in {"all objects": scores.overall, **scores.baselines}.items():
+        writer.writerow({"sequence": name, **{key: values[key] for key in MEASURES if key in values}})
+    write_whole(output / "scores.csv", text.getvalue())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(text)
+    beside.replace(path)

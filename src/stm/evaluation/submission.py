@@ -13,7 +13,7 @@ from PIL import Image
 from stm.clip import Video
 
 LAYOUTS = {"davis": "{video}/{frame}.png", "youtube": "Annotations/{video}/{frame}.png"}
-"""Where a mask stands in the zip: DAVIS wants the sequence folders at the root, YouTube-VOS one folder above."""
+"""Where a mask stands in the zip: DAVIS wants its sequences at the root, YouTube-VOS in a folder."""
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
@@ -54,7 +54,7 @@ def write_submission(
 
 
 def check_masks(masks: Path, video: Video) -> list[str]:
-    """What is wrong with the masks of one video? A line each: missing, no palette, other size, unknown ids."""
+    """What is wrong with one video's masks? A line each: missing, no palette, other size, unknown ids."""
     violations: list[str] = []
     size: tuple[int, ...] | None = None
     for t in video.written:

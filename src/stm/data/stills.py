@@ -14,8 +14,12 @@ import numpy as np
 from PIL import Image
 
 from stm.clip import VOID, Video
+from stm.data.coco import coco
 from stm.data.files import check_size, list_images, read_frame
+from stm.data.matfile import read_mat_field
 from stm.masks import read_mask
+
+__all__ = ["FileStills", "Stills", "coco", "pairs", "sbd", "video_frames", "voc"]
 
 Kind = Literal["auto", "ids", "binary"]
 
@@ -39,9 +43,10 @@ class FileStills:
         name: see `Stills.name`.
         images, masks: the two folders.
         names: file names without suffix.
-        suffix: of the frames; masks end in `.png`.
+        suffix: of the frames.
         kind: `ids`: the labels are object ids and 255 is void. `binary`: 128 and more is the one object.
             `auto`: binary where a grey mask reaches 255 or a palette mask holds only 0 and 255, else ids.
+        mask_suffix: of the masks; `.mat` for SBD's.
     """
 
     def __init__(
@@ -52,11 +57,13 @@ class FileStills:
         names: Sequence[str],
         suffix: str = ".jpg",
         kind: Kind = "auto",
+        mask_suffix: str = ".png",
     ) -> None:
         if kind not in ("auto", "ids", "binary"):
             raise ValueError(f"kind={kind!r}: must be auto, ids or binary")
         self.name = name
-        self._images, self._masks, self._suffix, self._kind = str(images), str(masks), suffix, kind
+        self._images, self._masks = str(images), str(masks)
+        self._suffix, self._mask_suffix, self._kind = suffix, mask_suffix, kind
         self._names = np.array([n.encode() for n in names], dtype=np.bytes_)
 
     def __len__(self) -> int:
@@ -70,8 +77,11 @@ class FileStills:
             ValueError: a file is broken, the mask has colours, or the sizes differ.
         """
         name = self._names[i].decode()
-        image, mask = f"{self._images}/{name}{self._suffix}", f"{self._masks}/{name}.png"
-        labels = read_mask(mask)
+        image, mask = f"{self._images}/{name}{self._suffix}", f"{self._masks}/{name}{self._mask_suffix}"
+        is_mat = self._mask_suffix == ".mat"
+        labels = (
+            read_mat_field(mask, "GTinst", "Segmentation").astype(np.uint8) if is_mat else read_mask(mask)
+        )
         check_size(image, mask, labels.shape)
         if self._kind == "binary" or (self._kind == "auto" and _is_binary(mask, labels)):
             labels = (labels >= 128).astype(np.uint8)
@@ -111,6 +121,44 @@ def pairs(
             f"{masks / missing[0]}.png: {len(missing)} of {len(names)} frames have no such mask"
         )
     return FileStills(name or images.name, images, masks, names, suffix, kind)
+
+
+def voc(root: str | Path, split: str = "train") -> FileStills:
+    """PASCAL VOC's pictures with their instances (SegmentationObject; 255 is void).
+
+    Args:
+        root: the folder that holds JPEGImages, SegmentationObject and ImageSets, such as VOCdevkit/VOC2012.
+        split: the name of a list in ImageSets/Segmentation.
+
+    Raises:
+        FileNotFoundError: the list is missing.
+    """
+    root = Path(root)
+    names = _listed(root / "ImageSets" / "Segmentation", split)
+    return FileStills(f"voc-{split}", root / "JPEGImages", root / "SegmentationObject", names, kind="ids")
+
+
+def sbd(root: str | Path, split: str = "train") -> FileStills:
+    """The Semantic Boundaries Dataset's pictures with their instances.
+
+    Args:
+        root: the folder that holds `img`, `inst` and the lists, benchmark_RELEASE/dataset in its archive.
+        split: the name of a list.
+
+    Raises:
+        FileNotFoundError: the list is missing.
+    """
+    root = Path(root)
+    names = _listed(root, split)
+    return FileStills(f"sbd-{split}", root / "img", root / "inst", names, kind="ids", mask_suffix=".mat")
+
+
+def _listed(folder: Path, split: str) -> list[str]:
+    path = folder / f"{split}.txt"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in folder.glob("*.txt")))
+        raise FileNotFoundError(f"{path}: there is no such list; there are {there or 'none'}")
+    return path.read_text().split()
 
 
 class VideoStills:

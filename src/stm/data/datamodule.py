@@ -1,0 +1,72 @@
+"""Training clips for a Lightning trainer; the only file here that knows Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from stm.clip import Clip, ClipBatch
+from stm.data.sampling import ClipBatches, ClipDataset, start_worker
+
+
+class ClipDataModule(L.LightningDataModule):
+    """Feeds a trainer with the clips of a run, from the step on at which the trainer is.
+
+    The run is one epoch of `steps` optimizer steps. The trainer must have use_distributed_sampler=False: each
+    process takes its own part of the global batch.
+
+    Args:
+        dataset: the training sequence.
+        batch_size: clips of a batch over all processes.
+        steps: optimizer steps of the whole run (the trainer's max_steps). With accumulate_grad_batches=n each
+            takes n batches.
+        workers: loading processes for each training process. The clips do not depend on it.
+    """
+
+    def __init__(self, dataset: ClipDataset, batch_size: int, steps: int, workers: int = 0) -> None:
+        super().__init__()
+        self.dataset, self.batch_size, self.steps, self.workers = dataset, batch_size, steps, workers
+
+    def train_dataloader(self) -> DataLoader[Clip]:
+        """The batches from the trainer's step to the last.
+
+        Raises:
+            ValueError: the batch does not divide among the trainer's processes.
+        """
+        trainer = self.trainer
+        rank, world_size, step, accumulated = 0, 1, 0, 1
+        if trainer is not None:
+            rank, world_size = trainer.global_rank, trainer.world_size
+            step, accumulated = trainer.global_step, trainer.accumulate_grad_batches
+        batches = _RestOfRun(
+            self.batch_size, self.steps * accumulated, step * accumulated, rank=rank, world_size=world_size
+        )
+        return _ResumingLoader(
+            self.dataset,
+            batch_sampler=batches,
+            collate_fn=ClipBatch.collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=start_worker if self.workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class _RestOfRun(ClipBatches):
+    """Yields the rest of a run, but has the length of all of it: a resumed trainer counts from its start."""
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+class _ResumingLoader(DataLoader[Clip]):
+    """Tells the trainer that it may resume within an epoch. Nothing is stored: the step says it all."""
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        pass

@@ -265,7 +265,7 @@ def test_what_is_written(network, tmp_path):
                     assert image.mode == "P"
         pictures = min(5, sum(t >= min(one.entries.values()) for t in one.written))
         with Image.open(tmp_path / "overlays" / f"{one.name}.jpg") as sheet:
-            assert pictures * 56 < sheet.width < (pictures + 1) * 56
+            assert pictures * 5 * 56 < sheet.width < (pictures + 1) * 5 * 56  # 40 rows, enlarged to 200
         with av.open(str(tmp_path / "overlays" / f"{one.name}.mp4")) as film:
             assert len(list(film.decode(video=0))) == len(one.written)
     values = json.loads((tmp_path / "scores.json").read_text())

@@ -12,6 +12,10 @@ from stm.evaluation.scores import SequenceScores, written_masks
 from stm.masks import read_mask
 from stm.viz import contact_sheet, overlay, write_picture, write_video
 
+LEGIBLE = 192
+"""Pixels of a picture's short side that show lines and labels well."""
+LEGEND = "tinted as predicted, white dashes the truth"
+
 
 def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film: bool) -> None:
     """Write `overlays/<video>.jpg`, `overlays/<video>.mp4` or both, where they are not there yet.
@@ -26,7 +30,7 @@ def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film
     masks = output / "masks" / video.name
     path = output / "overlays" / f"{video.name}.jpg"
     if sheet and not path.exists() and len(video.written):
-        write_picture(path, contact_sheet(*_chosen(video, masks, sequence), title=video.name))
+        write_picture(path, contact_sheet(*_chosen(video, masks, sequence), title=f"{video.name}: {LEGEND}"))
     path = path.with_suffix(".mp4")
     if film and not path.exists() and len(video.written):
         write_video(path, _all(video, masks))
@@ -35,7 +39,14 @@ def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film
 def _all(video: Video, masks: Path) -> Iterator[np.ndarray]:
     truthful = set(video.annotated)
     for t, labels in written_masks(masks, video):
-        yield overlay(video.frame(t), labels, truth=video.mask(t) if t in truthful else None)
+        yield _picture(video.frame(t), labels, video.mask(t) if t in truthful else None)
+
+
+def _picture(frame: np.ndarray, labels: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+    """An overlay, in which a small picture's pixels are repeated until lines and labels are legible."""
+    times = -(-LEGIBLE // min(labels.shape))
+    frame, labels = (array.repeat(times, 0).repeat(times, 1) for array in (frame, labels))
+    return overlay(frame, labels, truth=None if truth is None else truth.repeat(times, 0).repeat(times, 1))
 
 
 def _chosen(
@@ -50,7 +61,7 @@ def _chosen(
     for t in (written[place] for place in places):
         name = video.frame_names[t]
         truth = video.mask(t) if t in truthful and t > first else None
-        pictures.append(overlay(video.frame(t), read_mask(masks / f"{name}.png"), truth=truth))
+        pictures.append(_picture(video.frame(t), read_mask(masks / f"{name}.png"), truth))
         labels.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
     return pictures, labels
 

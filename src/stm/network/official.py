@@ -113,7 +113,8 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path}: not a file of weights alone ({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a file of weights alone ({reason})") from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path}: holds a {type(state).__name__}, not a state dict")
     return dict(state)

@@ -111,8 +111,10 @@ def draw(scene: Scene, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     for t in range(len(scene)):
         canvas = np.zeros((*size, 3), np.float32)
         for layer, points, paint in paints:
+            if not layer.present[t]:
+                continue
             box, alpha = _coverage(points[t], size)
-            if not layer.present[t] or alpha.size == 0:
+            if alpha.size == 0:
                 continue
             colours = paint(t, box, scene.shade)
             canvas[box] = cv2.blendLinear(colours, canvas[box], alpha, 1 - alpha)
@@ -222,9 +224,7 @@ def _coverage(points: np.ndarray, size: tuple[int, int]) -> tuple[tuple[slice, s
     fine = np.zeros(((bottom - top) * SUBPIXELS, (right - left) * SUBPIXELS), np.uint8)
     corners = np.rint(((far - [left, top]) * SUBPIXELS - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(fine, [corners], 254, shift=4)
-    cv2.polylines(
-        fine, [corners], True, 127, shift=4
-    )  # fillPoly takes the whole edge in: half of it is right
+    cv2.polylines(fine, [corners], True, 127, shift=4)  # fillPoly takes the edge in whole: half is right
     coarse = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     return box, coarse.astype(np.float32) / 254
 

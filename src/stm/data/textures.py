@@ -18,7 +18,8 @@ class Texture:
         kind: one of `TEXTURES`.
         seed: of the pattern.
         wavelength: of the pattern, in unit lengths.
-        ramp: colours that the pattern's values 0..1 run through: hue, saturation, value in 0..1, (S, 3).
+        ramp: colours that the pattern's values 0..1 run through: hue, saturation, value in 0..1, (S, 3),
+            S at least 2.
         period: the pattern repeats after this many unit lengths.
     """
 

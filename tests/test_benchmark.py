@@ -348,8 +348,10 @@ def test_results_of_other_settings_are_not_mixed(network, tmp_path, changed, tol
 
 def test_a_video_that_grew_is_run_again(network, tmp_path):
     run(network, tmp_path, [moving("first", length=5)])
+    sheet = (tmp_path / "overlays" / "first.jpg").read_bytes()
     scores = run(network, tmp_path, [moving("first", length=7)])
     assert scores.sequences[0].length == 7
+    assert (tmp_path / "overlays" / "first.jpg").read_bytes() != sheet
 
 
 def test_two_videos_of_one_name_are_refused(network, tmp_path):

@@ -50,9 +50,9 @@ def plain_disk(radius):
     return x * x + y * y <= radius * radius
 
 
-def plain_f(truth, found):
+def plain_f(truth, found, boundary=plain_boundary):
     disk = plain_disk(ceil(0.008 * hypot(*truth.shape)))
-    a, b = plain_boundary(truth), plain_boundary(found)
+    a, b = boundary(truth), boundary(found)
     if not a.any() and not b.any():
         return 1.0
     if not a.any() or not b.any():
@@ -121,6 +121,16 @@ def test_equal_to_the_plain_way(masks):
     assert similarity_and_accuracy(truth, found, void) == expected
     assert region_similarity(truth[None], found[None], void[None])[0] == expected[0]
     assert contour_accuracy(truth[None], found[None], void[None])[0] == expected[1]
+
+
+@pytest.mark.parametrize("width", range(100, 1600, 124))
+def test_equal_to_the_plain_way_at_every_radius(width):
+    """Scattered dots put distances of every length and direction to the test; radius 1 to 12."""
+    rng = np.random.default_rng(width)
+    for share in (0.0003, 0.003, 0.03):
+        truth, found = rng.random((2, 60, width)) < share
+        expected = plain_f(truth, found, boundary)  # which the test above holds
+        assert contour_accuracy(truth[None], found[None])[0] == expected
 
 
 @settings(max_examples=50, deadline=None)

@@ -206,14 +206,15 @@ def evaluate(
             if one.name in done:
                 raise ValueError(f"{benchmark.name}: two videos are named {one.name!r}; names must be unique")
             sequence = finished.get(one.name)
-            if sequence is None or sequence.length != len(one) or (baselines and not sequence.baselines):
+            again = sequence is None or sequence.length != len(one) or (baselines and not sequence.baselines)
+            if sequence is None or again:
                 bar.update(task, description=f"{benchmark.name}: {one.name} ({len(one)} frames)")
                 sequence = _run(network, policy, benchmark, one, output, baselines)
                 if output is not None:
                     values = {"settings": settings, **sequence.to_dict()}
                     write_whole(output / "sequences" / f"{one.name}.json", json.dumps(values))
             if output is not None:
-                draw(one, output, sequence, overlays, video)
+                draw(one, output, sequence, overlays, video, again)
             done[one.name] = sequence
             bar.advance(task)
     scores = Scores(settings, tuple(done.values()), benchmark.seen, output)

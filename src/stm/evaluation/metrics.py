@@ -8,9 +8,12 @@ of the empty rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from math import isqrt
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 TOLERANCE = 0.008
@@ -92,7 +95,12 @@ def similarity_and_accuracy(
     return _region(truth, found, shape), _contour(truth, found, shape)
 
 
-def _each_frame(measure, ground_truth, prediction, void) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _each_frame(
+    measure: Callable[[np.ndarray, np.ndarray, tuple[int, ...]], float],
+    ground_truth: np.ndarray,
+    prediction: np.ndarray,
+    void: np.ndarray | None,
+) -> np.ndarray:
     shapes = {mask.shape for mask in (ground_truth, prediction, void) if mask is not None}
     if len(shapes) > 1 or ground_truth.ndim != 3:
         raise ValueError(
@@ -165,24 +173,35 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 def _matched(points: np.ndarray, others: np.ndarray, radius: int) -> int:
     """How many of the points have one of the others within the radius? Both bool (h, w).
 
-    A disk is a stack of rows, and running sums along each row tell whether any of the others lies in a
-    stretch of it. So the cost grows with the boundary's length times the radius, where dilating the picture
-    by the disk costs its area times the disk's.
+    A disk of pixels is a union of a few rectangles around its centre, and an integral image tells whether a
+    rectangle holds any of the others. So the cost grows with the boundary's length, where dilating the
+    picture by the disk costs its area times the disk's.
     """
-    height, width = others.shape
-    sums = np.zeros((height + 2 * radius, width + 2 * radius + 1), dtype=np.int32)
-    inside = sums[radius : radius + height]
-    np.cumsum(others, axis=1, dtype=np.int32, out=inside[:, radius + 1 : radius + 1 + width])
-    inside[:, radius + 1 + width :] = inside[:, radius + width, None]
-
+    width = others.shape[1]
+    sums = cv2.integral(np.pad(others.view(np.uint8), radius))  # a row and a column of zeros come in front
     stride, flat = sums.shape[1], sums.ravel()
-    points_flat = np.flatnonzero(points)
-    total, rows = len(points_flat), points_flat // width
-    open_points = points_flat + rows * (stride - width) + radius * stride + radius
-    for dy in sorted(range(-radius, radius + 1), key=abs):  # near rows first: most points are settled there
-        half = isqrt(radius * radius - dy * dy)
-        place = open_points + dy * stride
-        open_points = open_points[flat.take(place + half + 1) == flat.take(place - half)]
-        if not len(open_points):
+    places = np.flatnonzero(points)
+    places += places // width * (stride - width) + radius * (stride + 1)
+
+    def held(rows: int, columns: int) -> np.ndarray:
+        """Is any of the others at most so many rows and columns away, for each place still in question?"""
+        upper, lower = places - rows * stride, places + (rows + 1) * stride
+        right = flat.take(lower + (columns + 1)) - flat.take(upper + (columns + 1))
+        return right != flat.take(lower - columns) - flat.take(upper - columns)
+
+    places = places[held(radius, radius)]  # nothing in the square, nothing in the disk
+    near = len(places)
+    for rows, columns in _rectangles(radius):
+        if not len(places):
             break
-    return total - len(open_points)
+        places = places[~held(rows, columns)]
+    return near - len(places)
+
+
+@cache
+def _rectangles(radius: int) -> list[tuple[int, int]]:
+    """Rectangles (rows, columns to each side of the centre) whose union is the disk; the largest first."""
+    widest: dict[int, int] = {}  # columns -> the most rows that have them
+    for rows in range(radius + 1):
+        widest[isqrt(radius * radius - rows * rows)] = rows
+    return sorted(((rows, columns) for columns, rows in widest.items()), key=lambda pair: -min(pair))

@@ -17,8 +17,8 @@ LEGIBLE = 192
 LEGEND = "tinted as predicted, white dashes the truth"
 
 
-def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film: bool) -> None:
-    """Write `overlays/<video>.jpg`, `overlays/<video>.mp4` or both, where they are not there yet.
+def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film: bool, again: bool) -> None:
+    """Write `overlays/<video>.jpg`, `overlays/<video>.mp4` or both.
 
     Args:
         video: what was segmented.
@@ -26,13 +26,14 @@ def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film
         sequence: its scores, which stand beside the frames.
         sheet: five frames, the prediction tinted and the truth outlined in white.
         film: every frame with a written mask, in the same way.
+        again: the masks are new, so that pictures which are there already are replaced.
     """
     masks = output / "masks" / video.name
     path = output / "overlays" / f"{video.name}.jpg"
-    if sheet and not path.exists() and len(video.written):
+    if sheet and (again or not path.exists()) and len(video.written):
         write_picture(path, contact_sheet(*_chosen(video, masks, sequence), title=f"{video.name}: {LEGEND}"))
     path = path.with_suffix(".mp4")
-    if film and not path.exists() and len(video.written):
+    if film and (again or not path.exists()) and len(video.written):
         write_video(path, _all(video, masks))
 
 

@@ -1,14 +1,14 @@
-"""Training clips for a Lightning trainer; the only file here that knows Lightning."""
+"""Training clips and validation videos for a Lightning trainer; the only file here that knows Lightning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from stm.clip import Clip, ClipBatch
+from stm.clip import Clip, ClipBatch, Video
 from stm.data.sampling import ClipBatches, ClipDataset, start_worker
 
 
@@ -24,11 +24,20 @@ class ClipDataModule(L.LightningDataModule):
         steps: optimizer steps of the whole run (the trainer's max_steps). With accumulate_grad_batches=n each
             takes n batches.
         workers: loading processes for each training process. The clips do not depend on it.
+        validation: whole videos to validate on, one at a time; each process takes its share of them.
     """
 
-    def __init__(self, dataset: ClipDataset, batch_size: int, steps: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        batch_size: int,
+        steps: int,
+        workers: int = 0,
+        validation: Sequence[Video] = (),
+    ) -> None:
         super().__init__()
         self.dataset, self.batch_size, self.steps, self.workers = dataset, batch_size, steps, workers
+        self.validation = validation
 
     def train_dataloader(self) -> DataLoader[Clip]:
         """The batches from the trainer's step to the last.
@@ -53,6 +62,26 @@ class ClipDataModule(L.LightningDataModule):
             worker_init_fn=start_worker if self.workers else None,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def val_dataloader(self) -> DataLoader[Video]:
+        """The validation videos, as they are: their frames are read when they are segmented."""
+        rank, world_size = (
+            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        )
+        return DataLoader(
+            _Videos(self.validation), sampler=range(rank, len(self.validation), world_size), batch_size=None
+        )
+
+
+class _Videos(Dataset[Video]):
+    def __init__(self, videos: Sequence[Video]) -> None:
+        self.videos = videos
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, i: int) -> Video:
+        return self.videos[i]
 
 
 class _RestOfRun(ClipBatches):

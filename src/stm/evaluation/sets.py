@@ -67,7 +67,7 @@ def synthetic(
     return Benchmark(f"synthetic-{kind}-{split}", made, size, "davis")
 
 
-def _only(found: Sequence, names: Sequence[str]) -> Sequence:  # type: ignore[type-arg]
+def _only(found: Sequence, names: Sequence[str]) -> Sequence:
     if not names:
         return found
     by_name = {video.name: video for video in found}

@@ -1,0 +1,51 @@
+# `make` prints what there is. Each target makes the environment first where it is missing.
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/installed
+SHARED ?= ../shared/data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data
+
+help:  ## What can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## The environment: uv where it is, else venv and pip
+
+$(READY): pyproject.toml
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && uv pip install --quiet --python $(PYTHON) -e '.[dev]'; \
+	else \
+	  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' && \
+	  python3 -m venv $(VENV) && $(PYTHON) -m pip install --quiet -e '.[dev]'; \
+	fi
+	@touch $@
+
+quickstart: $(READY)  ## Train a small STM from scratch on a CPU and evaluate it: about 8 minutes
+	$(PYTHON) train.py experiment=quickstart resume=auto
+
+test: $(READY)  ## The fast tests
+	$(PYTHON) -m pytest -n auto -m "not slow"
+
+test-slow: $(READY)  ## All tests, the slow ones too
+	$(PYTHON) -m pytest -n auto
+
+golden: $(READY)  ## Equal to the published code: the golden cases of network and metrics
+	$(PYTHON) -m pytest -v tests/test_golden.py tests/test_metrics.py -k "golden or davis"
+
+real: $(READY)  ## Train and evaluate on the real clips in $(SHARED): about 30 minutes
+	$(PYTHON) train.py experiment=small_davis resume=auto data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
+
+lint: $(READY)  ## Style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(READY)  ## Types
+	$(VENV)/bin/mypy
+
+format: $(READY)  ## Mend style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+benchmark-data: $(READY)  ## Clips a second beside a plain PIL pipeline
+	$(PYTHON) benchmarks/data.py

@@ -1,0 +1,244 @@
+"""From a configuration to objects and through a run: the only caller of Hydra's `instantiate`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from stm import tracking
+from stm.clip import Video
+from stm.data.datamodule import ClipDataModule
+from stm.data.sampling import ClipDataset
+from stm.evaluation.benchmark import Benchmark, evaluate
+from stm.evaluation.scores import Scores
+from stm.evaluation.submission import write_submission
+from stm.evaluation.tables import print_scores
+from stm.memory import MemoryPolicy
+from stm.network import STM, is_official, load_official
+from stm.training.loss import SegmentationLoss
+from stm.training.module import STMModule
+
+log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> float | None:
+    """Train as the configuration says, then evaluate the best checkpoint.
+
+    Returns:
+        J&F of the final evaluation, or of the best validation where there is none, for sweepers.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    checkpoint = resume_from(config.resume, folder)
+    settle(config.threads, config.seed)
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    benchmark: Benchmark = instantiate(config.benchmark)
+    policy: MemoryPolicy = instantiate(config.memory)
+    module = STMModule(
+        build_network(config),
+        instantiate(config.loss),
+        instantiate(config.optimizer),
+        instantiate(config.scheduler),
+        benchmark,
+        policy,
+        plain,
+    )
+    data = build_data(config, benchmark.videos)
+    loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
+    callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values() if callback]
+    trainer: L.Trainer = instantiate(
+        config.trainer,
+        max_steps=config.steps,
+        max_epochs=1,  # the whole run is one epoch
+        val_check_interval=config.validate_every * config.trainer.accumulate_grad_batches,
+        check_val_every_n_epoch=None,
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=folder,
+    )
+    failed = True
+    try:
+        for logger in loggers:
+            logger.log_hyperparams({"choices": choices(), **plain})
+        trainer.fit(module, data, ckpt_path=checkpoint)
+        score = trainer.callback_metrics.get(config.monitor)
+        result = None if score is None else float(score)
+        if config.test is not None and trainer.is_global_zero:
+            result = final_evaluation(config, folder, policy).overall["J&F-Mean"]
+        failed = False
+        return result
+    finally:
+        tracking.close(loggers, failed)
+
+
+def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> Scores:
+    """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table."""
+    checkpoints = folder / "checkpoints"
+    best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists())
+    network = load(best).to(pick_device("auto" if config.trainer.accelerator == "gpu" else "cpu"))
+    benchmark: Benchmark = instantiate(OmegaConf.merge(config.benchmark, config.test))
+    scores = evaluate(network, policy, benchmark, folder / "test", checkpoint=fingerprint(best))
+    print_scores(scores)
+    return scores
+
+
+def evaluate_checkpoint(config: DictConfig) -> float | None:
+    """Evaluate a checkpoint as the configuration says; returns J&F, None where there is no truth."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    settle(config.threads)
+    network = load(config.checkpoint).to(pick_device(config.device))
+    benchmark: Benchmark = instantiate(config.benchmark)
+    scores = evaluate(
+        network,
+        instantiate(config.memory),
+        benchmark,
+        folder,
+        checkpoint=fingerprint(config.checkpoint),
+        overlays=config.overlays,
+        video=config.video,
+    )
+    print_scores(scores)
+    if config.submission:
+        archive = write_submission(
+            folder / "masks", benchmark.videos, folder / f"{config.submission}.zip", config.submission
+        )
+        Console().print(f"submission: {archive}")
+    return scores.overall.get("J&F-Mean")
+
+
+def load(checkpoint: str | Path) -> STM:
+    """The network of a checkpoint of ours, which carries its configuration, or of the authors' published one.
+
+    Only weights and plain values are read from the file, never code.
+
+    Returns:
+        The network on the CPU, in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken, or neither kind of checkpoint.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+    if isinstance(state, dict) and "config" in state and "state_dict" in state:
+        arguments = {key: value for key, value in state["config"]["network"].items() if key != "_target_"}
+        network = STM(**{**arguments, "pretrained": False})
+        network.load_state_dict(
+            {
+                name.removeprefix("network."): tensor
+                for name, tensor in state["state_dict"].items()
+                if name.startswith("network.")
+            }
+        )
+        return network.eval()
+    if isinstance(state, dict) and is_official(state):
+        return load_official(path)
+    raise ValueError(f"checkpoint {path} is neither of this project nor the published STM checkpoint")
+
+
+def build_network(config: DictConfig) -> STM:
+    """The configured network, with the weights of `config.init` where that is given.
+
+    Raises:
+        ValueError: the checkpoint holds another network.
+    """
+    if config.init is None:
+        return instantiate(config.network)
+    network: STM = instantiate(config.network, pretrained=False)
+    try:
+        network.load_state_dict(load(config.init).state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"init={config.init}: it holds another network than backbone and network tell: {error}"
+        ) from error
+    return network
+
+
+def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModule:
+    """The configured clips, in the order of the seed."""
+    sources = {name: instantiate(source.clips) for name, source in config.data.sources.items()}
+    weights = {name: source.weight for name, source in config.data.sources.items()}
+    dataset = ClipDataset(
+        list(sources.values()),
+        list(weights.values()),
+        seed=config.seed,
+        length=config.steps * config.trainer.accumulate_grad_batches * config.batch_size,
+        distinct=config.data.distinct,
+    )
+    return ClipDataModule(dataset, config.batch_size, config.steps, config.data.workers, validation)
+
+
+def resume_from(resume: str | None, folder: Path) -> Path | None:
+    """The checkpoint to go on with: 'auto' looks into the run folder, a path is taken as it is, None starts.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: nothing was said about resuming, but the folder holds a run already.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume == "auto":
+        log.info("resume=auto: %s", f"going on with {last}" if last.exists() else "a new run")
+        return last if last.exists() else None
+    if resume is not None:
+        if not Path(resume).is_file():
+            raise FileNotFoundError(f"resume={resume}: no such file; allowed: auto, or a checkpoint's path")
+        return Path(resume)
+    if last.exists():
+        raise ValueError(
+            f"{folder} already holds a run: resume=auto goes on with it, name=NEW_NAME starts another"
+        )
+    return None
+
+
+def settle(threads: int | None, seed: int | None = None) -> None:
+    """Set what holds for the whole process: CPU threads, no denormal numbers, the seed of the first weights."""
+    logging.getLogger("lightning.pytorch").handlers.clear()  # or it would say everything twice
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # a trained network's small activations are 3 times as slow without it
+    if seed is not None:
+        L.seed_everything(seed, workers=False, verbose=False)
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is the GPU where there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={name!r} is not to be had here ({error}); allowed: auto, cpu, cuda, cuda:1, ..."
+        ) from error
+    return device
+
+
+def fingerprint(path: str | Path) -> str:
+    """A checkpoint's name and the first digits of its content's hash: what an evaluation is an evaluation of."""
+    with Path(path).open("rb") as file:
+        return f"{Path(path).name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+
+def choices() -> dict[str, str]:
+    """Which file of each group was chosen: what a table of runs is sorted by."""
+    return {name: choice for name, choice in HydraConfig.get().runtime.choices.items() if "hydra" not in name}

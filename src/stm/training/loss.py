@@ -1,0 +1,78 @@
+"""The loss of a predicted frame (section 3.5), and two additions of later work by switch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stm.clip import VOID
+
+
+class SegmentationLoss(nn.Module):
+    """Cross-entropy on aggregated logits; optionally on the hardest pixels only, optionally with Dice.
+
+    Args:
+        hardest: share of the pixels with the largest cross-entropy that count (STCN's bootstrapping), reached
+            linearly between the steps `from_step` and `to_step`; 1 counts all of them, as the paper.
+        from_step: optimizer step up to which all pixels count.
+        to_step: optimizer step from which only `hardest` of them count.
+        dice: weight of the soft Dice loss of the objects present (XMem); 0 leaves it out.
+
+    Raises:
+        ValueError: `hardest` not in (0, 1], `dice` negative, or the steps out of order.
+    """
+
+    def __init__(
+        self, hardest: float = 1.0, from_step: int = 20_000, to_step: int = 70_000, dice: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not 0 < hardest <= 1:
+            raise ValueError(f"loss.hardest={hardest}: a share of the pixels, in (0, 1]")
+        if dice < 0:
+            raise ValueError(f"loss.dice={dice}: a weight, at least 0")
+        if not 0 <= from_step <= to_step:
+            raise ValueError(f"loss: need 0 <= from_step <= to_step, got {from_step} and {to_step}")
+        self.hardest, self.from_step, self.to_step, self.dice = hardest, from_step, to_step, dice
+
+    def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:
+        """Mean loss over the batch.
+
+        Args:
+            logits: (B, O + 1, H, W) of soft aggregation, background first; -inf in slots that pad the batch.
+            masks: uint8 (B, H, W), labels 0..O and VOID, which does not count.
+            step: the optimizer step, for the schedule.
+        """
+        masks = masks.long()
+        pixels = F.cross_entropy(logits, masks, ignore_index=VOID, reduction="none").flatten(1)
+        counted = (masks != VOID).flatten(1).sum(1).clamp(min=1)
+        share = self.share(step)
+        if share == 1:
+            loss = (pixels.sum(1) / counted).mean()
+        else:
+            hardest = pixels.sort(dim=1, descending=True).values
+            kept = (share * counted).ceil()
+            rank = torch.arange(hardest.shape[1], device=hardest.device)
+            loss = ((hardest * (rank < kept[:, None])).sum(1) / kept).mean()
+        return loss + self.dice * _dice(logits, masks) if self.dice else loss
+
+    def share(self, step: int) -> float:
+        """The share of pixels that count at an optimizer step."""
+        if step <= self.from_step:
+            return 1.0
+        if step >= self.to_step:
+            return self.hardest
+        done = (step - self.from_step) / (self.to_step - self.from_step)
+        return 1 + done * (self.hardest - 1)
+
+
+def _dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """1 - soft Dice, averaged over the objects that are not padding; smoothed by one pixel."""
+    objects = logits.shape[1] - 1
+    counts = (masks != VOID)[:, None]
+    truth = (masks[:, None] == torch.arange(1, objects + 1, device=masks.device)[:, None, None]) & counts
+    predicted = torch.softmax(logits, dim=1)[:, 1:] * counts
+    both = (predicted * truth).sum((2, 3))
+    total = predicted.sum((2, 3)) + truth.sum((2, 3))
+    present = torch.isfinite(logits[:, 1:]).flatten(2).any(-1)
+    return ((1 - (2 * both + 1) / (total + 1)) * present).sum() / present.sum().clamp(min=1)

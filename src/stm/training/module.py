@@ -1,0 +1,105 @@
+"""The Lightning module: training with dynamic memory (section 3.5), validation on whole videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from stm.clip import ClipBatch, Video
+from stm.evaluation.benchmark import Benchmark, validate
+from stm.evaluation.scores import SequenceScores, Scores
+from stm.memory import MemoryPolicy
+from stm.network import STM
+from stm.segmenter import Segmenter
+from stm.training.loss import SegmentationLoss
+
+EVERY_FRAME = MemoryPolicy(first=True, previous=True, every=1)
+
+
+class STMModule(L.LightningModule):
+    """Trains a network on clips.
+
+    Args:
+        network: the network.
+        loss: of one predicted frame.
+        optimizer: parameters -> optimizer.
+        scheduler: optimizer -> learning rate schedule, stepped after each optimizer step; None keeps the rate fixed.
+        benchmark: whole videos to validate on; None for no validation.
+        policy: which frames are remembered in validation.
+        config: the resolved configuration as plain values, carried by every checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: STM,
+        loss: SegmentationLoss,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        benchmark: Benchmark | None = None,
+        policy: MemoryPolicy | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.build_optimizer, self.build_scheduler = optimizer, scheduler
+        self.benchmark, self.policy = benchmark, policy
+        self.config = config or {}
+        self.scores: Scores | None = None
+        """Of the last validation."""
+        self._validated: list[SequenceScores] = []
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        """Segment each clip frame by frame; what was predicted becomes memory for the next frame, unthresholded."""
+        segmenter = Segmenter(self.network, EVERY_FRAME)
+        segmenter.step(batch.frames[:, 0], batch.object_masks(0))
+        losses = []
+        for t in range(1, batch.frames.shape[1]):
+            segmenter.step(batch.frames[:, t])
+            assert segmenter.logits is not None
+            losses.append(self.loss(segmenter.logits, batch.masks[:, t], self.global_step))
+        loss = torch.stack(losses).sum()
+        self.log("train/loss", loss.detach() / len(losses), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, video: Video, batch_idx: int) -> None:
+        """Segment a whole video from its given masks and score it, as evaluation does."""
+        assert self.benchmark is not None
+        scores = validate(self.network, self.policy, replace(self.benchmark, videos=[video]))
+        self._validated.extend(scores.sequences)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log J, F and J&F over the objects of all videos; `scores` keeps each video's."""
+        assert self.benchmark is not None
+        self.scores = scores = Scores({}, tuple(self._gathered()), self.benchmark.seen)
+        self._validated.clear()
+        for name in ("J&F", "J", "F"):
+            self.log(
+                f"val/{name}", scores.overall[f"{name}-Mean"], prog_bar=name == "J&F", rank_zero_only=True
+            )
+        self.log("val/frames_per_second", scores.frames_per_second, rank_zero_only=True)
+
+    def _gathered(self) -> list[SequenceScores]:
+        """The sequences that all ranks scored, each once, by name."""
+        ranks = [self._validated]
+        if torch.distributed.is_initialized():
+            ranks = [[] for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(ranks, self._validated)
+        return sorted({s.name: s for rank in ranks for s in rank}.values(), key=lambda s: s.name)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.build_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.build_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self.build_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config

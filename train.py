@@ -1,0 +1,19 @@
+"""Train a space-time memory network: `python train.py --help`."""
+
+from hydra import main
+from omegaconf import DictConfig
+
+from stm.config import check_command_line
+
+
+@main(version_base="1.3", config_path="conf", config_name="train")
+def run(config: DictConfig) -> float | None:
+    """Train as configured; the imports wait until here so that --help answers at once."""
+    from stm.runtime import train
+
+    return train(config)
+
+
+if __name__ == "__main__":
+    check_command_line("train")
+    run()

@@ -1,6 +1,7 @@
 """The schema of the two entry points' configuration, and help for a mistyped command line.
 
-The groups under `conf/` hold the arguments of the objects they build; their own signatures are the schema there.
+The groups under `conf/` hold the arguments of the objects they build; there, the objects' signatures are the
+schema.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def run_of(checkpoint: str) -> str:
-    """A short name for a checkpoint: `runs/main/checkpoints/best.ckpt` -> `main-best`, else the file's stem."""
+    """A checkpoint's short name: `runs/main/checkpoints/best.ckpt` -> `main-best`, else the file's stem."""
     path = Path(checkpoint)
     return f"{path.parents[1].name}-{path.stem}" if path.parent.name == "checkpoints" else path.stem
 
@@ -118,7 +119,7 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        overrides = OverridesParser.create().parse_overrides([a for a in _overrides(arguments)])
+        overrides = OverridesParser.create().parse_overrides(list(_overrides(arguments)))
         with initialize_config_dir(str(CONF), version_base="1.3"):
             mistake = _mistake(config_name, overrides)
     except HydraException:
@@ -173,14 +174,16 @@ def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
             continue
         return (
             f"there is no key or group {name!r}.{_did_you_mean(name, known | groups)}\n"
-            f"`python {config_name}.py --help` lists the groups, `--cfg job` shows every key; a new key needs +{name}=..."
+            f"`python {config_name}.py --help` lists the groups, `--cfg job` shows every key; "
+            f"a new key needs +{name}=..."
         )
     return None
 
 
-def _values(override: Override) -> Iterable[Any]:
+def _values(override: Override) -> list[str | None]:
     value = override.value()
-    return value.list if isinstance(value, ChoiceSweep) else [value]
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    return [None if value is None else str(value) for value in values]
 
 
 def _flat_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:

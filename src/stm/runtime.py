@@ -26,7 +26,6 @@ from stm.evaluation.submission import write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, is_official, load_official
-from stm.training.loss import SegmentationLoss
 from stm.training.module import STMModule
 
 log = logging.getLogger(__name__)
@@ -206,7 +205,7 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
 
 
 def settle(threads: int | None, seed: int | None = None) -> None:
-    """Set what holds for the whole process: CPU threads, no denormal numbers, the seed of the first weights."""
+    """Set what holds for the process: CPU threads, no denormal numbers, the seed of the first weights."""
     logging.getLogger("lightning.pytorch").handlers.clear()  # or it would say everything twice
     if threads is not None:
         torch.set_num_threads(threads)
@@ -234,7 +233,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A checkpoint's name and the first digits of its content's hash: what an evaluation is an evaluation of."""
+    """A checkpoint's name and its content's hash, shortened: what an evaluation is an evaluation of."""
     with Path(path).open("rb") as file:
         return f"{Path(path).name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger, WandbLogger
@@ -72,6 +72,6 @@ def close(loggers: Iterable[Logger], failed: bool) -> None:
     """Finish every logger, whether the run ended well or not."""
     for logger in loggers:
         logger.finalize("failed" if failed else "success")
-        run = getattr(logger, "_experiment", None)
-        if hasattr(run, "finish"):  # W&B's; a CSV file needs no more
+        run: Any = getattr(logger, "_experiment", None)
+        if run is not None and hasattr(run, "finish"):  # W&B's; a CSV file needs no more
             run.finish(exit_code=1 if failed else 0)

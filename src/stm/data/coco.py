@@ -108,10 +108,7 @@ class CocoStills:
         for part in range(self._first[annotation], self._first[annotation + 1]):
             inside = slice(self._begin[part], self._end[part])
             if self._is_polygon[part]:
-                # Each part is filled on its own: where two overlap, fillPoly with both would leave a hole.
-                # Eight binary digits keep the fraction; COCO's pixel centres lie at .5.
-                points = np.rint((self._points[inside].reshape(-1, 2) - 0.5) * 256).astype(np.int32)
-                cv2.fillPoly(mask, [points], label, shift=8)
+                fill_polygon(mask, self._points[inside].reshape(-1, 2), label)
             else:
                 mask[decode_runs(self._runs[inside], mask.shape)] = label
 
@@ -119,6 +116,25 @@ class CocoStills:
 def coco(images: str | Path, annotations: str | Path, name: str = "coco") -> CocoStills:
     """COCO's images with their instances, see `CocoStills`."""
     return CocoStills(images, annotations, name)
+
+
+def fill_polygon(mask: np.ndarray, points: np.ndarray, label: int) -> None:
+    """Give a label to the pixels whose centre lies in the polygon, in place.
+
+    Args:
+        mask: uint8 (H, W).
+        points: (points, 2), x and y in pixels; pixel i reaches from i to i + 1.
+        label: 0..255.
+    """
+    left, top = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(points.max(axis=0)), mask.shape[::-1]).astype(int)
+    if right <= left or bottom <= top:
+        return
+    # fillPoly adds the border's pixels, half a pixel all round (9% of a 40-pixel object). So it fills a canvas
+    # four times as fine, which is looked up at the pixels' centres; shift=8 keeps eight digits of the fraction.
+    canvas = np.zeros((4 * (bottom - top), 4 * (right - left)), dtype=np.uint8)
+    cv2.fillPoly(canvas, [np.rint((points - (left, top)) * 4 * 256).astype(np.int32)], 1, shift=8)
+    mask[top:bottom, left:right][canvas[2::4, 2::4] > 0] = label
 
 
 def decode_runs(runs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

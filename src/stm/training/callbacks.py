@@ -60,7 +60,7 @@ class SequenceTable(L.Callback):
 
 @torch.no_grad()
 def clip_pictures(network: STM, batch: ClipBatch, clips: int) -> list[np.ndarray]:
-    """Frames of each clip side by side, uint8 (2 H, T W, 3): truth in the upper row, prediction in the lower."""
+    """Each clip's frames side by side, uint8 (2 H, T W, 3): truth above, prediction below."""
     segmenter = Segmenter(network, MemoryPolicy(every=1))
     predicted: list[Tensor] = [segmenter.step(batch.frames[:, 0], batch.object_masks(0))]
     predicted += [segmenter.step(batch.frames[:, t]) for t in range(1, batch.frames.shape[1])]

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stm.clip import ClipBatch, Video
 from stm.evaluation.benchmark import Benchmark, validate
-from stm.evaluation.scores import SequenceScores, Scores
+from stm.evaluation.scores import Scores, SequenceScores
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.segmenter import Segmenter
@@ -30,7 +30,7 @@ class STMModule(L.LightningModule):
         network: the network.
         loss: of one predicted frame.
         optimizer: parameters -> optimizer.
-        scheduler: optimizer -> learning rate schedule, stepped after each optimizer step; None keeps the rate fixed.
+        scheduler: optimizer -> schedule of the rate, stepped after each optimizer step; None: it stays fixed.
         benchmark: whole videos to validate on; None for no validation.
         policy: which frames are remembered in validation.
         config: the resolved configuration as plain values, carried by every checkpoint.
@@ -57,7 +57,7 @@ class STMModule(L.LightningModule):
         self._validated: list[SequenceScores] = []
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        """Segment each clip frame by frame; what was predicted becomes memory for the next frame, unthresholded."""
+        """Segment clips frame by frame; each prediction, unthresholded, becomes memory for the next frame."""
         segmenter = Segmenter(self.network, EVERY_FRAME)
         segmenter.step(batch.frames[:, 0], batch.object_masks(0))
         losses = []

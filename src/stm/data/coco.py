@@ -130,8 +130,8 @@ def fill_polygon(mask: np.ndarray, points: np.ndarray, label: int) -> None:
     right, bottom = np.minimum(np.ceil(points.max(axis=0)), mask.shape[::-1]).astype(int)
     if right <= left or bottom <= top:
         return
-    # fillPoly adds the border's pixels, half a pixel all round (9% of a 40-pixel object). So it fills a canvas
-    # four times as fine, which is looked up at the pixels' centres; shift=8 keeps eight digits of the fraction.
+    # fillPoly adds the border's pixels, half a pixel all round (9% of a 40-pixel object): so it fills a
+    # canvas four times as fine, looked up at the pixels' centres; shift=8 keeps eight digits of the fraction.
     canvas = np.zeros((4 * (bottom - top), 4 * (right - left)), dtype=np.uint8)
     cv2.fillPoly(canvas, [np.rint((points - (left, top)) * 4 * 256).astype(np.int32)], 1, shift=8)
     mask[top:bottom, left:right][canvas[2::4, 2::4] > 0] = label

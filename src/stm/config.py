@@ -188,7 +188,7 @@ def _values(override: Override) -> list[str | None]:
 
 def _flat_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in config:
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         yield name
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():

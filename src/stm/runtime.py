@@ -86,7 +86,8 @@ def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> 
     best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists())
     network = load(best).to(pick_device("auto" if config.trainer.accelerator == "gpu" else "cpu"))
     benchmark: Benchmark = instantiate(OmegaConf.merge(config.benchmark, config.test))
-    scores = evaluate(network, policy, benchmark, folder / "test", checkpoint=fingerprint(best))
+    output = folder / f"test_{fingerprint(best)[-8:]}"  # a run that trained on gets another one
+    scores = evaluate(network, policy, benchmark, output, checkpoint=fingerprint(best))
     print_scores(scores)
     return scores
 

@@ -60,11 +60,11 @@ def new_cast(rng: np.random.Generator, stage: Stage, hues: np.ndarray, grey: flo
     return [new_actor(rng, stage, texture, len(hues), label) for label, texture in enumerate(looks, 1)]
 
 
-def new_stranger(rng: np.random.Generator, stage: Stage, hues: np.ndarray) -> Layer:
-    """Something unlabelled whose hue is far from all the hues."""
+def new_stranger(rng: np.random.Generator, stage: Stage, hues: np.ndarray, vivid: bool = True) -> Layer:
+    """Something unlabelled whose hue is far from all the hues; greyish unless vivid."""
     tries = rng.random(20)
     gaps = np.abs((tries[:, None] - hues + 0.5) % 1 - 0.5).min(axis=1)
-    return new_actor(rng, stage, look(rng, float(tries[gaps.argmax()])), 2)
+    return new_actor(rng, stage, look(rng, float(tries[gaps.argmax()]), vivid), 2)
 
 
 def new_relative(rng: np.random.Generator, stage: Stage, actor: Layer) -> Layer:

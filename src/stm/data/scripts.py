@@ -100,7 +100,8 @@ def _event(rng: np.random.Generator, stage: Stage, weak: bool, lookalike: bool =
     cast = [replace(actor, hue=change) for actor in new_cast(rng, stage, hues)]
     cast = [_elsewhere(rng, stage, actor, start, back) for actor in cast]
     taken = np.concatenate([hues, hues + drift / 2, hues + drift])
-    extras = [new_stranger(rng, stage, taken) for _ in range(rng.choice([0, 1, 2], p=[0.2, 0.5, 0.3]))]
+    several = rng.choice([0, 1, 2], p=[0.2, 0.5, 0.3])  # greyish where the objects' hues fill the circle
+    extras = [new_stranger(rng, stage, taken, vivid=count == 1) for _ in range(several)]
     if extras and rng.random() < 0.5:  # a newcomer: the first frame does not tell that it is background
         extras[0] = _away(rng, stage, extras[0], 0, int(rng.integers(start // 2, back + 1)))
     if lookalike:

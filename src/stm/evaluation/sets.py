@@ -49,7 +49,7 @@ def youtube_vos(
 
 
 def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
-    """Videos as JPEGImages/<video>/*.jpg, Annotations/<video>/*.png; every annotated frame after entry counts."""
+    """JPEGImages/<video>/*.jpg, Annotations/<video>/*.png; each annotated frame after entry counts."""
     return Benchmark(Path(root).resolve().name, _only(videos.folder(root), only), size, "all")
 
 

@@ -80,6 +80,8 @@ class STMModule(L.LightningModule):
         assert self.benchmark is not None
         self.scores = scores = Scores({}, tuple(self._gathered()), self.benchmark.seen)
         self._validated.clear()
+        if not scores.overall:
+            raise ValueError(f"benchmark {self.benchmark.name} has no truth to validate on: choose another")
         for name in ("J&F", "J", "F"):
             self.log(
                 f"val/{name}", scores.overall[f"{name}-Mean"], prog_bar=name == "J&F", rank_zero_only=True

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stm.data.shapes import Scene, draw, draw_mask, polygons
+from stm.data.shapes import draw
 from stm.data.synthetic import FRAMES, SyntheticVideo, synthetic_stills, synthetic_videos
 
 SIZE = 64
@@ -82,76 +82,6 @@ def test_splits_seeds_kinds_and_numbers_differ() -> None:
     ]
     assert len({video.frame(0).tobytes() for video in videos}) == len(videos)
     assert len({video.name for video in videos}) == len(videos)
-
-
-def slow_labels(scene: Scene, t: int, size: tuple[int, int], fine: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Labels by the even-odd rule on a grid of points, and where no layer covers nearly half of a pixel."""
-    unit = np.sqrt(size[0] * size[1])
-    x = ((np.arange(size[1] * fine) + 0.5) / fine - size[1] / 2) / unit
-    y = (((np.arange(size[0] * fine) + 0.5) / fine - size[0] / 2) / unit)[:, None]
-    labels, clear = np.zeros(size, np.uint8), np.ones(size, bool)
-    for layer in scene.layers:
-        if not layer.present[t]:
-            continue
-        inside = np.zeros((size[0] * fine, size[1] * fine), bool)
-        corners = polygons(layer, np.array([t]))[0]
-        for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            crosses = (y0 > y) != (y1 > y)
-            at = x0 + (y - y0) * (x1 - x0) / (y1 - y0 if y1 != y0 else 1.0)
-            inside ^= crosses & (x < at)
-        cover = inside.reshape(size[0], fine, size[1], fine).mean(axis=(1, 3))
-        labels[cover >= 0.5] = layer.label
-        clear &= np.abs(cover - 0.5) > 0.2  # sixteen points a pixel are drawn
-    return labels, clear
-
-
-def test_masks_equal_a_slow_point_in_polygon_rasterisation(plain: list[SyntheticVideo]) -> None:
-    disputed = 0
-    for video in plain[:6]:
-        for t in (0, 11, 23):
-            labels, clear = slow_labels(video.scene, t, (SIZE, SIZE))
-            np.testing.assert_array_equal(video.mask(t)[clear], labels[clear])
-            disputed += np.count_nonzero(~clear)
-    assert disputed < 0.04 * 18 * SIZE * SIZE
-
-
-def test_drawing_one_mask_equals_drawing_the_video(events: list[SyntheticVideo]) -> None:
-    for t in (0, 20, 39):
-        np.testing.assert_array_equal(draw_mask(events[0].scene, t, (SIZE, SIZE)), events[0].mask(t))
-
-
-def test_pixels_that_turn_with_an_objects_colour_are_its_mask(plain: list[SyntheticVideo]) -> None:
-    for video in plain[:5]:
-        scene = replace(video.scene, noise=0.0, blur=0.0, light=np.ones(len(video)), shade=np.zeros(2))
-
-        def drawn(label: int, brightness: float, scene: Scene = scene) -> tuple[np.ndarray, np.ndarray]:
-            grey = np.array([[0, 0, brightness]] * 2)
-            layers = [
-                replace(layer, texture=replace(layer.texture, ramp=grey), gain=np.ones(len(scene)))
-                if layer.label == label
-                else layer
-                for layer in scene.layers
-            ]
-            return draw(replace(scene, layers=tuple(layers)), (SIZE, SIZE))
-
-        for label in scene.labels:
-            white, masks = drawn(label, 1.0)
-            black, _ = drawn(label, 0.0)
-            seen = (white[..., 0].astype(float) - black[..., 0]) / 255  # the object's share of each pixel
-            assert (masks[seen > 0.52] == label).all()
-            assert (masks[seen < 0.05] != label).all()
-
-
-def test_the_same_scene_at_another_resolution() -> None:
-    small = synthetic_videos(4, seed=2, split="val", size=(60, 96))
-    large = synthetic_videos(4, seed=2, split="val", size=(120, 192))
-    for a, b in zip(small, large, strict=True):
-        for t in (0, len(a) - 1):
-            assert a.frame(t).shape == (60, 96, 3)
-            shrunk = b.mask(t)[::2, ::2]
-            assert np.mean(shrunk == a.mask(t)) > 0.97
-            colours = cv2.resize(b.frame(t), (96, 60), interpolation=cv2.INTER_AREA)
-            assert np.abs(colours.astype(int) - a.frame(t)).mean() < 12
 
 
 @pytest.mark.parametrize("size", [48, (48, 90), (90, 48), (240, 427)])

@@ -68,7 +68,8 @@ class CropAroundObjects:
         """The matrix of a crop that shows an object of the mask, uint8 (H, W); None where it has none.
 
         A crop around a random pixel of a random object is taken if enough of the object is in it. After 8
-        draws that fail, it is the largest object's box with a margin: its place is no longer random.
+        draws that fail, it is the largest object's box with a margin: its place is no longer random. In a
+        frame much larger than the crop, a thin object may still fall between its pixels.
         """
         areas = label_areas(mask)
         ids = np.flatnonzero(areas)
@@ -103,10 +104,14 @@ class CropAroundObjects:
         ), zoom
 
     def _box(self, mask: np.ndarray, label: int, angle: float, stretch: float, flip: bool) -> np.ndarray:
-        """The object's box in the middle of the crop and half as large, as far as an 8-fold zoom allows."""
+        """The object's box in the middle of the crop and half as large, as far as an 8-fold zoom allows.
+
+        An object that would be thinner than two pixels of the crop is shown larger, and not all of it.
+        """
         x, y, width, height = cv2.boundingRect((mask == label).astype(np.uint8))
         fit = max(self.size[0] / mask.shape[0], self.size[1] / mask.shape[1])
-        zoom = min(self.size[0] / height / 2, self.size[1] / width / 2, 8 * fit)
+        half = min(self.size[0] / height, self.size[1] / width) / 2
+        zoom = min(max(half, 2 / min(width, height)), 8 * fit)
         centre = (x + (width - 1) / 2, y + (height - 1) / 2)
         return crop_matrix(centre, zoom, self.size, angle, stretch, flip)
 

@@ -1,0 +1,185 @@
+"""The floors of the house: who imports whom, read from the files without running them."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "src"
+FLOORS = {
+    "clip": 1,
+    "masks": 1,
+    "config": 1,
+    "data": 2,
+    "network": 2,
+    "memory": 2,
+    "viz": 2,
+    "segmenter": 3,
+    "evaluation": 4,
+    "training": 5,
+    "apps": 5,
+    "tracking": 6,
+    "runtime": 6,
+    "train": 7,
+    "evaluate": 7,
+}
+STEPS = {("masks", "clip"), ("runtime", "tracking")}
+"""Rooms on one floor of which the first stands a step above the second: masks need VOID, runs need names."""
+HEAVY = {
+    "torch",
+    "torchvision",
+    "lightning",
+    "pytorch_lightning",
+    "wandb",
+    "albumentations",
+    "cv2",
+    "av",
+    "numpy",
+}
+ENTRY_POINTS = [ROOT / "train.py", ROOT / "evaluate.py"]
+
+
+def module_name(path: Path) -> str:
+    if path in ENTRY_POINTS:
+        return path.stem
+    parts = path.relative_to(SOURCES).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def files() -> dict[str, Path]:
+    """Module name -> file, of the package and the entry points."""
+    return {module_name(path): path for path in [*SOURCES.rglob("*.py"), *filter(Path.exists, ENTRY_POINTS)]}
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(files()[module].read_text(encoding="utf-8"))
+
+
+def imported(nodes: list[ast.AST], package: str) -> set[str]:
+    """Names of the modules that are imported, those below a package by their full name."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *filter(None, [node.module])])
+            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+    return found
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Everything the module imports, inside functions too."""
+    package = module if files()[module].name == "__init__.py" else module.rpartition(".")[0]
+    return frozenset(imported(list(ast.walk(tree(module))), package))
+
+
+@cache
+def neighbours(module: str) -> frozenset[str]:
+    """The files of ours that the module imports."""
+    return frozenset(name for name in imports(module) if name in files()) - {module, "stm"}
+
+
+def at_import_time(nodes: list[ast.stmt]) -> list[ast.AST]:
+    """Statements that run when the file is imported: no function's body, nothing for type checkers alone."""
+    result: list[ast.AST] = []
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            result += at_import_time(node.orelse)
+            continue
+        result.append(node)
+        for _, field in ast.iter_fields(node):
+            if isinstance(field, list) and field and isinstance(field[0], ast.stmt | ast.ExceptHandler):
+                result += at_import_time(field)
+    return result
+
+
+def room(module: str) -> str:
+    """The file or folder below `stm` that the module belongs to, or the entry point."""
+    return module.removeprefix("stm.").split(".")[0]
+
+
+PACKAGE = sorted(files())
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(module) for module in PACKAGE} - {"stm"} <= FLOORS.keys()
+
+
+@pytest.mark.parametrize("module", PACKAGE)
+def test_imports_come_from_floors_below(module: str) -> None:
+    if module == "stm":
+        assert not imports_at_once("stm") & files().keys(), (
+            "the package itself imports nothing of ours at once"
+        )
+        return
+    for other in neighbours(module):
+        if room(other) != room(module) and (room(module), room(other)) not in STEPS:
+            assert FLOORS[room(other)] < FLOORS[room(module)], f"{module} imports {other}"
+
+
+def test_no_files_import_each_other() -> None:
+    """Neither directly nor around a corner."""
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for other in neighbours(module):
+                walk(other, (*path, module))
+            done.add(module)
+
+    done: set[str] = set()
+    for module in PACKAGE:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("module", PACKAGE)
+def test_only_runtime_builds_from_configuration(module: str) -> None:
+    names = {node.attr for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
+    names |= {name.rpartition(".")[2] for name in imports(module)}
+    if module != "stm.runtime":
+        assert not names & {"instantiate", "get_class", "get_method", "get_object"}
+
+
+@pytest.mark.parametrize("module", PACKAGE)
+def test_outside_packages_stay_in_their_rooms(module: str) -> None:
+    outside = {name.split(".")[0] for name in imports(module)}
+    if module != "stm.data.augment":
+        assert "albumentations" not in outside
+    if room(module) in ("network", "data", "memory", "segmenter", "viz", "clip", "masks"):
+        assert not outside & {"hydra", "omegaconf", "wandb"}
+    if room(module) in ("network", "memory", "segmenter", "viz", "clip", "masks", "evaluation"):
+        assert not outside & {"lightning", "pytorch_lightning"}
+    if room(module) == "data" and module != "stm.data.datamodule":
+        assert not outside & {"lightning", "pytorch_lightning"}
+
+
+def imports_at_once(module: str) -> set[str]:
+    return imported(at_import_time(tree(module).body), module)
+
+
+@pytest.mark.parametrize("module", ["stm", "stm.config", "train", "evaluate"])
+def test_help_waits_for_nothing_heavy(module: str) -> None:
+    if module not in files():
+        pytest.skip(f"{module} is not there yet")
+    seen, todo = set(), [module]
+    while todo:
+        current = todo.pop()
+        seen.add(current)
+        heavy = {name.split(".")[0] for name in imports_at_once(current)} & HEAVY
+        assert not heavy, f"{module} imports {current}, which imports {sorted(heavy)}"
+        todo += [name for name in imports_at_once(current) if name in files() and name not in seen]
+
+
+@pytest.mark.parametrize("module", PACKAGE)
+def test_files_are_short(module: str) -> None:
+    assert len(files()[module].read_text(encoding="utf-8").splitlines()) <= 300

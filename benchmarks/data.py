@@ -7,7 +7,7 @@ both; the ratio is taken within a round. Medians and quartiles over the rounds a
 
 The plain pipeline does what training code for this task usually does: PIL decodes frames and masks at full
 size; then come a random affine transform a frame, a random cut resized to the crop and a flip for the clip,
-brightness, contrast and saturation. `no affine` leaves the transform out; ours never does for stills.
+brightness, contrast and saturation. `no affine` leaves the transform out; ours never does.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def sets(data: Path, crop: int, scratch: Path) -> dict[str, tuple[ClipDataset, P
     # A few of the 480p list are shrunk to 240 rows.
     videos["DAVIS 480p"] = [v for v in videos["DAVIS 480p"] if Image.open(v.mask_path(0)).height == 480]
     for name, found in videos.items():
-        sets[name] = ClipDataset([VideoClips(found, crop, curriculum=skips)]), neighbours(found, 10)
+        # Rotated, stretched and shaken, so that ours does the plain pipeline's affine work.
+        clips = VideoClips(found, crop, curriculum=skips, rotate=20, stretch=1.2, shake=0.1)
+        sets[name] = ClipDataset([clips]), neighbours(found, 10)
     folder = data / "stills"
     files = [
         (str(f), str(folder / "masks" / f"{f.stem}.png")) for f in sorted((folder / "images").glob("*.jpg"))

@@ -147,7 +147,7 @@ def clip_of(
     """Choose the clip's objects among those visible in its first frame and lay it out.
 
     Args:
-        images: uint8 (h, w, 3) each.
+        images: uint8 (3, h, w) each.
         masks: uint8 (h, w) each, object ids.
         visible: ids that are large enough in the first mask; if none is, the largest is the object.
         max_objects: at most so many are drawn; the others become background.
@@ -155,11 +155,8 @@ def clip_of(
     """
     ids = visible if len(visible) else np.array([label_areas(masks[0]).argmax()])
     chosen = np.sort(rng.permutation(ids)[:max_objects])
-    frames = np.empty((len(images), 3, *masks[0].shape), dtype=np.uint8)
-    for planes, image in zip(frames, images, strict=True):
-        for channel in range(3):
-            cv2.extractChannel(image, channel, dst=planes[channel])
-    labels = np.stack([relabel(mask, chosen.tolist()) for mask in masks])
+    table = relabel(np.arange(256, dtype=np.uint8), chosen.tolist())
+    frames, labels = np.stack(images), np.stack([cv2.LUT(mask, table) for mask in masks])
     return Clip(torch.from_numpy(frames), torch.from_numpy(labels), len(chosen), k, source)
 
 

@@ -189,3 +189,18 @@ def test_the_paper_widths() -> None:
     assert kernels == {(3, 3)}
     assert network.similarity == "dot"
     assert network.memory_encoder.others_stem is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"keys": "image", "similarity": "l2", "norm": "frozen"}], ids=["paper", "l2"]
+)
+def test_mixed_precision_trains(changes: dict[str, Any]) -> None:
+    """bfloat16 changes the loss a little; logits, loss and gradients stay float32 and finite."""
+    network, batch = small.network(**changes).train(), ClipBatch.collate([small.clip(2), small.clip(1)])
+    expected = loss_of(network, batch).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(network, batch)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected, rel=0.05)
+    assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in network.parameters())

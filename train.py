@@ -3,15 +3,16 @@
 from hydra import main
 from omegaconf import DictConfig
 
-from stm.config import check_command_line
+from stm.config import check_command_line, mistakes_without_traceback
 
 
 @main(version_base="1.3", config_path="conf", config_name="train")
 def run(config: DictConfig) -> float | None:
     """Train as configured; the imports wait until here so that --help answers at once."""
-    from stm.runtime import train
+    with mistakes_without_traceback("train.py"):
+        from stm.runtime import train
 
-    return train(config)
+        return train(config)
 
 
 if __name__ == "__main__":

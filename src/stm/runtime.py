@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+from zipfile import is_zipfile
 
 import lightning as L
 import torch
@@ -22,7 +23,7 @@ from stm.data.datamodule import ClipDataModule
 from stm.data.sampling import ClipDataset
 from stm.evaluation.benchmark import Benchmark, evaluate
 from stm.evaluation.scores import Scores
-from stm.evaluation.submission import write_submission
+from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, is_official, load_official
@@ -38,6 +39,9 @@ def train(config: DictConfig) -> float | None:
         J&F of the final evaluation, or of the best validation where there is none, for sweepers.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    for key in ("steps", "batch_size", "validate_every", "save_every"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]}: must be at least 1")
     checkpoint = resume_from(config.resume, folder)
     settle(config.threads, config.seed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
@@ -73,7 +77,10 @@ def train(config: DictConfig) -> float | None:
         score = trainer.callback_metrics.get(config.monitor)
         result = None if score is None else float(score)
         if config.test is not None and trainer.is_global_zero:
-            result = final_evaluation(config, folder, policy).overall["J&F-Mean"]
+            overall = final_evaluation(config, folder, policy).overall
+            for logger in loggers if overall else ():  # none where the truth is hidden
+                logger.log_metrics({f"test/{name}": overall[f"{name}-Mean"] for name in ("J&F", "J", "F")})
+            result = overall.get("J&F-Mean", result)
         failed = False
         return result
     finally:
@@ -95,6 +102,8 @@ def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> 
 def evaluate_checkpoint(config: DictConfig) -> float | None:
     """Evaluate a checkpoint as the configuration says; returns J&F, None where there is no truth."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if config.submission not in (None, *LAYOUTS):
+        raise ValueError(f"submission={config.submission}: must be {' or '.join(LAYOUTS)}")
     settle(config.threads)
     network = load(config.checkpoint).to(pick_device(config.device))
     benchmark: Benchmark = instantiate(config.benchmark)
@@ -133,22 +142,31 @@ def load(checkpoint: str | Path) -> STM:
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+    except Exception as error:  # a broken file raises nearly anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(
+            f"checkpoint {path} cannot be read: no whole file of weights alone ({reason})"
+        ) from error
     if isinstance(state, dict) and "config" in state and "state_dict" in state:
-        arguments = {key: value for key, value in state["config"]["network"].items() if key != "_target_"}
-        network = STM(**{**arguments, "pretrained": False})
-        network.load_state_dict(
-            {
-                name.removeprefix("network."): tensor
-                for name, tensor in state["state_dict"].items()
-                if name.startswith("network.")
-            }
-        )
-        return network.eval()
+        return _our_network(path, state)
     if isinstance(state, dict) and is_official(state):
         return load_official(path)
     raise ValueError(f"checkpoint {path} is neither of this project nor the published STM checkpoint")
+
+
+def _our_network(path: Path, checkpoint: dict[str, Any]) -> STM:
+    weights = {
+        name.removeprefix("network."): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith("network.")
+    }
+    try:
+        arguments = {k: v for k, v in checkpoint["config"]["network"].items() if k != "_target_"}
+        network = STM(**{**arguments, "pretrained": False})
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
+    return network.eval()
 
 
 def build_network(config: DictConfig) -> STM:
@@ -188,16 +206,20 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
 
     Raises:
         FileNotFoundError: the path does not exist.
-        ValueError: nothing was said about resuming, but the folder holds a run already.
+        ValueError: the checkpoint is broken; or nothing was said about resuming, but the folder holds a run.
     """
     last = folder / "checkpoints" / "last.ckpt"
-    if resume == "auto":
-        log.info("resume=auto: %s", f"going on with {last}" if last.exists() else "a new run")
-        return last if last.exists() else None
+    if resume == "auto" and not last.exists():
+        log.info("resume=auto: a new run")
+        return None
     if resume is not None:
-        if not Path(resume).is_file():
+        path = last if resume == "auto" else Path(resume)
+        if not path.is_file():
             raise FileNotFoundError(f"resume={resume}: no such file; allowed: auto, or a checkpoint's path")
-        return Path(resume)
+        if not is_zipfile(path):  # its directory is at its end: a file cut off has none
+            raise ValueError(f"resume={resume}: {path} is no whole checkpoint")
+        log.info("resume=%s: going on with %s", resume, path)
+        return path
     if last.exists():
         raise ValueError(
             f"{folder} already holds a run: resume=auto goes on with it, name=NEW_NAME starts another"
@@ -208,6 +230,7 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
 def settle(threads: int | None, seed: int | None = None) -> None:
     """Set what holds for the process: CPU threads, no denormal numbers, the seed of the first weights."""
     logging.getLogger("lightning.pytorch").handlers.clear()  # or it would say everything twice
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")  # Lightning's affair with torch
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # a trained network's small activations are 3 times as slow without it

@@ -2,16 +2,67 @@
 
 from __future__ import annotations
 
-import logging
+import csv
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
+
+
+class CSVLog(Logger):
+    """`logs/metrics.csv` in the run folder: a line a call, written at once, so that a killed run loses none.
+
+    A resumed run goes on below its earlier lines, but for those of steps that it does again. (Lightning's own
+    logger deletes the file.)
+
+    Args:
+        directory: the run folder.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        super().__init__()
+        self.file = Path(directory) / "logs" / "metrics.csv"
+        self._columns: list[str] | None = None
+
+    name = "csv"
+    version = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {"step": "" if step is None else step, **metrics}
+        if self._columns is None or not row.keys() <= set(self._columns):
+            self._rewrite(row, None if self._columns else step)
+        assert self._columns is not None
+        with self.file.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration lies in the run folder and in every checkpoint."""
+
+    def _rewrite(self, row: Mapping[str, Any], again: int | None) -> None:
+        """Give the file the row's columns too, without its lines from step `again` on."""
+        earlier: list[dict[str, str]] = []
+        if self.file.exists():
+            with self.file.open(newline="") as file:
+                earlier = [line for line in csv.DictReader(file) if None not in line.values()]
+        if again is not None:
+            earlier = [line for line in earlier if line["step"] and int(line["step"]) < again]
+        names = {name for line in earlier for name in line} | row.keys()
+        self._columns = ["step", *sorted(names - {"step"})]
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(earlier)
+        part.replace(self.file)
 
 
 def wandb_logger(

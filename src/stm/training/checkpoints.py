@@ -1,0 +1,83 @@
+"""Which checkpoints does a run keep, and when are they written?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+
+class Checkpoints(Checkpoint):
+    """Keep `last.ckpt`, from which an interrupted run goes on, and `best.ckpt`, picked by validation.
+
+    `last.ckpt` is written every so many steps, after each validation, and at the end. A step that is
+    validated is saved after its validation, so that a run killed meanwhile comes to that validation again. A
+    file is written beside its name and then renamed: whatever kills the run, the name holds a whole
+    checkpoint. (Lightning's own callback writes to the system's temporary folder and copies from there.)
+
+    Args:
+        folder: where they are written.
+        every: optimizer steps between two `last.ckpt`.
+        monitor: the metric of validation whose largest value picks `best.ckpt`.
+
+    Raises:
+        ValueError: `every` is less than 1; later, validation gives no metric of that name.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 500, monitor: str = "val/J&F") -> None:
+        if every < 1:
+            raise ValueError(f"save_every={every}: must be at least 1")
+        self.folder, self.every, self.monitor = Path(folder), every, monitor
+        self.best: float | None = None
+        self._saved = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done, step = batch_idx + 1, trainer.global_step
+        if done % trainer.accumulate_grad_batches or (step % self.every and step != trainer.max_steps):
+            return
+        interval = trainer.val_check_batch if trainer.enable_validation else None
+        if interval is None or done % interval:  # else after the validation
+            self._save(trainer, "last")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self._is_best(trainer):
+            self._save(trainer, "best")
+        self._save(trainer, "last")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step != self._saved:  # it was stopped before its last step
+            self._save(trainer, "last")
+
+    def _is_best(self, trainer: L.Trainer) -> bool:
+        """Whether this validation beats the earlier ones; told by the first process, which has the scores."""
+        metrics = trainer.callback_metrics
+        if trainer.is_global_zero and self.monitor not in metrics:
+            raise ValueError(f"monitor={self.monitor}: validation gives {', '.join(sorted(metrics))}")
+        value = float(metrics[self.monitor]) if trainer.is_global_zero else None
+        value = trainer.strategy.broadcast(value)
+        assert value is not None
+        better = self.best is None or value > self.best
+        if better:
+            self.best = value
+        return better
+
+    def _save(self, trainer: L.Trainer, name: str) -> None:
+        part = self.folder / f"{name}.part"
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.folder / f"{name}.ckpt")
+        trainer.strategy.barrier()
+        if name == "last":
+            self._saved = trainer.global_step

@@ -216,10 +216,8 @@ def _wrong_type(override: Override, node: Any) -> str | None:
 def _missing(config_name: str, overrides: Sequence[Override]) -> str | None:
     """A key that has no default and was not given?"""
     given = {override.key_or_group for override in overrides}
-    chosen = [
-        o.input_line for o in overrides if (CONF / o.key_or_group).is_dir() and not o.is_sweep_override()
-    ]
-    nodes = _nodes(compose(config_name, overrides=chosen))
+    chosen = [o for o in overrides if (CONF / o.key_or_group).is_dir() and not o.is_sweep_override()]
+    nodes = _nodes(compose(config_name, overrides=[str(o.input_line) for o in chosen]))
     missing = {name for name, node in nodes if node is not None and node._is_missing()} - given
     return f"{' and '.join(sorted(missing))} must be given, as {min(missing)}=..." if missing else None
 

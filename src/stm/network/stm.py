@@ -99,7 +99,9 @@ class STM(nn.Module):
         for head in (query.key, memory.key):
             if head is not None:
                 head.weight.data.mul_(0.7)
-        memory.mask_stem.weight.data.mul_(mask_gain)
+        for stem in (memory.mask_stem, memory.others_stem):
+            if stem is not None:
+                stem.weight.data.mul_(mask_gain)
         if tied:
             assert memory.key is not None
             memory.trunk.load_state_dict(query.trunk.state_dict())
@@ -161,15 +163,15 @@ class STM(nn.Module):
             groups = [(keys[None], values[None]) for keys, values in groups]
             return self.segment(frame[None], groups, None if present is None else present[None], query)[0]
         query = query or self.encode(frame)
-        logits = torch.cat([self._decode(query, keys, values) for keys, values in groups], dim=1)
+        readout = torch.cat([self._read(query, keys, values) for keys, values in groups], dim=1)
+        logits = self.decoder(readout, query.value, query.features[:2])
         probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
         return _cut(soft_aggregation(probabilities, present), frame.shape[-2:])
 
-    def _decode(self, query: Query, keys: Tensor, values: Tensor) -> Tensor:
-        """Read and decode objects that share their memory frames: logits (B, O, 2, H, W)."""
+    def _read(self, query: Query, keys: Tensor, values: Tensor) -> Tensor:
+        """Read the memory of objects that share their memory frames: (B, O, C_v, h, w)."""
         readout = read(keys.flatten(3), values.flatten(3), query.key.flatten(2), self.similarity)
-        readout = readout.unflatten(-1, query.key.shape[-2:])
-        return self.decoder(readout, query.value, query.features[:2])
+        return readout.unflatten(-1, query.key.shape[-2:])
 
     def _normalise(self, frame: Tensor) -> Tensor:
         return (frame - self.mean) / self.std

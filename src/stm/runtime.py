@@ -73,7 +73,7 @@ def train(config: DictConfig) -> float | None:
     try:
         for logger in loggers:
             logger.log_hyperparams({"choices": choices(), **plain})
-        trainer.fit(module, data, ckpt_path=checkpoint)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         score = trainer.callback_metrics.get(config.monitor)
         result = None if score is None else float(score)
         if config.test is not None and trainer.is_global_zero:

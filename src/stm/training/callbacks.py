@@ -47,15 +47,17 @@ class ClipPictures(L.Callback):
 class SequenceTable(L.Callback):
     """After each validation, log a table with a row an object."""
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    # not at the epoch's end, where callbacks come before the module, which makes the scores there
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         scores = pl_module.scores
         if not trainer.is_global_zero or not isinstance(scores, Scores) or not scores.objects:
             return
         rows = [row.row() for row in scores.objects]
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
-                columns = list(rows[0])
-                logger.log_table("val/sequences", columns, [[row[c] for c in columns] for row in rows])
+                columns, step = list(rows[0]), trainer.global_step
+                values = [[row[column] for column in columns] for row in rows]
+                logger.log_table("val/sequences", columns, values, step=step)
 
 
 @torch.no_grad()

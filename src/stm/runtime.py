@@ -91,7 +91,7 @@ def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> 
     """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table."""
     checkpoints = folder / "checkpoints"
     best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists())
-    network = load(best).to(pick_device("auto" if config.trainer.accelerator == "gpu" else "cpu"))
+    network = load(best).to(pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
     benchmark: Benchmark = instantiate(OmegaConf.merge(config.benchmark, config.test))
     output = folder / f"test_{fingerprint(best)[-8:]}"  # a run that trained on gets another one
     scores = evaluate(network, policy, benchmark, output, checkpoint=fingerprint(best))

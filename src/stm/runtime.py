@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +40,7 @@ def train(config: DictConfig) -> float | None:
         J&F of the final evaluation, or of the best validation where there is none, for sweepers.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    for key in ("steps", "batch_size", "validate_every", "save_every"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]}: must be at least 1")
+    check(config)
     checkpoint = resume_from(config.resume, folder)
     settle(config.threads, config.seed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
@@ -85,6 +84,29 @@ def train(config: DictConfig) -> float | None:
         return result
     finally:
         tracking.close(loggers, failed)
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what would go unnoticed: amounts below 1, and keys that build nothing.
+
+    Elsewhere the objects refuse arguments they do not know.
+
+    Raises:
+        ValueError: the key, and those there are.
+    """
+    for key in ("steps", "batch_size", "validate_every", "save_every"):
+        if config[key] < 1:
+            raise ValueError(f"{key}={config[key]}: must be at least 1")
+    written = OmegaConf.to_yaml(config.data, resolve=False)
+    used = {"sources", "workers", "distinct", *re.findall(r"\$\{(?:data)?\.(\w+)\}", written)}
+    known = {"backbone": {"name", "pretrained", "norm"}, "data": used}
+    known |= {f"data.sources.{name}": {"weight", "clips"} for name in config.data.sources}
+    for place, names in known.items():
+        for key, value in OmegaConf.select(config, place).items():
+            if key not in names and value is not None:
+                raise ValueError(
+                    f"{place}.{key}: nothing uses this key; there are {', '.join(sorted(names))}"
+                )
 
 
 def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> Scores:

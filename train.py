@@ -3,7 +3,7 @@
 from hydra import main
 from omegaconf import DictConfig
 
-from stm.config import check_command_line, mistakes_without_traceback
+from stm.commandline import check_command_line, mistakes_without_traceback
 
 
 @main(version_base="1.3", config_path="conf", config_name="train")

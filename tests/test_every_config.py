@@ -152,9 +152,15 @@ def test_what_builds_nothing_composes() -> None:
             assert config
 
 
-@pytest.mark.parametrize("network", choices("network"))
-@pytest.mark.parametrize("backbone", choices("backbone"))
-def test_every_backbone_in_every_network(backbone: str, network: str) -> None:
+PAIRS = {(backbone, "stm") for backbone in choices("backbone")} | {
+    (backbone, network)
+    for backbone in ("tiny", "resnet50", "mobilenet_v3_large")
+    for network in choices("network")
+}
+
+
+@pytest.mark.parametrize(("backbone", "network"), sorted(PAIRS))
+def test_every_backbone_and_every_network(backbone: str, network: str) -> None:
     with composed(f"backbone={backbone}", f"network={network}") as config:
         runtime.check(config)
         arguments = plain(config.network)

@@ -251,7 +251,9 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
 
 def settle(threads: int | None, seed: int | None = None) -> None:
     """Set what holds for the process: CPU threads, no denormal numbers, the seed of the first weights."""
-    logging.getLogger("lightning.pytorch").handlers.clear()  # or it would say everything twice
+    lightning = logging.getLogger("lightning.pytorch")
+    lightning.handlers.clear()  # or it would say everything twice
+    lightning.propagate = True  # which it stops where it was imported before the log was set up
     warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")  # Lightning's affair with torch
     if threads is not None:
         torch.set_num_threads(threads)

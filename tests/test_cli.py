@@ -1,0 +1,298 @@
+"""The two command lines as a user meets them: help, mistakes, a run from training to scores, sweeps."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT, TINY, VIDEOS, run, succeed
+
+from stm.config import CONF
+
+EVALUATE = ("benchmark=synthetic", *VIDEOS, "threads=1")
+
+
+def in_a_shell(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a finished run `one`."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "printed").write_text(succeed("train.py", *TINY, "name=one", folder=folder))
+    return folder
+
+
+def weights(run_folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(run_folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_help_is_quick_and_shows_groups_and_examples(script: str) -> None:
+    durations = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = in_a_shell(f"{script}.py", "--help")
+        durations.append(time.perf_counter() - began)
+        if durations[-1] < 2:
+            break
+    assert done.returncode == 0
+    assert min(durations) < 2
+    groups = {"memory", "benchmark"} | (
+        {"backbone", "network", "data", "experiment"} if script == "train" else set()
+    )
+    for group in groups:
+        told = next(line for line in done.stdout.splitlines() if line.startswith(f"{group}: "))
+        assert told.split(": ")[1].split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    examples = [line for line in done.stdout.splitlines() if line.startswith(f"  python {script}.py")]
+    assert len(examples) == 6
+    assert max(len(line) for line in done.stdout.splitlines()) <= 130
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate"])
+def test_the_examples_compose(script: str, tmp_path: Path) -> None:
+    help_text = (CONF / "hydra" / "help" / f"{script}.yaml").read_text()
+    for line in re.findall(rf"python {script}\.py (.*)", help_text)[:6]:
+        arguments = [word for word in re.split(r"\s{2,}", line.strip())[0].split() if word != "-m"]
+        sweeps = [re.sub(r",[^]]*$", "", word) for word in arguments]
+        succeed(f"{script}.py", *sweeps, "--cfg", "job", folder=tmp_path)
+
+
+# --- mistakes ---
+
+MISTAKES = {
+    "a choice": (
+        ("train.py", "experiment=quickstrat"),
+        r"experiment=quickstrat does not exist\. Did you mean quickstart",
+    ),
+    "a choice of a sweep": (
+        ("evaluate.py", "-m", "memory=first,evry_5", "checkpoint=c"),
+        "memory=evry_5.*every_5",
+    ),
+    "a group": (
+        ("train.py", "experimnt=quickstart"),
+        r"no key or group 'experimnt'\. Did you mean experiment",
+    ),
+    "a key": (("train.py", "optimizer.lrr=1"), r"'optimizer\.lrr'\. Did you mean optimizer\.lr"),
+    "a key in the wrong place": (("train.py", "key_channels=8"), r"Did you mean .*network\.key_channels"),
+    "a key of another choice": (
+        ("train.py", "data=stills", "data.sources.davis.weight=1"),
+        r"data\.sources\.davis",
+    ),
+    "evaluate's key": (("evaluate.py", "checkpont=x"), "Did you mean checkpoint"),
+    "text for a number": (("train.py", "steps=many"), "steps=many: must be a number, such as"),
+    "text for a group's number": (
+        ("train.py", "optimizer.lr=fast"),
+        r"optimizer\.lr=fast: must be a number, such as",
+    ),
+    "a number for a switch": (("train.py", "network.tied=7"), r"network\.tied=7: must be true or false"),
+    "a number below one": (("train.py", *TINY, "save_every=0"), "save_every=0: must be at least 1"),
+    "no checkpoint": (("evaluate.py",), "checkpoint must be given, as checkpoint="),
+    "no folder": (("train.py", "backbone=tiny", "benchmark=folder"), r"benchmark\.root must be given"),
+    "a missing checkpoint": (
+        ("evaluate.py", "checkpoint=nope.ckpt", *EVALUATE),
+        r"checkpoint nope\.ckpt does not exist",
+    ),
+    "a broken checkpoint": (
+        ("evaluate.py", "checkpoint=broken.ckpt", *EVALUATE),
+        r"broken\.ckpt cannot be read",
+    ),
+    "a missing init": (("train.py", *TINY, "init=nope.ckpt"), r"nope\.ckpt does not exist"),
+    "a missing resume": (("train.py", *TINY, "resume=nope.ckpt"), r"resume=nope\.ckpt: no such file"),
+    "a broken resume": (("train.py", *TINY, "resume=broken.ckpt"), r"broken\.ckpt is no whole checkpoint"),
+    "a wrong root": (
+        ("train.py", "backbone=tiny", "benchmark.root=/no/where"),
+        "benchmark: /no/where.*no such list",
+    ),
+    "a value that a builder refuses": (
+        ("train.py", *TINY, "network.similarity=cosine"),
+        "similarity='cosine'.*l2",
+    ),
+    "an argument that it has not": (("train.py", *TINY, "+network.foo=1"), "network: TypeError: .*'foo'"),
+    "a key that nothing uses": (("train.py", *TINY, "+data.corp=1"), r"data\.corp: nothing uses this key"),
+    "a monitor that is none": (
+        ("train.py", *TINY, "monitor=val/x"),
+        "monitor=val/x: validation gives .*val/J&F",
+    ),
+    "a device that is none": (
+        ("evaluate.py", "checkpoint=one.ckpt", "device=gpu", *EVALUATE),
+        "device='gpu'",
+    ),
+    "a server that is none": (
+        ("evaluate.py", "checkpoint=one.ckpt", "submission=x"),
+        "submission=x: must be davis or",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_message(mistake: str, trained: Path) -> None:
+    (trained / "broken.ckpt").write_bytes(b"PK\x03\x04" + bytes(3000))
+    (trained / "one.ckpt").write_bytes((trained / "runs/one/checkpoints/last.ckpt").read_bytes())
+    command, told = MISTAKES[mistake]
+    options = (
+        [] if any("name=" in word for word in command) or command[0] == "evaluate.py" else ["name=mistake"]
+    )
+    code, output = run(*command, *options, folder=trained)
+    assert code == 1, output
+    assert "Traceback" not in output
+    lines = output.strip().splitlines()
+    first = next(i for i, line in enumerate(lines) if re.search(told, line))
+    assert lines[first].startswith(command[0]), output
+    assert len(lines) - first <= 3, output
+    if mistake != "a monitor that is none":  # that one shows after a validation
+        assert first == 0, output
+
+
+def test_the_traceback_is_there_for_those_who_ask(trained: Path) -> None:
+    arguments = ("evaluate.py", "checkpoint=nope.ckpt", *EVALUATE)
+    code, output = run(*arguments, folder=trained, environment={"HYDRA_FULL_ERROR": "1"})
+    assert code != 0
+    assert "Traceback" in output and "FileNotFoundError" in output
+
+
+def test_an_error_of_the_program_keeps_its_traceback(trained: Path) -> None:
+    script = trained / "broken.py"
+    script.write_text(
+        "import runpy, sys, stm.runtime\n"
+        "stm.runtime.load = lambda checkpoint: 1 / 0\n"
+        f"sys.argv[0] = {str(ROOT / 'evaluate.py')!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    code, output = run(str(script), "checkpoint=x.ckpt", *EVALUATE, folder=trained)
+    assert code == 1
+    assert "ZeroDivisionError" in output and "Traceback" in output
+
+
+def test_a_mistake_in_a_sweep_spares_the_other_jobs(trained: Path) -> None:
+    arguments = ("checkpoint=runs/one/checkpoints/last.ckpt,nope.ckpt", *EVALUATE, "output_root=spared")
+    code, output = run("evaluate.py", "-m", *arguments, "name=x", folder=trained)
+    assert code == 1
+    assert "checkpoint nope.ckpt does not exist" in output and "Traceback" not in output
+    assert (trained / "spared" / "0_x" / "scores.json").exists()
+
+
+# --- train, resume, evaluate ---
+
+
+def test_a_run_leaves_what_the_readme_promises(trained: Path) -> None:
+    folder, printed = trained / "runs" / "one", (trained / "printed").read_text()
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (folder / ".hydra" / "config.yaml").exists()
+    assert (folder / "logs" / "metrics.csv").exists()
+    for told in ("plain-test-0-0000", "all objects", "copy-first", "masks", "overlays", "scores.json"):
+        assert told in printed
+    assert "Traceback" not in printed and "Warning" not in printed
+    (scores,) = folder.glob("test_*/scores.json")
+    assert {"global", "baselines", "sequences"} <= json.loads(scores.read_text()).keys()
+
+
+def test_resumed_when_finished_it_trains_no_more_and_keeps_its_scores(trained: Path) -> None:
+    before = weights(trained / "runs" / "one")
+    (scores,) = (trained / "runs" / "one").glob("test_*/scores.json")
+    masks = {path: path.stat().st_mtime_ns for path in scores.parent.rglob("*.png")}
+    output = succeed("train.py", *TINY, "name=one", "resume=auto", folder=trained)
+    assert "going on with" in output and "all objects" in output
+    assert same(before, weights(trained / "runs" / "one"))
+    assert masks == {path: path.stat().st_mtime_ns for path in scores.parent.rglob("*.png")}
+
+
+def test_a_second_run_does_not_overwrite_the_first(trained: Path) -> None:
+    code, output = run("train.py", *TINY, "name=one", folder=trained)
+    assert code == 1
+    assert "already holds a run: resume=auto goes on with it, name=NEW_NAME starts another" in output
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(trained: Path) -> None:
+    for name, seed in (("same", 1), ("other", 2)):
+        succeed("train.py", *TINY, "test=null", f"name={name}", f"seed={seed}", folder=trained)
+    assert same(weights(trained / "runs" / "one"), weights(trained / "runs" / "same"))
+    assert not same(weights(trained / "runs" / "one"), weights(trained / "runs" / "other"))
+
+
+def test_init_begins_with_the_weights_of_another_run(trained: Path) -> None:
+    init = "init=runs/one/checkpoints/last.ckpt"
+    frozen = ("test=null", "optimizer.lr=0.0", "scheduler=constant", "steps=1")
+    succeed("train.py", *TINY, *frozen, init, "name=second_stage", "seed=9", folder=trained)
+    assert same(weights(trained / "runs" / "one"), weights(trained / "runs" / "second_stage"))
+    code, output = run("train.py", *TINY, init, "network.key_channels=12", "name=odd", folder=trained)
+    assert code == 1
+    assert "init=runs/one/checkpoints/last.ckpt: it holds another network" in output
+    assert "key.weight" in output and "Traceback" not in output
+
+
+def test_evaluate_keeps_finished_sequences(trained: Path) -> None:
+    arguments = ("checkpoint=runs/one/checkpoints/best.ckpt", *EVALUATE, "submission=davis")
+    printed = succeed("evaluate.py", *arguments, folder=trained)
+    folder = trained / "runs" / "evaluate" / "one-best_synthetic_every_5"
+    assert "plain-val-0-0001" in printed and "submission" in printed
+    assert (folder / "davis.zip").exists()
+    sequences = sorted((folder / "sequences").glob("*.json"))
+    assert len(sequences) == 2
+    scores = json.loads((folder / "scores.json").read_text())
+    sequences[1].unlink()  # as if it had been interrupted there
+    kept = sequences[0].stat().st_mtime_ns
+    succeed("evaluate.py", *arguments, folder=trained)
+    assert sequences[0].stat().st_mtime_ns == kept
+    assert json.loads((folder / "scores.json").read_text())["global"] == scores["global"]
+
+
+def test_a_sweep_of_policies_has_a_numbered_folder_a_row(trained: Path) -> None:
+    policies = ["first", "previous", "first_previous", "every_5"]
+    arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", f"memory={','.join(policies)}", *EVALUATE)
+    succeed("evaluate.py", *arguments, "output_root=table5", folder=trained)
+    folders = sorted(path for path in (trained / "table5").iterdir() if path.is_dir())
+    assert [path.name for path in folders] == [f"{i}_one-best_synthetic_{p}" for i, p in enumerate(policies)]
+    for folder in folders:
+        assert (folder / "scores.json").exists()
+
+
+def test_a_sweep_of_seeds_has_a_numbered_folder_a_run(trained: Path) -> None:
+    succeed("train.py", "-m", *TINY, "test=null", "name=seeds", "seed=1,2", folder=trained)
+    folders = sorted(path for path in (trained / "runs" / "seeds").iterdir() if path.is_dir())
+    assert [path.name for path in folders] == ["0_seed-1", "1_seed-2"]
+    assert same(weights(folders[0]), weights(trained / "runs" / "one")), "a sweep's job is a run like any"
+    assert not same(weights(folders[0]), weights(folders[1]))
+
+
+@pytest.mark.parametrize("preset", ["smoke", "overfit", "profile"])
+def test_debug(preset: str, trained: Path) -> None:
+    output = succeed("train.py", *TINY, f"debug={preset}", "steps=2", "validate_every=2", folder=trained)
+    (folder,) = (trained / "runs").glob(f"debug_{preset}_*")
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert ("run_training_batch" in output) == (preset == "profile")
+
+
+def test_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """The other tests fork from a server that has all imported; this one starts from nothing."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA", "PYTEST"))}
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "steps=1", "name=alone"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "all objects" in done.stdout
+
+
+@pytest.mark.slow
+def test_overfit_overfits(tmp_path: Path) -> None:
+    """300 steps on four clips: if the loss does not go towards 0, the training step is wrong."""
+    arguments = ("experiment=quickstart", "debug=overfit", "threads=1", "data.pixels=64", "data.count=8")
+    small = ("benchmark.count=1", "benchmark.kind=plain", "benchmark.frames=6", "loss.dice=0", "name=overfit")
+    succeed("train.py", *arguments, *small, folder=tmp_path)
+    lines = (tmp_path / "runs" / "overfit" / "logs" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/loss")
+    losses = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
+    assert losses[0] > 0.3
+    assert sum(losses[-3:]) / 3 < 0.05

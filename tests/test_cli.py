@@ -268,6 +268,27 @@ def test_a_sweep_of_seeds_has_a_numbered_folder_a_run(trained: Path) -> None:
     assert not same(weights(folders[0]), weights(folders[1]))
 
 
+def test_several_devices_in_a_sweep_are_refused(trained: Path) -> None:
+    """Lightning's processes would each start the sweep again."""
+    devices = ("trainer.devices=2", "name=devices", "seed=1,2")
+    code, output = run("train.py", "-m", *TINY, *devices, folder=trained)
+    assert code == 1
+    assert "trainer.devices: 2 devices cannot be combined with a sweep here" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(trained: Path) -> None:
+    """The same clips; gradients differ by rounding alone, which Adam's first steps would blow up."""
+    plain = ("optimizer._target_=torch.optim.SGD", "scheduler=constant", "loss.dice=0", "test=null")
+    for devices in (1, 2):
+        options = (f"trainer.devices={devices}", f"name=on_{devices}")
+        succeed("train.py", *TINY, *plain, *options, folder=trained)
+    one, two = (weights(trained / "runs" / f"on_{devices}") for devices in (1, 2))
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
+    assert not same(one, weights(trained / "runs" / "one"))
+
+
 @pytest.mark.parametrize("preset", ["smoke", "overfit", "profile"])
 def test_debug(preset: str, trained: Path) -> None:
     output = succeed("train.py", *TINY, f"debug={preset}", "steps=2", "validate_every=2", folder=trained)
@@ -294,5 +315,5 @@ def test_overfit_overfits(tmp_path: Path) -> None:
     lines = (tmp_path / "runs" / "overfit" / "logs" / "metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("train/loss")
     losses = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
-    assert losses[0] > 0.3
-    assert sum(losses[-3:]) / 3 < 0.05
+    assert losses[0] > 0.05
+    assert sum(losses[-3:]) / 3 < 0.01

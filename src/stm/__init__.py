@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stm.runtime import load
+    from stm.network import load
     from stm.segmenter import Segmenter
 
 __all__ = ["Segmenter", "load"]
-_HOMES = {"Segmenter": "stm.segmenter", "load": "stm.runtime"}
+_HOMES = {"Segmenter": "stm.segmenter", "load": "stm.network"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import warnings
@@ -14,6 +13,7 @@ from zipfile import is_zipfile
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -27,7 +27,7 @@ from stm.evaluation.scores import Scores
 from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
-from stm.network import STM, is_official, load_official
+from stm.network import STM, fingerprint, load
 from stm.training.module import STMModule
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def train(config: DictConfig) -> float | None:
         callbacks=callbacks,
         default_root_dir=folder,
     )
+    refuse_relaunching(trainer)
     failed = True
     try:
         for logger in loggers:
@@ -109,6 +110,20 @@ def check(config: DictConfig) -> None:
                 )
 
 
+def refuse_relaunching(trainer: L.Trainer) -> None:
+    """Several devices in a sweep on one machine: Lightning would start the whole sweep again in each process.
+
+    Raises:
+        ValueError: what to do instead.
+    """
+    relaunches = type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
+    if relaunches and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"trainer.devices: {trainer.num_devices} devices cannot be combined with a sweep here; "
+            "start its jobs one by one, as `for s in 1 2 3; do python train.py seed=$s name=s$s ...; done`"
+        )
+
+
 def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> Scores:
     """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table."""
     checkpoints = folder / "checkpoints"
@@ -145,50 +160,6 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
         )
         Console().print(f"submission: {archive}")
     return scores.overall.get("J&F-Mean")
-
-
-def load(checkpoint: str | Path) -> STM:
-    """The network of a checkpoint of ours, which carries its configuration, or of the authors' published one.
-
-    Only weights and plain values are read from the file, never code.
-
-    Returns:
-        The network on the CPU, in eval mode.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken, or neither kind of checkpoint.
-    """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file raises nearly anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(
-            f"checkpoint {path} cannot be read: no whole file of weights alone ({reason})"
-        ) from error
-    if isinstance(state, dict) and "config" in state and "state_dict" in state:
-        return _our_network(path, state)
-    if isinstance(state, dict) and is_official(state):
-        return load_official(path)
-    raise ValueError(f"checkpoint {path} is neither of this project nor the published STM checkpoint")
-
-
-def _our_network(path: Path, checkpoint: dict[str, Any]) -> STM:
-    weights = {
-        name.removeprefix("network."): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("network.")
-    }
-    try:
-        arguments = {k: v for k, v in checkpoint["config"]["network"].items() if k != "_target_"}
-        network = STM(**{**arguments, "pretrained": False})
-        network.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
-    return network.eval()
 
 
 def build_network(config: DictConfig) -> STM:
@@ -251,10 +222,11 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
 
 def settle(threads: int | None, seed: int | None = None) -> None:
     """Set what holds for the process: CPU threads, no denormal numbers, the seed of the first weights."""
-    lightning = logging.getLogger("lightning.pytorch")
-    lightning.handlers.clear()  # or it would say everything twice
-    lightning.propagate = True  # which it stops where it was imported before the log was set up
-    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`")  # Lightning's affair with torch
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # or they would say everything twice
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    for affair in ("`isinstance\\(treespec, LeafSpec\\)`", "It is recommended to use .*sync_dist=True"):
+        warnings.filterwarnings("ignore", affair)  # Lightning's with torch; scores that are gathered already
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # a trained network's small activations are 3 times as slow without it
@@ -278,12 +250,6 @@ def pick_device(name: str) -> torch.device:
             f"device={name!r} is not to be had here ({error}); allowed: auto, cpu, cuda, cuda:1, ..."
         ) from error
     return device
-
-
-def fingerprint(path: str | Path) -> str:
-    """A checkpoint's name and its content's hash, shortened: what an evaluation is an evaluation of."""
-    with Path(path).open("rb") as file:
-        return f"{Path(path).name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def choices() -> dict[str, str]:

@@ -113,6 +113,7 @@ def _main(script: str, arguments: list[str], folder: Path, log: Path, environmen
     sys.stderr = open(2, "w", buffering=1, closefd=False, encoding="utf-8")  # noqa: SIM115
     os.chdir(folder)
     os.environ.update({"COLUMNS": "200", **environment})
+    mp.set_start_method(mp.get_all_start_methods()[0], force=True)  # a user's process has the system's own
     sys.argv = [str(ROOT / script), *arguments]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")

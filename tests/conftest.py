@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: xdist runs a process a core already
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -8,9 +8,11 @@ import av
 import numpy as np
 import pytest
 import torch
+from data_trees import boxes, write_video
 from PIL import Image
 
 from stm.clip import ArrayVideo
+from stm.evaluation import sets
 from stm.evaluation.benchmark import Benchmark, evaluate, segment_video, validate
 from stm.evaluation.peak import PeakMemory
 from stm.evaluation.scores import all_background, copy_first, frames_that_count, overall, score
@@ -344,6 +346,21 @@ def test_results_of_other_settings_are_not_mixed(network, tmp_path, changed, tol
     run(network, tmp_path, videos()[:1])
     with pytest.raises(ValueError, match=rf"first\.json comes from other settings \({told}.*another output"):
         run(network, tmp_path, videos(), **changed)
+
+
+def test_results_of_another_resolution_or_folder_are_not_taken_up(network, tmp_path):
+    masks = [boxes({1: (5, 5, 30, 40)})] * 4
+    for below, size in (("480p", (40, 60)), ("240p", (20, 30))):
+        write_video(
+            tmp_path, "a", [mask[:: 40 // size[0], :: 40 // size[0]] for mask in masks], 1, below, size
+        )
+    (tmp_path / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("a")
+    output = tmp_path / "output"
+    evaluate(network, None, sets.davis(tmp_path), output, progress=False)
+    with pytest.raises(ValueError, match=r"a\.json comes from other settings \(source .*480p != .*240p\)"):
+        evaluate(network, None, sets.davis(tmp_path, resolution="240p"), output, progress=False)
+    assert evaluate(network, None, sets.davis(tmp_path), output, progress=False).sequences[0].length == 4
 
 
 def test_a_video_that_grew_is_run_again(network, tmp_path):

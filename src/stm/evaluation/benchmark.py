@@ -48,6 +48,7 @@ class Benchmark:
         protocol: which frames and objects count, `davis`, `youtube` or `all`; see
             `stm.evaluation.scores.frames_that_count`.
         seen: categories that training saw, for the G of YouTube-VOS.
+        source: which files the videos are, such as a folder; results of others are not taken up.
 
     Raises:
         ValueError: the protocol is unknown, or the size less than 1.
@@ -58,6 +59,7 @@ class Benchmark:
     size: int | None = None
     protocol: str = "davis"
     seen: frozenset[str] | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -185,6 +187,7 @@ def evaluate(
     policy = policy or MemoryPolicy()
     settings = {
         "benchmark": benchmark.name,
+        "source": benchmark.source,
         "protocol": benchmark.protocol,
         "size": benchmark.size,
         "policy": _plain(policy),
@@ -237,12 +240,12 @@ def _finished(output: Path, settings: Mapping[str, Any]) -> dict[str, SequenceSc
         differing = [
             f"{key} {of_path.get(key)} != {settings[key]}"
             for key in settings
-            if of_path.get(key) != settings[key]
+            if of_path.get(key, settings[key]) != settings[key]
         ]
         if differing:
             raise ValueError(
-                f"{path} comes from other settings ({'; '.join(differing)}): choose another output folder, "
-                f"or delete {output} to start again"
+                f"{path} comes from other settings ({'; '.join(differing)}): choose another output folder "
+                f"(evaluate.py: name=NEW_NAME), or delete {output} to start again"
             )
         sequence = SequenceScores.from_dict(values)
         found[sequence.name] = sequence

@@ -25,7 +25,8 @@ def davis(
         only: names of the sequences to evaluate; all if empty.
     """
     found = videos.davis(root, year, split, resolution)
-    return Benchmark(f"davis{year}-{split}", _only(found, only), size, "davis")
+    source = f"{Path(root).resolve()} {resolution}"
+    return Benchmark(f"davis{year}-{split}", _only(found, only), size, "davis", source=source)
 
 
 def youtube_vos(
@@ -45,12 +46,14 @@ def youtube_vos(
     if (Path(root) / "train" / "meta.json").is_file():
         rest = videos.youtube_vos(root, "train", holdout_categories, holdout_share)
         seen = frozenset(category for video in rest for category in video.categories.values())
-    return Benchmark(f"youtube_vos-{split}", _only(found, only), size, "youtube", seen)
+    source = str(Path(root).resolve())
+    return Benchmark(f"youtube_vos-{split}", _only(found, only), size, "youtube", seen, source)
 
 
 def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
     """JPEGImages/<video>/*.jpg, Annotations/<video>/*.png; each annotated frame after entry counts."""
-    return Benchmark(Path(root).resolve().name, _only(videos.folder(root), only), size, "all")
+    path = Path(root).resolve()
+    return Benchmark(path.name, _only(videos.folder(root), only), size, "all", source=str(path))
 
 
 def synthetic(
@@ -64,7 +67,8 @@ def synthetic(
 ) -> Benchmark:
     """Procedural videos, made on the spot; arguments as in `stm.data.synthetic.synthetic_videos`."""
     made = synthetic_videos(count, seed, split, kind, pixels, frames)
-    return Benchmark(f"synthetic-{kind}-{split}", made, size, "davis")
+    # the videos' names tell the rest
+    return Benchmark(f"synthetic-{kind}-{split}", made, size, "davis", source=f"{pixels} pixels")
 
 
 def _only(found: Sequence, names: Sequence[str]) -> Sequence:

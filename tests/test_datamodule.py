@@ -82,5 +82,18 @@ def test_a_loader_begins_at_the_trainers_step():
     assert [b.indices.tolist() for b in loader(step=2, accumulate=2)] == [[16, 17, 18, 19], [20, 21, 22, 23]]
 
 
+@pytest.mark.parametrize(("videos", "processes"), [(5, 2), (2, 3), (1, 4), (3, 1)])
+def test_no_process_is_without_a_validation_video(videos, processes):
+    """It would skip the validation while the others wait for its scores."""
+    made = [grey_video(f"v{i}", [boxes({1: (5, 5, 30, 40)})] * 3) for i in range(videos)]
+    shares = []
+    for rank in range(processes):
+        module = ClipDataModule(clips(), processes, 3, validation=made)
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=processes)
+        shares.append([video.name for video in module.val_dataloader()])
+    assert all(shares) and {name for share in shares for name in share} == {video.name for video in made}
+    assert sum(map(len, shares)) == max(videos, processes)
+
+
 def test_it_works_without_a_trainer():
     assert len(list(ClipDataModule(clips(), 4, 3).train_dataloader())) == 3

@@ -64,13 +64,17 @@ class ClipDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Video]:
-        """The validation videos, as they are: their frames are read when they are segmented."""
+        """The validation videos, as they are: their frames are read when they are segmented.
+
+        Where there are fewer than processes, some are given twice: a process without any would skip the
+        validation, at whose end the others wait for it.
+        """
         rank, world_size = (
             (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         )
-        return DataLoader(
-            _Videos(self.validation), sampler=range(rank, len(self.validation), world_size), batch_size=None
-        )
+        count = len(self.validation)
+        places = [place % count for place in range(rank, max(count, world_size), world_size)] if count else []
+        return DataLoader(_Videos(self.validation), sampler=places, batch_size=None)
 
 
 class _Videos(Dataset[Video]):

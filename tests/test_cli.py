@@ -115,7 +115,7 @@ MISTAKES = {
     "a broken resume": (("train.py", *TINY, "resume=broken.ckpt"), r"broken\.ckpt is no whole checkpoint"),
     "a wrong root": (
         ("train.py", "backbone=tiny", "benchmark.root=/no/where"),
-        "benchmark: /no/where.*no such list",
+        "benchmark: /no/where.*no such folder",
     ),
     "a value that a builder refuses": (
         ("train.py", *TINY, "network.similarity=cosine"),

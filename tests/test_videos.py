@@ -69,6 +69,27 @@ def test_davis_2016_takes_255_for_the_object_in_a_tree_of_its_own(tmp_path):
     assert not video.mask(1).any()
 
 
+def test_a_tree_of_0_and_255_may_begin_with_empty_masks(tmp_path):
+    write_video(tmp_path, "late", [boxes({}), boxes({}), boxes({VOID: A}), boxes({VOID: B})])
+    write_video(tmp_path, "void", [boxes({}), boxes({VOID: A, 3: B}), boxes({VOID: A})])
+    write_video(tmp_path, "empty", [boxes({})] * 2)
+    empty, late, void = folder(tmp_path)
+    assert dict(late.entries) == {1: 2} and np.array_equal(late.mask(3), boxes({1: B}))
+    assert dict(void.entries) == {3: 1} and np.array_equal(void.mask(2), boxes({VOID: A}))
+    assert dict(empty.entries) == {}
+
+
+def test_names_in_a_list_may_hold_spaces(tmp_path):
+    write_davis(tmp_path, {"ImageSets/2017/train.txt": "bear\nmy cat \n"})
+    write_video(tmp_path, "my cat", [boxes({1: A})] * 2, below="480p")
+    assert [video.name for video in davis(tmp_path)] == ["bear", "my cat"]
+
+
+def test_a_missing_root_is_told_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        davis(tmp_path / "nowhere")
+
+
 def test_a_missing_list_is_told_with_those_that_are_there(tmp_path):
     write_davis(tmp_path, {"ImageSets/2017/train.txt": "bear"})
     with pytest.raises(FileNotFoundError, match=r"trian\.txt.*there are ImageSets/2017/train\.txt"):

@@ -27,8 +27,8 @@ class FileVideo(Video):
         frames: the folder of frames.
         masks: the folder of masks, `<frame name>.png`; a video without the folder has no mask.
         merge: all objects are one, with id 1 (DAVIS 2016).
-        binary: where the first mask holds nothing but 0 and 255, 255 is the object and gets the id 1;
-            otherwise 255 is void. For trees of 0/255 masks.
+        binary: where the first mask that is not empty holds nothing but 0 and 255, 255 is the object and gets
+            the id 1; otherwise 255 is void. For trees of 0/255 masks.
         late_objects: objects enter where their id first shows (reads every mask, once, when asked); otherwise
             the objects are those of the first mask.
         entries, categories, written: see `Video`; `written` by name. Given where the data set tells.
@@ -107,9 +107,10 @@ class FileVideo(Video):
 
     @cached_property
     def _void_is_object(self) -> bool:
-        """Is this a tree of 0/255 masks? The first mask decides for the whole video."""
-        first = read_mask(self.mask_path(self.annotated[0]))
-        return bool((first == VOID).any()) and not object_ids(first)
+        """Is this a tree of 0/255 masks? The first mask that is not empty decides for the whole video."""
+        masks = (read_mask(self.mask_path(t)) for t in self.annotated)
+        first = next((mask for mask in masks if mask.any()), None)
+        return first is not None and not object_ids(first)
 
     @cached_property
     def entries(self) -> Mapping[int, int]:
@@ -143,6 +144,8 @@ def davis(
     if year not in (2016, 2017):
         raise ValueError(f"year={year}: DAVIS is of 2016 or 2017")
     root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: there is no such folder; root is the one that holds JPEGImages")
     lists = [root / "ImageSets" / folder / f"{split}.txt" for folder in (str(year), resolution)]
     path = next((candidate for candidate in lists if candidate.is_file()), None)
     if path is None:
@@ -167,7 +170,7 @@ def _names(path: Path) -> list[str]:
     for line in path.read_text().split("\n"):
         if line.strip():
             first = Path(line.split()[0])
-            names.append(first.parent.name if first.suffix in (".jpg", ".png") else first.name)
+            names.append(first.parent.name if first.suffix in (".jpg", ".png") else line.strip())
     if not names:
         raise ValueError(f"{path}: the list is empty")
     return list(dict.fromkeys(names))

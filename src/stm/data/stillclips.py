@@ -9,7 +9,7 @@ import numpy as np
 from stm.clip import Clip
 from stm.data.augment import Colour, StillMotion, after_shrinking, shrinkage
 from stm.data.crops import ATTEMPTS, CropAroundObjects, blank_source, clip_of, crop_size
-from stm.data.files import shrink_image
+from stm.data.files import shrink_image, shrink_mask
 from stm.data.paste import cut_out, moving_matrices, paste
 from stm.data.stills import Stills
 
@@ -107,11 +107,7 @@ class StillClips:
         by = shrinkage(cut)
         if by > 1:  # one shrinking serves all frames, and keeps the bilinear warp from skipping pixels
             frame = shrink_image(frame, by)
-            rows, columns = (
-                np.minimum(np.arange(n) * by + by // 2, m - 1)
-                for n, m in zip(frame.shape, mask.shape, strict=False)
-            )
-            mask, cut = mask[np.ix_(rows, columns)], after_shrinking(cut, by)
+            mask, cut = shrink_mask(mask, by), after_shrinking(cut, by)
         self._motion.reseed(rng)
         moved = [self._motion(frame, mask, cut, strength) for _ in range(self.frames)]
         return [image for image, _ in moved], [labels for _, labels in moved]

@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/installed
 SHARED ?= ../shared/data
+REAL = data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data
@@ -33,8 +34,10 @@ test-slow: $(READY)  ## All tests, the slow ones too
 golden: $(READY)  ## Equal to the published code: the golden cases of network and metrics
 	$(PYTHON) -m pytest -v tests/test_golden.py tests/test_metrics.py -k "golden or davis"
 
-real: $(READY)  ## Train and evaluate on the real clips in $(SHARED): about 30 minutes
-	$(PYTHON) train.py experiment=small_davis resume=auto data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
+real: $(READY)  ## Train a small STM on the real clips in $(SHARED), three stages, and evaluate it: under 30 minutes
+	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)
+	$(PYTHON) train.py experiment=small_davis resume=auto init=runs/small_stills/checkpoints/last.ckpt $(REAL)
+	$(PYTHON) train.py experiment=small_long resume=auto init=runs/small_davis/checkpoints/last.ckpt $(REAL)
 
 lint: $(READY)  ## Style
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """The floors of the house: who imports whom, read from the files without running them."""
 
 import ast
+import importlib
 from functools import cache
 from pathlib import Path
 
@@ -179,6 +180,15 @@ def test_help_waits_for_nothing_heavy(module: str) -> None:
         heavy = {name.split(".")[0] for name in imports_at_once(current)} & HEAVY
         assert not heavy, f"{module} imports {current}, which imports {sorted(heavy)}"
         todo += [name for name in imports_at_once(current) if name in files() and name not in seen]
+
+
+def test_importing_stm_is_enough() -> None:
+    import stm
+
+    assert stm.memory.MemoryPolicy(every=3).every == 3
+    assert stm.network.STM is importlib.import_module("stm.network").STM
+    with pytest.raises(AttributeError, match="'stm' has no attribute 'memroy'"):
+        _ = stm.memroy
 
 
 @pytest.mark.parametrize("module", PACKAGE)

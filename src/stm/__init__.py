@@ -1,6 +1,7 @@
 """Space-Time Memory networks for video object segmentation (Oh et al., ICCV 2019)."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ _HOMES = {"Segmenter": "stm.segmenter", "load": "stm.network"}
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something is asked for: `--help` must answer at once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")  # `import stm` is enough for `stm.memory.MemoryPolicy`
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

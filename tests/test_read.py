@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import stm.network.read as read_module
 from stm.network.aggregate import soft_aggregation
 from stm.network.read import SIMILARITIES, read, read_weights
 
@@ -93,6 +94,28 @@ def test_aggregation_of_hand_computed_pixels() -> None:
     # 0.9 and 0.25: background 0.1 * 0.75 = 0.075; odds 3/37, 9, 1/3.
     total = 3 / 37 + 9 + 1 / 3
     assert aggregated(0.9, 0.25) == pytest.approx([3 / 37 / total, 9 / total, 1 / 3 / total], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", SIMILARITIES)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_large_memory_is_read_in_parts(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn((2, groups, 8, 50), generator=generator)
+    values = torch.randn((2, 3, 5, 50), generator=generator)
+    query = torch.randn((2, 8, 17), generator=generator)
+    whole = read(keys, values, query, kind)
+    asked = []
+    weights = read_module.read_weights
+    monkeypatch.setattr(read_module, "read_weights", lambda *a: asked.append(a[1].shape[-1]) or weights(*a))
+    monkeypatch.setattr(read_module, "AT_ONCE", 2 * groups * 50 * 6)
+    with torch.inference_mode():
+        torch.testing.assert_close(read(keys, values, query, kind), whole)
+        assert asked == [6, 6, 5]
+        monkeypatch.setattr(read_module, "AT_ONCE", 1)  # less than a single cell needs
+        torch.testing.assert_close(read(keys, values, query, kind), whole)
+    asked.clear()
+    torch.testing.assert_close(read(keys.requires_grad_(), values, query, kind), whole, rtol=0, atol=0)
+    assert asked == [17]
 
 
 def test_aggregation_is_finite_where_decoders_are_certain() -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 SIMILARITIES = ("dot", "scaled_dot", "l2")
+AT_ONCE = 2**24
+"""Weights computed at once without gradients: 64 MB, where 60 frames at 480p have 640 MB an object."""
 
 
 def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
@@ -39,7 +41,15 @@ def read_weights(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
 
 
 def read(keys_BGKN: Tensor, values_BOVN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
-    """What does the memory say at each query cell? The weighted sum of equation 1, (B, O, V, Q)."""
+    """What does the memory say at each query cell? The weighted sum of equation 1, (B, O, V, Q).
+
+    Without gradients a large memory is read a part of the query cells at a time, which changes no value.
+    """
+    cells = query_BKQ.shape[-1]
+    part = max(1, AT_ONCE // (keys_BGKN[:, :, 0].numel()))
+    if part < cells and not torch.is_grad_enabled():
+        parts = [read(keys_BGKN, values_BOVN, some, kind) for some in query_BKQ.split(part, dim=-1)]
+        return torch.cat(parts, dim=-1)
     weights_BGNQ = read_weights(keys_BGKN, query_BKQ, kind)
     if weights_BGNQ.shape[1] == 1:  # one affinity for all objects
         objects = values_BOVN.shape[1]

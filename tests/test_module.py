@@ -1,15 +1,18 @@
 """The training step alone: section 3.5 written out frame by frame."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import small
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stm.clip import ClipBatch
+from stm.clip import ArrayVideo, ClipBatch
+from stm.evaluation.benchmark import Benchmark
 from stm.network import STM
 from stm.training.loss import SegmentationLoss
 from stm.training.module import STMModule
@@ -119,6 +122,20 @@ def test_parameters_that_are_switched_off_are_not_optimised() -> None:
     optimizer = module(network).configure_optimizers()
     optimised = {id(p) for p in optimizer.param_groups[0]["params"]}
     assert optimised == {id(p) for p in network.parameters() if p.requires_grad}
+
+
+def test_a_benchmark_without_truth_is_refused_at_the_start() -> None:
+    masks = np.zeros((4, 32, 48), dtype=np.uint8)
+    masks[:, 4:20, 4:20] = 1
+    video = ArrayVideo("v", np.zeros((4, 32, 48, 3), dtype=np.uint8), masks)
+    hidden = ArrayVideo("hidden", np.zeros((4, 32, 48, 3), dtype=np.uint8), masks)
+    hidden.annotated = [0]
+    trained = module(small.network(), benchmark=Benchmark("valid", [hidden]))
+    trained.trainer = SimpleNamespace(limit_val_batches=1.0)
+    with pytest.raises(ValueError, match="benchmark valid has no truth"):
+        trained.on_fit_start()
+    trained.benchmark = Benchmark("valid", [hidden, video])
+    trained.on_fit_start()
 
 
 def test_a_checkpoint_carries_its_configuration() -> None:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stm.clip import ClipBatch, Video
 from stm.evaluation.benchmark import Benchmark, validate
-from stm.evaluation.scores import Scores, SequenceScores
+from stm.evaluation.scores import Scores, SequenceScores, frames_that_count
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.segmenter import Segmenter
@@ -56,6 +56,14 @@ class STMModule(L.LightningModule):
         """Of the last validation."""
         self._validated: list[SequenceScores] = []
 
+    def on_fit_start(self) -> None:
+        """Refuse a benchmark without truth now, and not at the first validation."""
+        benchmark = self.benchmark
+        if benchmark is None or not self.trainer.limit_val_batches:
+            return
+        if not any(frames_that_count(video, benchmark.protocol) for video in benchmark.videos):
+            raise ValueError(f"benchmark {benchmark.name} has no truth to validate on: choose another")
+
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Segment clips frame by frame; each prediction, unthresholded, becomes memory for the next frame."""
         segmenter = Segmenter(self.network, EVERY_FRAME)
@@ -81,7 +89,7 @@ class STMModule(L.LightningModule):
         self.scores = scores = Scores({}, tuple(self._gathered()), self.benchmark.seen)
         self._validated.clear()
         if not scores.overall:
-            raise ValueError(f"benchmark {self.benchmark.name} has no truth to validate on: choose another")
+            raise ValueError(f"benchmark {self.benchmark.name}: no validated video has any truth")
         for name in ("J&F", "J", "F"):
             self.log(
                 f"val/{name}", scores.overall[f"{name}-Mean"], prog_bar=name == "J&F", rank_zero_only=True

@@ -112,6 +112,20 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     assert checkpoint(longer)["config"]["steps"] == 5
 
 
+def test_a_run_made_longer_follows_the_longer_schedule(tmp_path: Path) -> None:
+    arguments = (*RUN, "scheduler=warmup_linear", "validate_every=9", "save_every=9")
+    whole, longer = tmp_path / "runs" / "whole", tmp_path / "runs" / "longer"
+    finish(whole, *arguments, "steps=4")
+    finish(longer, *arguments, "steps=2")
+    finish(longer, *arguments, "steps=4")
+    assert_equal(checkpoint(whole)["lr_schedulers"], checkpoint(longer)["lr_schedulers"])
+    rates = [
+        [group["lr"] for group in checkpoint(run)["optimizer_states"][0]["param_groups"]]
+        for run in (whole, longer)
+    ]
+    assert rates[0] == rates[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_wherever_it_is_killed(tmp_path: Path, variant: str) -> None:

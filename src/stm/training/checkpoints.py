@@ -42,9 +42,12 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """What was the run's last batch is none any more where `steps` has grown."""
+        """Where `steps` has grown, the run's last batch is its last no more, and its schedule is longer."""
         if checkpoint["global_step"] < trainer.max_steps:
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+        for schedule in checkpoint["lr_schedulers"]:
+            for name in ("total_steps", "_schedule_phases"):  # OneCycleLR's, made anew from `steps`
+                schedule.pop(name, None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = trainer.global_step

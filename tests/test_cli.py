@@ -122,6 +122,14 @@ MISTAKES = {
         "similarity='cosine'.*l2",
     ),
     "an argument that it has not": (("train.py", *TINY, "+network.foo=1"), "network: TypeError: .*'foo'"),
+    "a test key that the benchmark has not": (
+        ("train.py", *TINY, "test.splt=test"),
+        r"test\.splt: the benchmark has no such key; there are .*split",
+    ),
+    "a test split that is not there": (
+        ("train.py", *TINY, "test.split=tset"),
+        r"split='tset' must be one of",
+    ),
     "a key that nothing uses": (("train.py", *TINY, "+data.corp=1"), r"data\.corp: nothing uses this key"),
     "a monitor that is none": (
         ("train.py", *TINY, "monitor=val/x"),

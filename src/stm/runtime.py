@@ -45,6 +45,8 @@ def train(config: DictConfig) -> float | None:
     settle(config.threads, config.seed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     benchmark: Benchmark = instantiate(config.benchmark)
+    if config.test is not None:  # what it lacks would show at the end of the training
+        instantiate(OmegaConf.merge(config.benchmark, config.test))
     policy: MemoryPolicy = instantiate(config.memory)
     module = STMModule(
         build_network(config),
@@ -108,6 +110,10 @@ def check(config: DictConfig) -> None:
                 raise ValueError(
                     f"{place}.{key}: nothing uses this key; there are {', '.join(sorted(names))}"
                 )
+    there = sorted(key for key in config.benchmark if key != "_target_")
+    for key in config.test or ():
+        if key not in there:
+            raise ValueError(f"test.{key}: the benchmark has no such key; there are {', '.join(there)}")
 
 
 def refuse_relaunching(trainer: L.Trainer) -> None:

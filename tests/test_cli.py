@@ -126,6 +126,10 @@ MISTAKES = {
         ("train.py", *TINY, "test.splt=test"),
         r"test\.splt: the benchmark has no such key; there are .*split",
     ),
+    "a test key that the experiment has not": (
+        ("train.py", *TINY, "test.size=0"),
+        r"benchmark\.size=0: must be",
+    ),
     "a test split that is not there": (
         ("train.py", *TINY, "test.split=tset"),
         r"split='tset' must be one of",

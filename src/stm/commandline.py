@@ -49,8 +49,10 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
         return  # a broken grammar, or a composition that fails for another reason: Hydra says it best
     if mistake:
         raise SystemExit(f"{config_name}.py: {mistake}")
-    if own and RUNNING & set(arguments):
-        sys.argv.append(_named_by_what_differs(overrides))
+    if own:  # Hydra knows no free-form mapping: a key that is not yet in `test` needs ++ there
+        sys.argv[1:] = [f"++{word}" if word.startswith("test.") else word for word in arguments]
+        if RUNNING & set(arguments):
+            sys.argv.append(_named_by_what_differs(overrides))
 
 
 def _named_by_what_differs(overrides: Sequence[Override]) -> str:

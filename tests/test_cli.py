@@ -87,6 +87,10 @@ MISTAKES = {
         r"no key or group 'experimnt'\. Did you mean experiment",
     ),
     "a key": (("train.py", "optimizer.lrr=1"), r"'optimizer\.lrr'\. Did you mean optimizer\.lr"),
+    "a key of a shown configuration": (
+        ("train.py", "--cfg", "job", "optimzer=adam"),
+        "Did you mean optimizer",
+    ),
     "a key in the wrong place": (("train.py", "key_channels=8"), r"Did you mean .*network\.key_channels"),
     "a key of another choice": (
         ("train.py", "data=stills", "data.sources.davis.weight=1"),
@@ -273,7 +277,7 @@ def test_a_sweep_of_policies_has_a_numbered_folder_a_row(trained: Path) -> None:
 
 
 def test_a_sweep_of_seeds_has_a_numbered_folder_a_run(trained: Path) -> None:
-    succeed("train.py", "-m", *TINY, "test=null", "name=seeds", "seed=1,2", folder=trained)
+    succeed("train.py", *TINY, "test=null", "name=seeds", "seed=1,2", "--multirun", folder=trained)
     folders = sorted(path for path in (trained / "runs" / "seeds").iterdir() if path.is_dir())
     assert [path.name for path in folders] == ["0_seed-1", "1_seed-2"]
     assert same(weights(folders[0]), weights(trained / "runs" / "one")), "a sweep's job is a run like any"

@@ -50,9 +50,14 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
     if mistake:
         raise SystemExit(f"{config_name}.py: {mistake}")
     if own:  # Hydra knows no free-form mapping: a key that is not yet in `test` needs ++ there
-        sys.argv[1:] = [f"++{word}" if word.startswith("test.") else word for word in arguments]
-        if RUNNING & set(arguments):
-            sys.argv.append(_named_by_what_differs(overrides))
+        words = [f"++{word}" if word.startswith("test.") else word for word in arguments]
+        if RUNNING & set(words):  # argparse takes overrides from one place only: behind the flag
+            words = [
+                "-m",
+                *(word for word in words if word not in RUNNING),
+                _named_by_what_differs(overrides),
+            ]
+        sys.argv[1:] = words
 
 
 def _named_by_what_differs(overrides: Sequence[Override]) -> str:
@@ -69,6 +74,8 @@ def _overrides(arguments: Sequence[str]) -> Iterator[str]:
         if not argument.startswith("-") and not skip:
             yield argument
         skip = argument in (
+            "-c",
+            "--cfg",
             "-cn",
             "--config-name",
             "-cp",

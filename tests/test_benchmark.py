@@ -405,3 +405,14 @@ def test_the_peak_is_seen_after_memory_was_given_back():
     held = np.ones(100 * 2**20 // 8)
     del held
     assert peak.bytes() - before >= 90 * 2**20
+
+
+def test_a_folder_whose_videos_have_no_object_is_refused(tmp_path):
+    for name, label in (("cat", 3), ("dog", 0)):
+        for place, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            (tmp_path / place / name).mkdir(parents=True)
+            picture = np.full((32, 32, 3) if suffix == "jpg" else (32, 32), label, dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / place / name / f"0.{suffix}")
+    with pytest.raises(ValueError, match=r"Annotations/dog: 1 of 2 videos"):
+        sets.folder(tmp_path)
+    assert [video.name for video in sets.folder(tmp_path, only=["cat"]).videos] == ["cat"]

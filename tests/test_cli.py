@@ -232,6 +232,14 @@ def test_a_second_run_does_not_overwrite_the_first(trained: Path) -> None:
     assert "already holds a run: resume=auto goes on with it, name=NEW_NAME starts another" in output
 
 
+def test_a_run_is_not_resumed_under_settings_that_make_it_another(trained: Path) -> None:
+    for setting in ("seed=9", "network.similarity=dot", "optimizer.lr=3e-4", "data.pixels=64"):
+        code, output = run("train.py", *TINY, "name=one", "resume=auto", setting, folder=trained)
+        assert code == 1 and "Traceback" not in output, output
+        assert f"that run began with {setting.split('.')[0].split('=')[0]}=" in output
+    succeed("train.py", *TINY, "name=one", "resume=auto", "data.workers=1", "init=gone.ckpt", folder=trained)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(trained: Path) -> None:
     for name, seed in (("same", 1), ("other", 2)):
         succeed("train.py", *TINY, "test=null", f"name={name}", f"seed={seed}", folder=trained)

@@ -103,3 +103,8 @@ def test_a_batch_keeps_its_slots() -> None:
         segmenter.step(FRAME.expand(2, -1, -1, -1), torch.ones(2, 3, 32, 48))
     with pytest.raises(ValueError, match="empty in the batch's first frame"):
         segmenter.step(FRAME.expand(2, -1, -1, -1), torch.ones(2, 2, 32, 48))
+
+
+def test_float_frames_of_0_to_255_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.\.1.*200"):
+        run([torch.full((3, 32, 32), 200.0)], torch.ones(32, 32, dtype=torch.uint8))

@@ -102,5 +102,11 @@ def folder_name(text: str) -> str:
     return text.replace("/", "-")[:100]
 
 
+def at_size(size: int | None) -> str:
+    """How a folder's name tells the size at which the network sees the frames: `_240`, or nothing."""
+    return "" if size is None else f"_{size}"
+
+
 OmegaConf.register_new_resolver("run_of", run_of, replace=True)
+OmegaConf.register_new_resolver("at_size", at_size, replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

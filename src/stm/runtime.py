@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -41,9 +42,14 @@ def train(config: DictConfig) -> float | None:
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     check(config)
-    checkpoint = resume_from(config.resume, folder)
-    settle(config.threads, config.seed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    checkpoint = resume_from(config.resume, folder)
+    if checkpoint is not None:
+        refuse_other_run(checkpoint, plain)
+        config = OmegaConf.merge(
+            config, {"init": None, "network": {"pretrained": False}}
+        )  # it has the weights
+    settle(config.threads, config.seed)
     benchmark: Benchmark = instantiate(config.benchmark)
     if config.test is not None:  # what it lacks would show at the end of the training
         instantiate(OmegaConf.merge(config.benchmark, config.test))
@@ -197,7 +203,8 @@ def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModul
         length=config.steps * config.trainer.accumulate_grad_batches * config.batch_size,
         distinct=config.data.distinct,
     )
-    return ClipDataModule(dataset, config.batch_size, config.steps, config.data.workers, validation)
+    workers = min(config.data.workers, os.cpu_count() or 1)
+    return ClipDataModule(dataset, config.batch_size, config.steps, workers, validation)
 
 
 def resume_from(resume: str | None, folder: Path) -> Path | None:
@@ -224,6 +231,32 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
             f"{folder} already holds a run: resume=auto goes on with it, name=NEW_NAME starts another"
         )
     return None
+
+
+def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on with a run under settings that would make it neither the old run nor a new one.
+
+    Raises:
+        ValueError: a setting of the network, the clips, the loss or the optimizer differs.
+    """
+    began = torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]
+    for key in ("seed", "batch_size", "network", "loss", "optimizer", "data"):
+        then, now = _amounts(began[key]), _amounts(config[key])
+        if then != now:
+            raise ValueError(
+                f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; go on "
+                "with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
+            )
+
+
+def _amounts(values: Any) -> Any:
+    """Settings without those that change no clip: folders and other words, workers, ImageNet's weights."""
+    if not isinstance(values, dict):
+        return values
+    kept = {k: _amounts(v) for k, v in values.items() if k not in ("workers", "pretrained")}
+    return {
+        k: v for k, v in kept.items() if not isinstance(v, str) or k in ("_target_", "keys", "similarity")
+    }
 
 
 def settle(threads: int | None, seed: int | None = None) -> None:

@@ -80,6 +80,8 @@ class Segmenter:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.network.training):
             frames, batched = self._frames(frame)
             given = None if mask is None else self._masks(mask, frames, batched)
+            if self.t < 0 and frames.max() > 1.5:  # once a video: on a GPU it costs a synchronisation
+                raise ValueError(f"frame: floats must be in 0..1, got up to {float(frames.max()):g}")
             if given is None and not self._groups:
                 raise ValueError(f"frame {self.t + 1}: no object is known yet; give the first frame's mask")
             self.t += 1

@@ -51,9 +51,20 @@ def youtube_vos(
 
 
 def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
-    """JPEGImages/<video>/*.jpg, Annotations/<video>/*.png; each annotated frame after entry counts."""
+    """JPEGImages/<video>/*.jpg, Annotations/<video>/*.png; each annotated frame after entry counts.
+
+    Raises:
+        ValueError: a video has no mask that shows an object.
+    """
     path = Path(root).resolve()
-    return Benchmark(path.name, _only(videos.folder(root), only), size, "all", source=str(path))
+    found = _only(videos.folder(root), only)
+    without = [video.name for video in found if not video.entries]
+    if without:
+        raise ValueError(
+            f"{path / 'Annotations' / without[0]}: {len(without)} of {len(found)} videos have no mask that shows "
+            "an object; give one for the frame where it enters, or name other videos in benchmark.only"
+        )
+    return Benchmark(path.name, found, size, "all", source=str(path))
 
 
 def synthetic(

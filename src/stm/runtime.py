@@ -46,9 +46,8 @@ def train(config: DictConfig) -> float | None:
     checkpoint = resume_from(config.resume, folder)
     if checkpoint is not None:
         refuse_other_run(checkpoint, plain)
-        config = OmegaConf.merge(
-            config, {"init": None, "network": {"pretrained": False}}
-        )  # it has the weights
+        config = config.copy()
+        config.init, config.network.pretrained = None, False  # the checkpoint has the weights
     settle(config.threads, config.seed)
     benchmark: Benchmark = instantiate(config.benchmark)
     if config.test is not None:  # what it lacks would show at the end of the training
@@ -244,8 +243,8 @@ def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> None:
         then, now = _amounts(began[key]), _amounts(config[key])
         if then != now:
             raise ValueError(
-                f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; go on "
-                "with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
+                f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; "
+                "go on with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
             )
 
 
@@ -253,9 +252,11 @@ def _amounts(values: Any) -> Any:
     """Settings without those that change no clip: folders and other words, workers, ImageNet's weights."""
     if not isinstance(values, dict):
         return values
-    kept = {k: _amounts(v) for k, v in values.items() if k not in ("workers", "pretrained")}
+    telling = ("_target_", "keys", "similarity", "backbone", "memory_backbone", "norm")
     return {
-        k: v for k, v in kept.items() if not isinstance(v, str) or k in ("_target_", "keys", "similarity")
+        key: _amounts(value)
+        for key, value in values.items()
+        if key not in ("workers", "pretrained") and (key in telling or not isinstance(value, str))
     }
 
 

@@ -61,8 +61,8 @@ def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) 
     without = [video.name for video in found if not video.entries]
     if without:
         raise ValueError(
-            f"{path / 'Annotations' / without[0]}: {len(without)} of {len(found)} videos have no mask that shows "
-            "an object; give one for the frame where it enters, or name other videos in benchmark.only"
+            f"{path / 'Annotations' / without[0]}: {len(without)} of {len(found)} videos have no mask that "
+            "shows an object; give one for the frame where it enters, or name other videos in benchmark.only"
         )
     return Benchmark(path.name, found, size, "all", source=str(path))
 

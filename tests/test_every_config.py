@@ -80,18 +80,18 @@ def without_download(config: DictConfig) -> DictConfig:
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data/...`: every set as it comes, tiny, where the files look for it."""
     root = tmp_path_factory.mktemp("trees")
-    data, masks = root / "data", [boxes({1: A, 2: B})] * 5
+    data, masks = root / "data", [boxes({1: A, 2: B})] * 6
     for below in ("480p", "240p"):
         write_video(data / "DAVIS", "bear", masks, below=below)
     for path in ("2016/train", "2016/val", "2017/train", "2017/val", "2017/train-240p", "2017/val-240p"):
         file = data / "DAVIS" / "ImageSets" / f"{path}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("bear\n")
-    names = [f"{5 * t:05d}" for t in range(5)]
+    names = [f"{5 * t:05d}" for t in range(6)]
     objects = {"1": {"category": "cat", "frames": names}, "2": {"category": "dog", "frames": names}}
     for split in ("train", "valid"):
         write_video(
-            data / "YouTubeVOS" / split, "0a", masks if split == "train" else masks[:1] + [None] * 4, step=5
+            data / "YouTubeVOS" / split, "0a", masks if split == "train" else masks[:1] + [None] * 5, step=5
         )
         described = {"videos": {"0a": {"objects": objects}}}
         (data / "YouTubeVOS" / split / "meta.json").write_text(json.dumps(described))

@@ -34,7 +34,7 @@ test-slow: $(READY)  ## All tests, the slow ones too
 golden: $(READY)  ## Equal to the published code: the golden cases of network and metrics
 	$(PYTHON) -m pytest -v tests/test_golden.py tests/test_metrics.py -k "golden or davis"
 
-real: $(READY)  ## Train a small STM on the real clips in $(SHARED), three stages, and evaluate it: under 30 minutes
+real: $(READY)  ## Train a small STM on the real clips in $(SHARED), three stages, and evaluate it: about half an hour
 	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)
 	$(PYTHON) train.py experiment=small_davis resume=auto init=runs/small_stills/checkpoints/last.ckpt $(REAL)
 	$(PYTHON) train.py experiment=small_long resume=auto init=runs/small_davis/checkpoints/last.ckpt $(REAL)

@@ -8,8 +8,8 @@ and VOID for pixels that count neither way.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -171,6 +171,11 @@ class ClipBatch:
         """The same batch in page-locked memory, from which a GPU copies without waiting."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, function) -> ClipBatch:  # type: ignore[no-untyped-def]
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "sources"}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+    def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
+        return ClipBatch(
+            function(self.frames),
+            function(self.masks),
+            function(self.objects),
+            function(self.indices),
+            self.sources,
+        )

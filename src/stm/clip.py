@@ -11,10 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds to import, and listing or checking files needs none of it
+    import torch
+    from torch import Tensor
 
 VOID = 255
 
@@ -150,6 +153,8 @@ class ClipBatch:
     @classmethod
     def collate(cls, clips: Sequence[Clip]) -> ClipBatch:
         """Lay clips of equal size side by side."""
+        import torch
+
         return cls(
             frames=torch.stack([clip.frames for clip in clips]),
             masks=torch.stack([clip.masks for clip in clips]),
@@ -160,6 +165,8 @@ class ClipBatch:
 
     def object_masks(self, t: int) -> Tensor:
         """Masks of frame t, one channel a slot: float (B, O, H, W) of 0 and 1; padded slots are all 0."""
+        import torch
+
         slots = torch.arange(1, int(self.objects.max()) + 1, device=self.masks.device, dtype=torch.uint8)
         return (self.masks[:, t, None] == slots[:, None, None]).float()
 
@@ -169,7 +176,7 @@ class ClipBatch:
 
     def pin_memory(self) -> ClipBatch:
         """The same batch in page-locked memory, from which a GPU copies without waiting."""
-        return self._map(Tensor.pin_memory)
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
         return ClipBatch(

@@ -194,7 +194,7 @@ def mistakes_without_traceback(program: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = _users_mistake(error)
+        message = users_mistake(error)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         message = f"{program}: {message}"
@@ -203,7 +203,7 @@ def mistakes_without_traceback(program: str) -> Iterator[None]:
         raise SystemExit(f"{message}\n(HYDRA_FULL_ERROR=1 shows where.)") from error
 
 
-def _users_mistake(error: BaseException) -> str | None:
+def users_mistake(error: BaseException) -> str | None:
     """The message, if it is one: a missing file, or a value that this package refuses."""
     if isinstance(error, InstantiationException):
         key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)

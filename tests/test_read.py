@@ -107,11 +107,11 @@ def test_a_large_memory_is_read_in_parts(kind: str, groups: int, monkeypatch: py
     asked = []
     weights = read_module.read_weights
     monkeypatch.setattr(read_module, "read_weights", lambda *a: asked.append(a[1].shape[-1]) or weights(*a))
-    monkeypatch.setattr(read_module, "AT_ONCE", 2 * groups * 50 * 6)
+    monkeypatch.setattr(read_module, "AT_ONCE", {"cpu": 2 * groups * 50 * 6})
     with torch.inference_mode():
         torch.testing.assert_close(read(keys, values, query, kind), whole)
         assert asked == [6, 6, 5]
-        monkeypatch.setattr(read_module, "AT_ONCE", 1)  # less than a single cell needs
+        monkeypatch.setattr(read_module, "AT_ONCE", {"cpu": 1})  # less than a single cell needs
         torch.testing.assert_close(read(keys, values, query, kind), whole)
     asked.clear()
     torch.testing.assert_close(read(keys.requires_grad_(), values, query, kind), whole, rtol=0, atol=0)

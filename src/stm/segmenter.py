@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from stm.masks import object_ids, restore_ids
 from stm.memory import MemoryBank, MemoryPolicy
-from stm.network import STM
+from stm.memory.policy import MEGABYTE
+from stm.network import STM, for_inference
 from stm.network.encoders import Query
 
 Picture = Tensor | np.ndarray | Image.Image
@@ -22,7 +24,7 @@ class _Group:
     """Objects that entered together: they share their memory frames."""
 
     bank: MemoryBank
-    slots: slice
+    slots: range
 
 
 @dataclass
@@ -33,7 +35,7 @@ class _Written:
     frame: Tensor
     query: Query
     probabilities: Tensor
-    given: Tensor  # bool (B, O): whose mask was given, not predicted
+    told: frozenset[int]  # slots whose mask was given, not predicted
 
 
 class Segmenter:
@@ -44,12 +46,13 @@ class Segmenter:
 
     Args:
         network: in eval mode for inference.
-        memory: which past frames are remembered.
+        memory: which past frames are remembered; the paper's policy by default.
+        length: frames of the video, where known: room for the memory is set aside once then.
     """
 
-    def __init__(self, network: STM, memory: MemoryPolicy | None = None) -> None:
-        self.network = network
-        self.policy = memory or MemoryPolicy()
+    def __init__(self, network: STM, memory: MemoryPolicy | None = None, length: int | None = None) -> None:
+        self.network = self._network = network
+        self.policy, self.length = memory or MemoryPolicy(), length
         self.t = -1
         self.object_ids: list[int] = []
         """Slot -> object id, in order of entry. A batch has no ids; its slots count from 1."""
@@ -77,20 +80,23 @@ class Segmenter:
         Raises:
             ValueError: the first frame has no mask, or a frame or mask is of the wrong shape or type.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.network.training):
+        learning = torch.is_grad_enabled() and self.network.training
+        with torch.set_grad_enabled(learning):
+            if not learning and self._network is self.network:
+                self._network = for_inference(self.network)
             frames, batched = self._frames(frame)
-            given = None if mask is None else self._masks(mask, frames, batched)
-            if self.t < 0 and frames.max() > 1.5:  # once a video: on a GPU it costs a synchronisation
-                raise ValueError(f"frame: floats must be in 0..1, got up to {float(frames.max()):g}")
+            given, told = (None, frozenset[int]()) if mask is None else self._masks(mask, frames, batched)
             if given is None and not self._groups:
                 raise ValueError(f"frame {self.t + 1}: no object is known yet; give the first frame's mask")
             self.t += 1
-            query = self.network.encode(frames)
-            probabilities = self._predict(frames, query) if self._groups else None
+            try:
+                query = self._network.encode(frames)
+                probabilities = self._predict(query, frames.shape[-2:]) if self._groups else None
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(self._advice(frames)) from error
             if given is not None:
                 probabilities = self._give(given, probabilities)
-            assert probabilities is not None and self._present is not None
-            told = torch.zeros_like(self._present) if given is None else given.flatten(2).any(-1)
+            assert probabilities is not None
             self._written = _Written(self.t, frames, query, probabilities, told)
             return probabilities if batched else probabilities[0]
 
@@ -102,36 +108,77 @@ class Segmenter:
         """The frames that the memory holds, for each group of objects that entered together."""
         return [group.bank.frames for group in self._groups]
 
-    def _predict(self, frames: Tensor, query: Query) -> Tensor:
+    def memory_bytes(self) -> int:
+        """What the keys and values in memory take."""
+        return sum(group.bank.bytes for group in self._groups)
+
+    def _predict(self, query: Query, size: torch.Size) -> Tensor:
         """Memorise the previous frame with its soft masks, then read the memory at this one."""
         self._memorize_previous()
-        memory = [group.bank.read() for group in self._groups]
-        self.logits = self.network.segment(frames, memory, self._present, query)
+        readout = torch.cat([self._read(query, group.bank) for group in self._groups], dim=1)
+        self.logits = self._network.decode(query, readout, size, self._present)
         return torch.softmax(self.logits, dim=1)
+
+    def _read(self, query: Query, bank: MemoryBank) -> Tensor:
+        keys, values = bank.read()
+        if not self.policy.counts_usage:
+            return self._network.read(query, keys, values, self.policy.top_k)
+        mass = keys.new_zeros((*keys.shape[:2], keys.shape[-1]), dtype=torch.float32)
+        readout = self._network.read(query, keys, values, self.policy.top_k, mass)
+        bank.used(mass)
+        return readout
 
     def _memorize_previous(self) -> None:
         """Write frame t - 1, its mask 'without thresholding' (section 3.5), where the policy wants it."""
         previous, self._written = self._written, None
         if previous is None:
             return
-        wanting = [
-            (group, bool(previous.given[:, group.slots].any()))
-            for group in self._groups
-            if group.bank.wants(previous.t, bool(previous.given[:, group.slots].any()))
-        ]
-        if not wanting:
+        told = [not previous.told.isdisjoint(group.slots) for group in self._groups]
+        if not any(
+            group.bank.wants(previous.t, given) for group, given in zip(self._groups, told, strict=True)
+        ):
             return
-        key, value = self.network.memorize(previous.frame, previous.probabilities[:, 1:], previous.query)
-        for group, given in wanting:
-            of_group = key if key.shape[1] == 1 else key[:, group.slots]
-            group.bank.write(previous.t, of_group, value[:, group.slots], given)
+        masks = previous.probabilities[:, 1:]
+        key, value = self._network.memorize(previous.frame, masks, previous.query)
+        room = self._room(key, value)
+        for group, given in zip(self._groups, told, strict=True):
+            if group.bank.wants(previous.t, given):
+                slots = slice(group.slots.start, group.slots.stop)
+                of_group = key if key.shape[1] == 1 else key[:, slots]
+                group.bank.write(previous.t, of_group, value[:, slots], given, masks[:, slots], room)
+
+    def _room(self, key: Tensor, value: Tensor) -> int | None:
+        """Frames that the policy has room for; keys of the image alone are held by each group."""
+        keys = key.nbytes * (len(self._groups) if key.shape[1] == 1 < value.shape[1] else 1)
+        frame = keys + value.nbytes
+        return self.policy.room(frame, frame // math.prod(key.shape[-2:]) * self.policy.prototypes)
+
+    def _advice(self, frames: Tensor) -> str:
+        """What to set so that a video fits into the memory of the device."""
+        held = max((len(group.bank.frames) for group in self._groups), default=0)
+        height, width = frames.shape[-2:]
+        megabytes = self.memory_bytes() / MEGABYTE
+        where = (
+            f"frame {self.t}: out of memory with {held} frames of {len(self.object_ids)} objects at "
+            f"{height}x{width} in memory ({megabytes:.0f} MB). "
+        )
+        if held > 2 * self.policy.fewest:
+            return where + (
+                f"memory.max_mb={0.7 * megabytes:.0f} holds fewer frames in any policy; "
+                f"memory.max_frames={held // 2} as well"
+            )
+        return where + (
+            f"It is not the memory's frames that are too many: let the network see smaller frames, "
+            f"as by benchmark.size={max(1, int(0.7 * min(height, width)))}"
+        )
 
     def _give(self, given: Tensor, predicted: Tensor | None) -> Tensor:
         """Put given masks (B, O, H, W) over what was predicted: theirs there, and nowhere else."""
         told = given.flatten(2).any(-1)  # (B, O)
         known = 0 if predicted is None else predicted.shape[1] - 1
         if known < given.shape[1]:
-            self._groups.append(_Group(MemoryBank(self.policy), slice(known, given.shape[1])))
+            bank = MemoryBank(self.policy, self.length)
+            self._groups.append(_Group(bank, range(known, given.shape[1])))
         if predicted is None or self._present is None:
             objects, self._present = given, told
         else:
@@ -154,6 +201,8 @@ class Segmenter:
         if frame.dtype != torch.uint8 and not frame.is_floating_point():
             raise ValueError(f"frame: a tensor must be float in 0..1 or uint8, got {frame.dtype}")
         batched = frame.ndim == 4
+        if self.t < 0 and frame.is_floating_point() and frame.max() > 1.5:  # once: it synchronises a GPU
+            raise ValueError(f"frame: floats must be in 0..1, got up to {float(frame.max()):g}")
         dtype = next(self.network.parameters()).dtype
         floats = frame.to(self.network.mean.device)
         floats = floats.to(dtype) / 255 if frame.dtype == torch.uint8 else floats.to(dtype)
@@ -163,10 +212,11 @@ class Segmenter:
             raise ValueError(f"frame {self.t + 1}: all frames must be of one size, got {now} after {before}")
         return floats, batched
 
-    def _masks(self, mask: Picture, frames: Tensor, batched: bool) -> Tensor:
-        """Any accepted mask -> (B, O, H, W) of 0 and 1, with a channel for each object known or entering."""
+    def _masks(self, mask: Picture, frames: Tensor, batched: bool) -> tuple[Tensor, frozenset[int]]:
+        """Any accepted mask -> (B, O, H, W) of 0 and 1, a channel an object, and the slots it tells of."""
         if batched:
-            return self._batched_masks(torch.as_tensor(mask), frames)
+            masks = self._batched_masks(torch.as_tensor(mask), frames)
+            return masks, frozenset(range(masks.shape[1]))
         labels = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
         if labels.shape != frames.shape[-2:]:
             size = tuple(frames.shape[-2:])
@@ -180,7 +230,8 @@ class Segmenter:
             raise ValueError("mask: it holds no object (labels 1..254), so there is nothing to segment")
         self.object_ids = [*self.object_ids, *(label for label in found if label not in self.object_ids)]
         ids = np.array(self.object_ids)[:, None, None]
-        return torch.from_numpy(labels == ids)[None].to(frames)
+        told = frozenset(slot for slot, label in enumerate(self.object_ids) if label in found)
+        return torch.from_numpy(labels == ids)[None].to(frames), told
 
     def _batched_masks(self, masks: Tensor, frames: Tensor) -> Tensor:
         (batch, _, *size), slots = frames.shape, len(self.object_ids)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 SIMILARITIES = ("dot", "scaled_dot", "l2")
-AT_ONCE = 2**24
-"""Weights computed at once without gradients: 64 MB, where 60 frames at 480p have 640 MB an object."""
+AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+"""Weights computed at once without gradients: 16 MB, about a CPU's cache, where 60 frames at 480p have 640 MB
+an object; 512 MB on a GPU, whose kernels need large matrices."""
 
 
 def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
@@ -24,34 +25,61 @@ def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
             the negative squared distance over sqrt(K) (STCN), without the query's own norm, which cancels
             in the softmax.
     """
+    if kind not in SIMILARITIES:
+        raise ValueError(f"similarity={kind!r} is unknown; available: {', '.join(SIMILARITIES)}")
+    if kind != "dot":
+        query_BKQ = query_BKQ / math.sqrt(keys_BGKN.shape[-2])
     dot = keys_BGKN.transpose(-1, -2) @ query_BKQ[:, None]
-    if kind == "dot":
+    if kind != "l2":
         return dot
-    if kind == "scaled_dot":
-        return dot / math.sqrt(keys_BGKN.shape[-2])
-    if kind == "l2":
-        norm_BGN1 = keys_BGKN.square().sum(-2)[..., None]
-        return (2 * dot - norm_BGN1) / math.sqrt(keys_BGKN.shape[-2])
-    raise ValueError(f"similarity={kind!r} is unknown; available: {', '.join(SIMILARITIES)}")
+    norm_BGN1 = keys_BGKN.square().sum(-2)[..., None] / math.sqrt(keys_BGKN.shape[-2])
+    return (2 * dot - norm_BGN1) if torch.is_grad_enabled() else dot.mul_(2).sub_(norm_BGN1)
 
 
-def read_weights(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
-    """Which memory cells does each query cell look at? Weights (B, G, N, Q) that sum to 1 over the memory."""
-    return torch.softmax(similarity(keys_BGKN, query_BKQ, kind), dim=-2)
+def read_weights(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str, top_k: int | None = None) -> Tensor:
+    """Which memory cells does each query cell look at? Weights (B, G, N, Q) that sum to 1 over the memory.
+
+    Args:
+        top_k: each query cell looks at so many of the likest cells only (Mask-Propagation); cells as like
+            as the last of them count too.
+    """
+    logits = similarity(keys_BGKN, query_BKQ, kind)
+    if top_k is not None and top_k < logits.shape[-2]:
+        last = logits.topk(top_k, dim=-2, sorted=True).values[..., -1:, :]
+        logits = logits.masked_fill(logits < last, float("-inf"))
+    if torch.is_grad_enabled():
+        return torch.softmax(logits, dim=-2)
+    return torch.softmax(logits, dim=-2, out=logits)
 
 
-def read(keys_BGKN: Tensor, values_BOVN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
+def read(
+    keys_BGKN: Tensor,
+    values_BOVN: Tensor,
+    query_BKQ: Tensor,
+    kind: str,
+    top_k: int | None = None,
+    mass_BGN: Tensor | None = None,
+) -> Tensor:
     """What does the memory say at each query cell? The weighted sum of equation 1, (B, O, V, Q).
 
     Without gradients a large memory is read a part of the query cells at a time, which changes no value.
+
+    Args:
+        top_k: see `read_weights`.
+        mass_BGN: where given, each memory cell's weights, summed over the query cells, are added to it.
     """
     cells = query_BKQ.shape[-1]
-    part = max(1, AT_ONCE // (keys_BGKN[:, :, 0].numel()))
-    if part < cells and not torch.is_grad_enabled():
-        parts = [read(keys_BGKN, values_BOVN, some, kind) for some in query_BKQ.split(part, dim=-1)]
-        return torch.cat(parts, dim=-1)
-    weights_BGNQ = read_weights(keys_BGKN, query_BKQ, kind)
-    if weights_BGNQ.shape[1] == 1:  # one affinity for all objects
-        objects = values_BOVN.shape[1]
-        return (values_BOVN.flatten(1, 2) @ weights_BGNQ[:, 0]).unflatten(1, (objects, -1))
-    return values_BOVN @ weights_BGNQ
+    at_once = AT_ONCE.get(query_BKQ.device.type, AT_ONCE["cpu"])
+    part = cells if torch.is_grad_enabled() else max(1, at_once // max(1, keys_BGKN[:, :, 0].numel()))
+    readout = []
+    for some_BKQ in query_BKQ.split(part, dim=-1):
+        weights_BGNQ = read_weights(keys_BGKN, some_BKQ, kind, top_k)
+        if mass_BGN is not None:
+            mass_BGN += weights_BGNQ.sum(-1)
+        if weights_BGNQ.shape[1] == 1:  # one affinity for all objects
+            objects = values_BOVN.shape[1]
+            read_BOVQ = (values_BOVN.flatten(1, 2) @ weights_BGNQ[:, 0]).unflatten(1, (objects, -1))
+        else:
+            read_BOVQ = values_BOVN @ weights_BGNQ
+        readout.append(read_BOVQ)
+    return torch.cat(readout, dim=-1) if len(readout) > 1 else readout[0]

@@ -163,15 +163,49 @@ class STM(nn.Module):
             groups = [(keys[None], values[None]) for keys, values in groups]
             return self.segment(frame[None], groups, None if present is None else present[None], query)[0]
         query = query or self.encode(frame)
-        readout = torch.cat([self._read(query, keys, values) for keys, values in groups], dim=1)
+        readout = torch.cat([self.read(query, keys, values) for keys, values in groups], dim=1)
+        return self.decode(query, readout, frame.shape[-2:], present)
+
+    def read(
+        self,
+        query: Query,
+        keys: Tensor,
+        values: Tensor,
+        top_k: int | None = None,
+        mass: Tensor | None = None,
+    ) -> Tensor:
+        """Read the memory of objects that share their memory frames (section 3.2).
+
+        Args:
+            query: `encode(frame)`.
+            keys: (B, O or 1, C_k, ...), values (B, O, C_v, ...); the last dimensions are the memory's cells.
+            top_k: look at so many cells only, see `stm.network.read.read_weights`.
+            mass: (B, O or 1, cells); how much each cell was looked at is added to it.
+
+        Returns:
+            (B, O, C_v, h, w).
+        """
+        flat = query.key.flatten(2)
+        readout = read(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass)
+        return readout.unflatten(-1, query.key.shape[-2:])
+
+    def decode(
+        self, query: Query, readout: Tensor, size: Sequence[int], present: Tensor | None = None
+    ) -> Tensor:
+        """Decode each object and merge them (sections 3.3 and 3.4).
+
+        Args:
+            query: `encode(frame)`.
+            readout: (B, O, C_v, h, w).
+            size: the frame's (H, W).
+            present: bool (B, O), False for slots that pad a batch.
+
+        Returns:
+            Logits (B, O + 1, H, W), background first.
+        """
         logits = self.decoder(readout, query.value, query.features[:2])
         probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
-        return _cut(soft_aggregation(probabilities, present), frame.shape[-2:])
-
-    def _read(self, query: Query, keys: Tensor, values: Tensor) -> Tensor:
-        """Read the memory of objects that share their memory frames: (B, O, C_v, h, w)."""
-        readout = read(keys.flatten(3), values.flatten(3), query.key.flatten(2), self.similarity)
-        return readout.unflatten(-1, query.key.shape[-2:])
+        return _cut(soft_aggregation(probabilities, present), size)
 
     def _normalise(self, frame: Tensor) -> Tensor:
         return (frame - self.mean) / self.std

@@ -1,0 +1,140 @@
+"""Which past frames are remembered, as plain values: a row of Table 5 is a file of a few lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from stm.memory.rules import LEAVING
+
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """Which frames does the memory hold while frame t is segmented, and how is it read?
+
+    A frame comes in by `first`, `previous`, `every` or `spaced`; `confident` and `novel` turn away frames
+    that would stay by `every` or `spaced`. Where there is no room left by `max_frames` or `max_mb`, the rule
+    `leaves` says which of the frames that are not given goes, and `prototypes` keeps something of it.
+
+    Args:
+        first: frames whose mask was given, such as the first, stay for good.
+        previous: frame t - 1 is there, and leaves when t is done.
+        every: frames 0, N, 2N, ... stay (section 3.6); None for none of them.
+        spaced: so many frames, evenly spaced over the video, stay; its length must be known.
+        confident: a frame stays only if its masks are sure: the mean probability over the mask of each
+            object that is seen is at least this, 0..1 (a quality gate, as QDMN learns one).
+        novel: a frame stays only if an object's look is new: 1 - the cosine between the mean key over its
+            mask and that of each frame held is at least this, 0..2.
+        max_frames: frames held at most, given ones and the previous one included (Cutie: 5).
+        max_mb: keys and values of all objects hold at most so many MB (2^20 bytes).
+        leaves: a rule of `stm.memory.rules.LEAVING`.
+        decay: what a cell was looked at counts by this factor less with each further frame.
+        prototypes: cells that are kept of all frames that left: the most looked at (XMem).
+        top_k: a query cell looks at its k likest memory cells only (Mask-Propagation).
+
+    Raises:
+        ValueError: the memory would hold nothing, or a value is outside of the above.
+    """
+
+    first: bool = True
+    previous: bool = True
+    every: int | None = 5
+    spaced: int | None = None
+    confident: float | None = None
+    novel: float | None = None
+    max_frames: int | None = None
+    max_mb: float | None = None
+    leaves: str = "oldest"
+    decay: float = 0.95
+    prototypes: int = 0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.first or self.previous or self.every or self.spaced):
+            raise ValueError("memory: first, previous, every and spaced are all off: nothing is remembered")
+        if self.every is not None and self.spaced is not None:
+            raise ValueError(f"memory.every={self.every} and memory.spaced={self.spaced} exclude each other")
+        for name in ("every", "spaced", "top_k"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"memory.{name}={value}: must be at least 1, or null")
+        for name, least, most in (("confident", 0, 1), ("novel", 0, 2), ("decay", 0, 1)):
+            if (value := getattr(self, name)) is not None and not least <= value <= most:
+                raise ValueError(f"memory.{name}={value}: must be in {least}..{most}")
+        if self.max_frames is not None and self.max_frames < self.fewest:
+            raise ValueError(f"memory.max_frames={self.max_frames}: must be at least {self.fewest} here")
+        if self.max_mb is not None and self.max_mb <= 0:
+            raise ValueError(f"memory.max_mb={self.max_mb}: must be above 0, or null")
+        if self.leaves not in LEAVING:
+            raise ValueError(f"memory.leaves={self.leaves!r} is unknown; there are {', '.join(LEAVING)}")
+        if self.prototypes < 0 or (self.prototypes and not self.bounded):
+            raise ValueError(
+                f"memory.prototypes={self.prototypes}: must not be negative, and needs max_frames or max_mb, "
+                "as they are made of frames that leave"
+            )
+
+    @property
+    def bounded(self) -> bool:
+        """Is there a limit to what is held?"""
+        return self.max_frames is not None or self.max_mb is not None
+
+    @property
+    def fewest(self) -> int:
+        """Frames that there must be room for."""
+        return max(1, int(self.first) + int(self.previous))
+
+    @property
+    def counts_usage(self) -> bool:
+        """Does it matter how much each memory cell is looked at?"""
+        return self.bounded and (self.leaves == "least_used" or self.prototypes > 0)
+
+    @property
+    def compares_looks(self) -> bool:
+        """Does it matter what the objects look like?"""
+        return self.novel is not None or (self.bounded and self.leaves == "most_alike")
+
+    def stays(self, t: int, given: bool = False, length: int | None = None) -> bool:
+        """Does frame t stay in memory after it was the previous frame, as far as its number tells?
+
+        Args:
+            given: its mask was given, not predicted.
+            length: frames of the video, where known.
+        """
+        if self.first and given:
+            return True
+        if self.spaced is not None:
+            assert length is not None
+            return any(t == number * length // self.spaced for number in range(self.spaced))
+        return self.every is not None and t % self.every == 0
+
+    def room(self, frame_bytes: int, prototype_bytes: int = 0) -> int | None:
+        """Frames that there is room for; None for no limit.
+
+        Args:
+            frame_bytes: what keys and values of a frame take, all objects together.
+            prototype_bytes: what the prototypes take.
+
+        Raises:
+            ValueError: `max_mb` has no room for the fewest frames.
+        """
+        if self.max_mb is None:
+            return self.max_frames
+        fitting = int((self.max_mb * MEGABYTE - prototype_bytes) // frame_bytes)
+        if fitting < self.fewest:
+            needed = (self.fewest * frame_bytes + prototype_bytes) / MEGABYTE
+            raise ValueError(
+                f"memory.max_mb={self.max_mb:g}: {self.fewest} frames of these objects at this size need "
+                f"{needed:.1f} MB"
+            )
+        return fitting if self.max_frames is None else min(fitting, self.max_frames)
+
+    def most(self, length: int, told: int = 1) -> int:
+        """Frames held at most in a video of that length, `told` of them given; no limit by MB applied."""
+        staying = sum(self.stays(t, length=length) for t in range(1, length - 1)) + told
+        held = min(length, max(1, staying + self.previous))
+        return held if self.max_frames is None else min(held, self.max_frames)
+
+    def __str__(self) -> str:
+        """The values that differ from the paper's policy, such as `every=3, top_k=20`."""
+        changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in changed) or "every=5"

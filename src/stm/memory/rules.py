@@ -1,0 +1,79 @@
+"""Who leaves a memory that is full? One small function a rule; add one here and a file in `conf/memory/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Held:
+    """The frames in memory, in order of time, as a rule sees them.
+
+    Attributes:
+        t: their numbers.
+        free: indices of those that may leave; at least one.
+        usage: how much each was looked at per frame since it came, recent frames counting more; 0 unless the
+            policy counts it.
+        looks: the objects' looks in each, (frames, O, C); nothing unless the policy compares them.
+    """
+
+    t: Sequence[int]
+    free: Sequence[int]
+    usage: Sequence[float]
+    looks: Tensor | None
+
+
+def oldest(held: Held) -> int:
+    """First in, first out (Cutie, with a permanent first frame)."""
+    return held.free[0]
+
+
+def least_used(held: Held) -> int:
+    """The one that is looked at least, per frame since it came (AFB-URR, XMem)."""
+    return min(held.free, key=lambda i: held.usage[i])
+
+
+def most_crowded(held: Held) -> int:
+    """The one whose neighbours in time are closest: what stays is spread over the past, dense or not.
+
+    The past of a stream is halved in density again and again, as the length is not known.
+    """
+    last = len(held.t) - 1
+    return min(held.free, key=lambda i: held.t[min(i + 1, last)] - held.t[max(i - 1, 0)])
+
+
+def most_alike(held: Held) -> int:
+    """The one whose objects look most as they do in another: what stays shows as many looks as it can."""
+    assert held.looks is not None
+    alike = shown_again(held.looks[:, None], held.looks[None])
+    alike.fill_diagonal_(-torch.inf)
+    nearest = alike.amax(dim=1).tolist()
+    return max(held.free, key=lambda i: nearest[i])
+
+
+def shown_again(look: Tensor, others: Tensor) -> Tensor:
+    """How much of what a frame shows is shown by others? Mean cosine over the objects seen in it, -1..1.
+
+    Args:
+        look: (..., O, C), each object's mean key; 0 where it isn't seen.
+        others: the same, broadcast against it.
+
+    Returns:
+        (...); 1 for a frame that shows no object.
+    """
+    seen = look.abs().amax(-1) > 0
+    cosine = F.cosine_similarity(look, others, dim=-1) * seen
+    return torch.where(seen.any(-1), cosine.sum(-1) / seen.sum(-1).clamp(min=1), 1.0)
+
+
+LEAVING: dict[str, Callable[[Held], int]] = {
+    "oldest": oldest,
+    "least_used": least_used,
+    "most_crowded": most_crowded,
+    "most_alike": most_alike,
+}

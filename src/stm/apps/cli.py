@@ -14,11 +14,14 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from stm.apps.check import check
+
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # panels would double the time that --help takes
 )
+app.command()(check)
 
 
 def _show_version(wanted: bool) -> None:

@@ -160,12 +160,16 @@ def davis(
             merge=one_object,
             binary=one_object,
         )
-        for name in _names(path)
+        for name in video_names(path)
     ]
 
 
-def _names(path: Path) -> list[str]:
-    """The video names in a list: one a line, or (DAVIS 2016) `/JPEGImages/480p/bear/00000.jpg ...` a line."""
+def video_names(path: Path) -> list[str]:
+    """The video names in a list: one a line, or (DAVIS 2016) `/JPEGImages/480p/bear/00000.jpg ...` a line.
+
+    Raises:
+        ValueError: the list is empty.
+    """
     names = []
     for line in path.read_text().split("\n"):
         if line.strip():
@@ -200,7 +204,7 @@ def youtube_vos(
     """
     root = Path(root)
     folder = root / ("train" if split == "holdout" else split)
-    described = _meta(folder / "meta.json")
+    described = read_meta(folder / "meta.json")
     known = {o["category"] for video in described.values() for o in video["objects"].values()}
     for category in holdout_categories:
         if category not in known:
@@ -232,14 +236,21 @@ def youtube_vos(
     return videos
 
 
-def _meta(path: Path) -> dict:
+def read_meta(path: Path) -> dict:
+    """The videos of a meta.json: name -> `objects` -> id -> `category` and `frames`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not of the official form.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; YouTube-VOS keeps one beside JPEGImages")
     try:
         videos = json.loads(path.read_text())["videos"]
         for name, video in videos.items():
             for label, o in video["objects"].items():
-                if not 1 <= int(label) <= 254 or not o["frames"]:
+                named = o["frames"] and all(isinstance(frame, str) for frame in o["frames"])
+                if not 1 <= int(label) <= 254 or not named:
                     raise ValueError(f"object {label} of {name}")
                 o.setdefault("category", "")  # the test sets hide it
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -53,7 +53,8 @@ def _layout_of(root: Path) -> str | None:
     if videos:
         probe = Tree(root, "")  # its findings are thrown away
         plain = any(probe.pictures(path, FRAME_SUFFIXES) for path in videos)
-        return "folder" if plain or not any(folders(path) for path in videos) else "davis"
+        nested = any(folders(path) for path in videos)
+        return "davis" if nested and ((root / "ImageSets").is_dir() or not plain) else "folder"
     return "stills" if _still_folders(root) else None
 
 

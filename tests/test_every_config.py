@@ -199,10 +199,17 @@ def test_every_optimizer_with_every_scheduler(optimizer: str, scheduler: str) ->
 
 
 @pytest.mark.parametrize("choice", choices("trainer"))
-def test_trainer(choice: str) -> None:
-    with composed(f"trainer={choice}", "trainer.accelerator=cpu") as config:
+def test_trainer(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if choice == "slurm":
+        for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"):
+            monkeypatch.setenv(name, "1")
+        for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+            monkeypatch.setenv(name, "0")
+    processes = [] if choice in ("ddp_cpu", "slurm") else ["trainer.devices=1"]
+    with composed(f"trainer={choice}", "trainer.accelerator=cpu", *processes) as config:
         trainer = instantiate(config.trainer, max_steps=1, logger=False)
         assert trainer.accumulate_grad_batches == 1
+        assert trainer.world_size == (2 if choice == "ddp_cpu" else 1)
 
 
 @pytest.mark.parametrize("choice", choices("logger"))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
-from zipfile import is_zipfile
 
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -22,7 +21,7 @@ from rich.console import Console
 from stm import tracking
 from stm.clip import Video
 from stm.data.datamodule import ClipDataModule
-from stm.data.sampling import ClipDataset
+from stm.data.sampling import ClipBatches, ClipDataset
 from stm.evaluation.benchmark import Benchmark, evaluate
 from stm.evaluation.scores import Scores
 from stm.evaluation.submission import LAYOUTS, write_submission
@@ -30,6 +29,9 @@ from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, fingerprint, load
 from stm.training.module import STMModule
+from stm.training.preemption import Preempted, requeue_when_time_is_up
+from stm.training.processes import refuse_without_srun, together
+from stm.training.resume import refuse_other_run, resume_from
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +77,13 @@ def train(config: DictConfig) -> float | None:
         callbacks=callbacks,
         default_root_dir=folder,
     )
-    refuse_relaunching(trainer)
+    ClipBatches(config.batch_size, config.steps, world_size=trainer.world_size)  # refuses a wrong size
     failed = True
     try:
         for logger in loggers:
             logger.log_hyperparams({"choices": choices(), **plain})
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        with together(trainer):
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         score = trainer.callback_metrics.get(config.monitor)
         result = None if score is None else float(score)
         if config.test is not None and trainer.is_global_zero:
@@ -90,6 +93,9 @@ def train(config: DictConfig) -> float | None:
             result = overall.get("J&F-Mean", result)
         failed = False
         return result
+    except Preempted:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one, while the loggers finish
+        raise
     finally:
         tracking.close(loggers, failed)
 
@@ -115,24 +121,11 @@ def check(config: DictConfig) -> None:
                 raise ValueError(
                     f"{place}.{key}: nothing uses this key; there are {', '.join(sorted(names))}"
                 )
+    refuse_without_srun(config.trainer)
     there = sorted(key for key in config.benchmark if key != "_target_")
     for key in config.test or ():
         if key not in there:
             raise ValueError(f"test.{key}: the benchmark has no such key; there are {', '.join(there)}")
-
-
-def refuse_relaunching(trainer: L.Trainer) -> None:
-    """Several devices in a sweep on one machine: Lightning would start the whole sweep again in each process.
-
-    Raises:
-        ValueError: what to do instead.
-    """
-    relaunches = type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher"
-    if relaunches and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ValueError(
-            f"trainer.devices: {trainer.num_devices} devices cannot be combined with a sweep here; "
-            "start its jobs one by one, as `for s in 1 2 3; do python train.py seed=$s name=s$s ...; done`"
-        )
 
 
 def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> Scores:
@@ -206,67 +199,18 @@ def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModul
     return ClipDataModule(dataset, config.batch_size, config.steps, workers, validation)
 
 
-def resume_from(resume: str | None, folder: Path) -> Path | None:
-    """The checkpoint to go on with: 'auto' looks into the run folder, a path is taken as it is, None starts.
-
-    Raises:
-        FileNotFoundError: the path does not exist.
-        ValueError: the checkpoint is broken; or nothing was said about resuming, but the folder holds a run.
-    """
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume == "auto" and not last.exists():
-        log.info("resume=auto: a new run")
-        return None
-    if resume is not None:
-        path = last if resume == "auto" else Path(resume)
-        if not path.is_file():
-            raise FileNotFoundError(f"resume={resume}: no such file; allowed: auto, or a checkpoint's path")
-        if not is_zipfile(path):  # its directory is at its end: a file cut off has none
-            raise ValueError(f"resume={resume}: {path} is no whole checkpoint")
-        log.info("resume=%s: going on with %s", resume, path)
-        return path
-    if last.exists():
-        raise ValueError(
-            f"{folder} already holds a run: resume=auto goes on with it, name=NEW_NAME starts another"
-        )
-    return None
-
-
-def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> None:
-    """Refuse to go on with a run under settings that would make it neither the old run nor a new one.
-
-    Raises:
-        ValueError: a setting of the network, the clips, the loss or the optimizer differs.
-    """
-    began = torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]
-    for key in ("seed", "batch_size", "network", "loss", "optimizer", "data"):
-        then, now = _amounts(began[key]), _amounts(config[key])
-        if then != now:
-            raise ValueError(
-                f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; "
-                "go on with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
-            )
-
-
-def _amounts(values: Any) -> Any:
-    """Settings without those that change no clip: folders and other words, workers, ImageNet's weights."""
-    if not isinstance(values, dict):
-        return values
-    telling = ("_target_", "keys", "similarity", "backbone", "memory_backbone", "norm")
-    return {
-        key: _amounts(value)
-        for key, value in values.items()
-        if key not in ("workers", "pretrained") and (key in telling or not isinstance(value, str))
-    }
-
-
 def settle(threads: int | None, seed: int | None = None) -> None:
-    """Set what holds for the process: CPU threads, no denormal numbers, the seed of the first weights."""
+    """Set what holds for the process: threads, signals, no denormal numbers, the first weights' seed."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # or they would say everything twice
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    for affair in ("`isinstance\\(treespec, LeafSpec\\)`", "It is recommended to use .*sync_dist=True"):
-        warnings.filterwarnings("ignore", affair)  # Lightning's with torch; scores that are gathered already
+    for affair in (
+        "`isinstance\\(treespec, LeafSpec\\)`",  # Lightning's with torch
+        "It is recommended to use .*sync_dist=True",  # scores that are gathered already
+        "The `srun` command is available",  # on a cluster's login node
+    ):
+        warnings.filterwarnings("ignore", affair)
+    requeue_when_time_is_up()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # a trained network's small activations are 3 times as slow without it

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +113,12 @@ def wandb_logger(
 def run_id(folder: Path) -> str:
     """The W&B id of a run folder: made at the first call, the same ever after."""
     file = folder / "wandb_id.txt"
-    try:
-        with file.open("x") as new:
-            new.write(secrets.token_hex(4))
-    except FileExistsError:
-        pass
+    if not file.exists():
+        part = folder / f"wandb_id.{os.getpid()}.part"
+        part.write_text(secrets.token_hex(4))
+        with suppress(FileExistsError):
+            os.link(part, file)  # whole at once, and never over another process's
+        part.unlink()
     return file.read_text().strip()
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from stm.training.preemption import EndSignals, leave
+
 
 class Checkpoints(Checkpoint):
     """Keep `last.ckpt`, from which an interrupted run goes on, and `best.ckpt`, picked by validation.
 
-    `last.ckpt` is written every so many steps, after each validation, and at the end. A step that is
-    validated is saved after its validation, so that a run killed meanwhile comes to that validation again. A
-    file is written beside its name and then renamed: whatever kills the run, the name holds a whole
-    checkpoint. (Lightning's own callback writes to the system's temporary folder and copies from there.)
+    `last.ckpt` is written every so many steps, after each validation, when the run is told to end, and at
+    its end; the one before it stays as `previous.ckpt`. A step that is validated is saved after its
+    validation, so that a run killed meanwhile comes to that validation again. A file is written beside its
+    name and then renamed: whatever kills the run, the name holds a whole checkpoint. (Lightning's own
+    callback writes to the system's temporary folder and copies from there.)
 
     Args:
         folder: where they are written.
@@ -32,6 +37,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.every, self.monitor = Path(folder), every, monitor
         self.best: float | None = None
         self._saved = -1
+        self._signals = EndSignals()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -51,16 +57,20 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = trainer.global_step
+        self._signals.listen()  # Lightning has set its own answers by now
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done, step = batch_idx + 1, trainer.global_step
-        if done % trainer.accumulate_grad_batches or (step % self.every and step != trainer.max_steps):
-            return
         interval = trainer.val_check_batch if trainer.enable_validation else None
-        if interval is None or done % interval:  # else after the validation
+        if done % trainer.accumulate_grad_batches or (interval is not None and done % interval == 0):
+            return  # within a step; or after the validation
+        end = self._signals.agreed(trainer)
+        if end or step % self.every == 0 or step == trainer.max_steps:
             self._save(trainer, "last")
+        if end:
+            leave(trainer, end)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -68,6 +78,8 @@ class Checkpoints(Checkpoint):
         if self._is_best(trainer):
             self._save(trainer, "best")
         self._save(trainer, "last")
+        if end := self._signals.agreed(trainer):
+            leave(trainer, end)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step != self._saved:  # it was stopped before its last step
@@ -87,10 +99,29 @@ class Checkpoints(Checkpoint):
         return better
 
     def _save(self, trainer: L.Trainer, name: str) -> None:
-        part = self.folder / f"{name}.part"
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(self.folder / f"{name}.ckpt")
+        """Write a checkpoint; all processes come here together, the first one writes.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; the earlier ones are as they were.
+        """
+        part, path = self.folder / f"{name}.part", self.folder / f"{name}.ckpt"
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                if name == "last" and path.exists():
+                    path.replace(self.folder / "previous.ckpt")
+                part.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by a RuntimeError
+            if not trainer.is_global_zero:
+                raise
+            part.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.folder).free / 2**20
+            raise OSError(
+                f"{path} of step {trainer.global_step} cannot be written ({error}); {free:.0f} MiB are free "
+                f"there; make room, and resume=auto goes on from step {max(self._saved, 0)}"
+            ) from error
         trainer.strategy.barrier()
         if name == "last":
             self._saved = trainer.global_step

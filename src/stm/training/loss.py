@@ -67,7 +67,11 @@ class SegmentationLoss(nn.Module):
 
 
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - soft Dice, averaged over the objects that are not padding; smoothed by one pixel."""
+    """1 - soft Dice, averaged over the objects that are not padding; smoothed by one pixel.
+
+    The objects are those of the global batch: the mean of the processes' values, which is what their averaged
+    gradients follow, is the value of one process.
+    """
     objects = logits.shape[1] - 1
     counts = (masks != VOID)[:, None]
     truth = (masks[:, None] == torch.arange(1, objects + 1, device=masks.device)[:, None, None]) & counts
@@ -75,4 +79,8 @@ def _dice(logits: Tensor, masks: Tensor) -> Tensor:
     both = (predicted * truth).sum((2, 3))
     total = predicted.sum((2, 3)) + truth.sum((2, 3))
     present = torch.isfinite(logits[:, 1:]).flatten(2).any(-1)
-    return ((1 - (2 * both + 1) / (total + 1)) * present).sum() / present.sum().clamp(min=1)
+    count, processes = present.sum(), 1
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        processes = torch.distributed.get_world_size()
+    return ((1 - (2 * both + 1) / (total + 1)) * present).sum() * processes / count.clamp(min=1)

@@ -55,6 +55,7 @@ class STMModule(L.LightningModule):
         self.scores: Scores | None = None
         """Of the last validation."""
         self._validated: list[SequenceScores] = []
+        self._trained_on: ClipBatch | None = None
 
     def on_fit_start(self) -> None:
         """Refuse a benchmark without truth now, and not at the first validation."""
@@ -74,8 +75,38 @@ class STMModule(L.LightningModule):
             assert segmenter.logits is not None
             losses.append(self.loss(segmenter.logits, batch.masks[:, t], self.global_step))
         loss = torch.stack(losses).sum()
-        self.log("train/loss", loss.detach() / len(losses), prog_bar=True, batch_size=len(batch))
+        self._trained_on = batch
+        if not loss.isfinite():
+            raise ValueError(self._diverged(f"train/loss is {loss.item()}", segmenter.logits))
+        told = loss.detach() / len(losses)
+        self.log("train/loss", told, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the gradient's norm before it is clipped; one that is not finite must not reach the weights.
+
+        Raises:
+            ValueError: it is not finite, with the clips that gave it.
+        """
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        scaled = (
+            getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        )  # it skips such steps itself
+        if not scaled and not norm.isfinite():
+            raise ValueError(self._diverged(f"the gradient's norm is {norm.item()}"))
+        self.log("train/gradient_norm", norm)
+
+    def _diverged(self, what: str, logits: Tensor | None = None) -> str:
+        """Which clips of this process made a number that is not finite, and how is that looked at again?"""
+        batch = self._trained_on
+        assert batch is not None
+        alone = [b for b in range(len(batch)) if logits is not None and logits[b].isnan().any()]
+        clips = [f"{int(batch.indices[b])} ({batch.sources[b]})" for b in alone or range(len(batch))]
+        return (
+            f"{what} in step {self.global_step + 1}, with clip {', '.join(clips)}; clips depend on "
+            "seed and number alone: resume=auto trainer.detect_anomaly=true comes to them again"
+        )
 
     def validation_step(self, video: Video, batch_idx: int) -> None:
         """Segment a whole video from its given masks and score it, as evaluation does."""

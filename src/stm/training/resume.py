@@ -1,0 +1,76 @@
+"""Where does an interrupted run go on, and is it still the same run?"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+def resume_from(resume: str | None, folder: Path) -> Path | None:
+    """The checkpoint to go on with: 'auto' looks into the run folder, a path is taken as it is, None starts.
+
+    A job that SLURM has requeued goes on without being told. Where `last.ckpt` is cut off, `previous.ckpt` is
+    taken, and that is said.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: the checkpoint is broken; or nothing was said about resuming, but the folder holds a run.
+    """
+    if resume is None and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
+        resume = "auto"
+    last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    there = [path for path in (last, previous) if path.is_file()]
+    if resume is None:
+        if there:
+            raise ValueError(
+                f"{folder} already holds a run: resume=auto goes on with it, name=NEW_NAME starts another"
+            )
+        return None
+    if resume != "auto":
+        there = [Path(resume)]
+        if not there[0].is_file():
+            raise FileNotFoundError(f"resume={resume}: no such file; allowed: auto, or a checkpoint's path")
+    if not there:
+        log.info("resume=auto: a new run")
+        return None
+    for path in there:
+        if is_zipfile(path):  # its directory is at its end: a file cut off has none
+            log.info("resume=%s: going on with %s", resume, path)
+            return path
+        log.warning("%s is no whole checkpoint", path)
+    raise ValueError(f"resume={resume}: {' and '.join(map(str, there))} is no whole checkpoint")
+
+
+def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> None:
+    """Refuse to go on with a run under settings that would make it neither the old run nor a new one.
+
+    Raises:
+        ValueError: a setting of the network, the clips, the loss or the optimizer differs.
+    """
+    began = torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]
+    for key in ("seed", "batch_size", "network", "loss", "optimizer", "data"):
+        then, now = _amounts(began[key]), _amounts(config[key])
+        if then != now:
+            raise ValueError(
+                f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; "
+                "go on with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
+            )
+
+
+def _amounts(values: Any) -> Any:
+    """Settings without those that change no clip: folders and other words, workers, ImageNet's weights."""
+    if not isinstance(values, dict):
+        return values
+    telling = ("_target_", "keys", "similarity", "backbone", "memory_backbone", "norm")
+    return {
+        key: _amounts(value)
+        for key, value in values.items()
+        if key not in ("workers", "pretrained") and (key in telling or not isinstance(value, str))
+    }

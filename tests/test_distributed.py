@@ -1,0 +1,171 @@
+"""Several processes train as one, alone and in a sweep, and end together. Real processes, gloo."""
+
+import csv
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import TINY, Running, run, start, succeed
+
+TWO = ("trainer=ddp_cpu", "trainer.devices=2")
+SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-2", "scheduler=constant")
+TRAINING = (*TINY, "test=null", "trainer.log_every_n_steps=1")
+
+
+def checkpoint(run_folder: Path) -> dict:
+    return torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def weights(run_folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint(run_folder)["state_dict"]
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def rows(run_folder: Path) -> list[dict[str, str]]:
+    with (run_folder / "logs" / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def children(process: int) -> list[int]:
+    """Those that a process has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == process and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def trains(run_folder: Path) -> bool:
+    """Whether a step is logged."""
+    return (run_folder / "logs" / "metrics.csv").exists() and bool(rows(run_folder))
+
+
+def second_process(running: Running) -> int:
+    assert running.process.pid is not None
+    (other,) = children(running.process.pid)
+    return other
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    code, output = run("train.py", *TRAINING, *TWO, "batch_size=3", "name=odd", folder=tmp_path)
+    assert code == 1 and "Traceback" not in output
+    assert "batch_size=3 is the global batch, over all processes" in output
+    assert "a multiple of their number, 2, for example 4" in output
+    assert "Initializing distributed" not in output
+
+
+def test_slurm_without_srun_is_refused(tmp_path: Path) -> None:
+    """It would wait for processes that nobody starts."""
+    cpu = ("trainer=slurm", "trainer.accelerator=cpu", "name=alone")
+    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": "1"}
+    for environment in ({}, job):
+        code, output = run("train.py", *TRAINING, *cpu, folder=tmp_path, environment=environment)
+        assert code == 1 and "Traceback" not in output
+        assert "trainer=slurm: srun has not started this process; in a job write `srun python" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variant",
+    [
+        (),
+        ("loss.dice=0", "trainer.accumulate_grad_batches=2"),
+        ("network.keys=image_mask", "network.similarity=dot", "data.workers=1"),
+    ],
+    ids=["dice", "accumulation", "the paper's keys"],
+)
+def test_two_processes_train_as_one(tmp_path: Path, variant: tuple[str, ...]) -> None:
+    """The same clips; gradients differ by rounding alone, which Adam's first steps would blow up."""
+    for name, options in (("one", ()), ("two", TWO)):
+        settings = (*TRAINING, *SGD, "steps=20", "validate_every=20", "batch_size=4", *variant)
+        succeed("train.py", *settings, *options, f"name={name}", folder=tmp_path)
+    one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
+    moved = furthest(weights(one), {n: torch.zeros_like(w) for n, w in weights(one).items()})
+    assert moved > 0.1
+    assert furthest(weights(one), weights(two)) < 2e-6
+    for ours, theirs in zip(rows(one), rows(two), strict=True):
+        for column in ("train/loss", "train/gradient_norm"):
+            if ours[column]:
+                assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-4)
+    assert [r["step"] for r in rows(two) if r["train/loss"]] == [str(step) for step in range(20)]
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_devices_runs_each_job_once(tmp_path: Path) -> None:
+    jobs = ("-m", *TINY, *TWO, "trainer.log_every_n_steps=1", "name=sweep", "memory=first,every_5")
+    output = succeed("train.py", *jobs, folder=tmp_path)
+    sweep = tmp_path / "runs" / "sweep"
+    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == ["0_memory-first", "1_memory-every_5"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sweep"], "and no folder beside"
+    assert output.count("MEMBER: 1/2") == output.count("MEMBER: 2/2") == 2
+    assert output.count("all objects") == 2, "the test phase, once a job"
+    for folder in folders:
+        assert [row["step"] for row in rows(folder) if row["train/loss"]] == ["0", "1", "2", "3"]
+        assert len(list(folder.glob("test_*/scores.json"))) == 1
+        assert (folder / ".hydra" / "config.yaml").exists()
+    memories = [checkpoint(folder)["config"]["memory"]["every"] for folder in folders]
+    assert len(set(map(str, memories))) == 2
+    alone = ("train.py", *TRAINING, *TWO, "memory=every_5", "name=alone")
+    succeed(*alone, folder=tmp_path)
+    assert furthest(weights(folders[1]), weights(tmp_path / "runs" / "alone")) == 0
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_sweep_on_two_devices_spares_the_other_job(tmp_path: Path) -> None:
+    jobs = ("-m", *TRAINING, *TWO, "name=sweep", "monitor=val/nothing,val/J&F")
+    code, output = run("train.py", *jobs, folder=tmp_path)
+    assert code == 1
+    assert "monitor=val/nothing: validation gives" in output
+    (finished,) = (tmp_path / "runs" / "sweep").glob("1_*")
+    assert checkpoint(finished)["global_step"] == 4
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
+    settings = (*TRAINING, *TWO, "steps=1000", "validate_every=1000", "save_every=5", "name=run")
+    running = start("train.py", *settings, folder=tmp_path)
+    running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
+    os.kill(second_process(running), signal.SIGKILL)
+    began = time.monotonic()
+    assert running.wait(60) != 0
+    assert time.monotonic() - began < 30
+    assert "the process of rank 1 was ended by SIGKILL" in running.output
+
+
+@pytest.mark.slow
+def test_the_first_process_takes_the_others_along(tmp_path: Path) -> None:
+    """An error on rank zero alone: the others would wait for it in a collective."""
+    settings = (*TRAINING, *TWO, "monitor=val/nothing", "name=run")
+    running = start("train.py", *settings, folder=tmp_path)
+    running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
+    other = second_process(running)
+    assert running.wait(60) == 1
+    assert not Path(f"/proc/{other}").exists()
+    assert "monitor=val/nothing: validation gives" in running.output
+
+
+@pytest.mark.slow
+def test_told_to_end_two_processes_write_one_checkpoint_and_go_on(tmp_path: Path) -> None:
+    settings = (*TRAINING, *TWO, "steps=40", "validate_every=40", "save_every=1000", "resume=auto")
+    succeed("train.py", *settings, "name=whole", folder=tmp_path)
+    running = start("train.py", *settings, "name=cut", folder=tmp_path)
+    running.wait_until(lambda: trains(tmp_path / "runs" / "cut"))
+    assert running.process.pid is not None
+    os.kill(running.process.pid, signal.SIGTERM)
+    assert running.wait(60) == 128 + signal.SIGTERM
+    assert 0 < checkpoint(tmp_path / "runs" / "cut")["global_step"] < 40
+    assert "SIGTERM: stopped after step" in running.output and "Traceback" not in running.output
+    succeed("train.py", *settings, "name=cut", folder=tmp_path)
+    assert furthest(weights(tmp_path / "runs" / "whole"), weights(tmp_path / "runs" / "cut")) == 0

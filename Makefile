@@ -6,7 +6,7 @@ SHARED ?= ../shared/data
 REAL = data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data
+.PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data benchmark-speed
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,3 +52,6 @@ format: $(READY)  ## Mend style
 
 benchmark-data: $(READY)  ## Clips a second beside a plain PIL pipeline
 	$(PYTHON) benchmarks/data.py
+
+benchmark-speed: $(READY)  ## Seconds a frame and peak memory beside the published code's way of working, in turns
+	$(PYTHON) benchmarks/speed.py

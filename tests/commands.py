@@ -115,6 +115,7 @@ def _main(script: str, arguments: list[str], folder: Path, log: Path, environmen
     os.environ.update({"COLUMNS": "200", **environment})
     mp.set_start_method(mp.get_all_start_methods()[0], force=True)  # a user's process has the system's own
     sys.argv = [str(ROOT / script), *arguments]
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python itself does
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:

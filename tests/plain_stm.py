@@ -1,8 +1,8 @@
 """The published evaluation code's way of working, plainly: what ours is compared with and timed against.
 
 It holds the weights of a `stm.network.STM` of the published form and computes the same, but: objects are
-padded to 11 slots in memory and in soft aggregation, all but the query encoder runs for each object, the memory
-is concatenated anew for each frame, the read is one softmax over the whole memory at once, and batch
+padded to 11 slots in memory and in soft aggregation, all but the query encoder runs for each object, the
+memory is concatenated anew for each frame, the read is one softmax over the whole memory at once, and batch
 normalisation is a step of its own.
 """
 

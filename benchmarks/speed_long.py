@@ -1,0 +1,77 @@
+"""Does a long video's cost grow? Frames are made one by one, never kept; each policy in a fresh process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from speed_sides import Ours, Setting, apart, build, save, timed
+
+MEASURES = ("seconds", "peak_bytes")
+
+
+def stream_long(settings: Sequence[Setting], frames: int, output: Path) -> None:
+    """Stream a video of so many frames through each setting; print, write JSON and pictures."""
+    from rich.console import Console
+    from rich.table import Table
+    from speed_pictures import plot_long
+
+    rows: list[dict[str, Any]] = []
+    for setting in settings:
+        rows.append(apart(stream_through, setting, frames))
+        save(output, frames=frames, rows=rows)
+        early, late = rows[-1]["windows"]
+        print(f"{setting.case}, {setting.form}: done", flush=True)
+    table = Table("", "held at the end,\nframes", "\nMB")
+    for heading in ("ms a frame", "peak MB"):
+        table.add_column(f"{heading},\nframes {early}")
+        table.add_column(f"\n{late}")
+        table.add_column("\nlate / early")
+    for row in rows:
+        cells, held = [], [str(row["memory_frames"][-1]), f"{row['memory_bytes'][-1] / 2**20:.1f}"]
+        for measure, unit in zip(MEASURES, (1e-3, 2**20), strict=True):
+            first, last = row["medians"][measure]
+            cells += [f"{first / unit:.1f}", f"{last / unit:.1f}", f"{row['growth'][measure]:.3f}"]
+        table.add_row(f"{row['case']}, {row['form']}", *held, *cells)
+    console = Console(width=140)
+    console.print(f"{frames} frames; medians over a window. Peak: beyond the loaded network.")
+    console.print(table)
+    plot_long(rows, output)
+
+
+def stream_through(setting: Setting, frames: int) -> dict[str, Any]:
+    """Seconds, peak memory beyond the loaded network and memory frames at each frame after the first."""
+    import numpy as np
+
+    from stm.evaluation.peak import PeakMemory
+
+    network, policy = build(setting)
+    device = network.mean.device
+    loaded = PeakMemory(device).bytes()
+    ours, stream = Ours(network, policy, setting, frames + 1), setting.stream()
+    row: dict[str, Any] = {
+        **setting.plain(),
+        "seconds": [],
+        "peak_bytes": [],
+        "memory_frames": [],
+        "memory_bytes": [],
+    }
+    for t in range(frames + 1):
+        frame, labels = (x.to(device) for x in stream(t))
+        peak = PeakMemory(device)
+        _, seconds = timed(ours.step, setting.device, frame, labels if t == 0 else None)
+        if t > 0:
+            row["seconds"].append(seconds)
+            row["peak_bytes"].append(peak.bytes() - loaded)
+            row["memory_frames"].append(ours.memory_frames)
+            row["memory_bytes"].append(ours.segmenter.memory_bytes())
+    window = min(200, frames // 3)
+    row["windows"] = [f"{window}-{2 * window}", f"{frames - window}-{frames}"]
+    row["medians"], row["growth"] = {}, {}
+    for measure in MEASURES:
+        values = np.array(row[measure])
+        early, late = np.median(values[window : 2 * window]), np.median(values[-window:])
+        row["medians"][measure] = [float(early), float(late)]
+        row["growth"][measure] = float(late / early)
+    return row

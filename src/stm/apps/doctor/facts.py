@@ -92,7 +92,7 @@ def _of_picture(image: Image.Image, mask: bool) -> Facts:
     kind, mode = image.format or "", image.mode
     if not mask:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        image.draft(None, (width // 8, height // 8))
+        image.draft(None, (max(1, width // 8), max(1, height // 8)))
         image.load()
         return Facts(size=(height, width), mode=mode, format=kind, turned=turned)
     facts: dict[str, Any] = {"size": (height, width), "mode": mode, "format": kind}

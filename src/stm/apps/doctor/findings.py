@@ -60,17 +60,19 @@ CODES = {
     # masks
     "no-masks": Code("error", "it can be neither trained on nor evaluated; add masks, or leave it out"),
     "mask-missing": Code("error", "a mask is wanted here; add it, or leave the frame out"),
-    "mask-alone": Code("error", "the video cannot be loaded; add the frame, or remove the mask"),
+    "mask-alone": Code("error", "a mask needs its frame; add the frame, or remove the mask"),
     "mask-rgb": Code("error", "a mask must hold object ids, not colours; save it as a palette PNG"),
     "mask-mode": Code("error", "a mask must be an 8-bit palette or grey PNG; convert its values to ids"),
-    "mask-smooth": Code("error", "in-between values would be read as objects; export it without smoothing"),
+    "mask-smooth": Code("error", "in-between values are no ids; export it without smoothing"),
     "mask-binary": Code("error", "255 means void where ids are expected; write the object's id, such as 1"),
-    "mask-grey": Code("note", "its ids are read as they are, but viewers show black; a palette helps"),
+    "mask-grey": Code("note", "a palette PNG shows its ids in viewers, and tells them from white"),
     "mask-size": Code("error", "a mask must be of its frame's size; resize it by nearest neighbour"),
     # objects
     "no-objects": Code("error", "there is nothing to segment; add an object's mask, or leave it out"),
-    "first-mask-empty": Code("error", "the objects are those of the first mask; begin where one is seen"),
-    "late-object": Code("warning", "it is not in the first mask and not followed; let the video begin later"),
+    "first-mask-empty": Code(
+        "error", "DAVIS takes the objects from the first mask; begin where they are seen"
+    ),
+    "late-object": Code("warning", "DAVIS follows the first mask's objects alone, a plain folder all"),
     "id-gap": Code("note", "ids need not be contiguous; look whether an object was lost"),
     "void": Code("note", "void counts neither for nor against a prediction; check that it is meant"),
     "few-masks": Code("warning", "a training clip needs 3 annotated frames; it still serves as stills"),

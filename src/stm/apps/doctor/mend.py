@@ -82,8 +82,9 @@ def _of_unit(unit: Unit, look: Look, codes: Mapping[Path, set[str]], threshold: 
         fresh_ids = unit.objects is None  # else meta.json says which id is which object
     masks = {path: look[path] for path in frames if not look[path].fault}
     wrong = any(codes.get(path, set()) & VALUES for path in masks)
-    for path, reading in _readings(masks, wrong, fresh_ids, threshold).items():
-        facts, found, frame = masks[path], codes.get(path, set()), frames[path]
+    readings = _readings(masks, wrong, fresh_ids, threshold)
+    for path in (path for path in masks if path in readings):
+        reading, facts, found, frame = readings[path], masks[path], codes.get(path, set()), frames[path]
         done = [reading.done] if reading.done else []
         if "mask-grey" in found and not (isinstance(unit, StillFiles) and VOID in facts.labels):
             done.append("palette")
@@ -138,7 +139,7 @@ def _readings(
             {value: int(value >= from_here) for value in range(256)},
         )
         shown = {path for path, facts in masks.items() if facts.labels.keys() - {0}}
-        return {path: reading if path in shown else _Reading() for path in masks}
+        return {path: reading if path in shown else _empty(facts) for path, facts in masks.items()}
     readings = {path: _Reading() for path, facts in masks.items() if is_usable(facts)}
     coloured = {path: facts for path, facts in masks.items() if facts.mode in ("RGB", "RGBA")}
     ids_here = any(ids(masks[path]) for path in readings)
@@ -148,6 +149,10 @@ def _readings(
             told = f"colours -> {', '.join(map(str, labels)) or 'background'}"
             readings[path] = _Reading(told, {colour: table[colour] for colour in facts.colours}, True)
     return readings
+
+
+def _empty(facts: Facts) -> _Reading:
+    return _Reading() if is_usable(facts) else _Reading("colours -> background")
 
 
 def _is_one_object(masks: Iterable[Facts], threshold: int | None) -> bool:

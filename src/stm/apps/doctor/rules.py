@@ -81,8 +81,7 @@ def _mask(path: Path, facts: Facts, frame: Facts | None) -> Iterator[Found]:
         one, other = (f"{width}x{height}" for height, width in (facts.size, frame.size))
         yield found("mask-size", path, f"the mask is {one}, its frame {other}")
     if facts.mode in ("RGB", "RGBA"):
-        flat = f"{len(facts.colours)} flat colours" if facts.colours else "many colours"
-        yield found("mask-rgb", path, f"mode {facts.mode}, {flat}")
+        yield found("mask-rgb", path, f"mode {facts.mode}, {'flat' if facts.colours else 'many'} colours")
     elif facts.mode not in LABELS:
         yield found("mask-mode", path, f"mode {facts.mode}")
 
@@ -102,7 +101,8 @@ def _still(still: StillFiles, look: Look) -> Iterator[Found]:
         return
     reads_255 = mask.mode != "P" and VOID in mask.labels  # one object, at 128 and above
     if mask.smooth:
-        yield found("mask-smooth", still.mask, _smooth(mask), "note" if reads_255 else "")
+        told = ", and 128 and above is read as the object" if reads_255 else ""
+        yield found("mask-smooth", still.mask, _smooth(mask) + told, "note" if reads_255 else "")
     elif reads_255 and ids(mask):
         told = f"a grey mask with 255 is read as one object, and this one has the ids {_told(ids(mask))}, too"
         yield found("mask-grey", still.mask, told, "warning")

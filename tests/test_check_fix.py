@@ -1,0 +1,382 @@
+"""`stm check --fix`: masks come out as they were before they were spoilt, and nothing else is touched."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_trees import boxes, picture, write_frame, write_video
+from PIL import Image, ImageFilter
+from test_check import clean_davis, clean_folder, clean_stills, clean_youtube, found, write_list
+
+from stm.apps import cli
+from stm.apps.doctor import renew as renewing
+from stm.clip import VOID
+from stm.data.stills import pairs
+from stm.data.videos import davis, folder
+from stm.masks import PALETTE, read_mask, write_mask
+
+A, B = (5, 5, 20, 25), (22, 30, 38, 55)
+
+
+def everything(root: Path) -> dict[str, str]:
+    """Path -> what is there, links not followed."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def fix(root: Path, *options: str, code: int = 0) -> tuple[Path, dict | None]:
+    """The mended copy, and what the report says of it; the data set itself stays as it was."""
+    before, new, report = everything(root), root.parent / "new", root.parent / "report.json"
+    assert cli.run(["check", str(root), "--fix", str(new), "--output", str(report), *options]) == code
+    assert everything(root) == before
+    assert not list(root.parent.glob(".*.part"))
+    return new, json.loads(report.read_text())["fix"]
+
+
+def masks_of(root: Path, name: str) -> dict[Path, np.ndarray]:
+    return {path: read_mask(path) for path in sorted(root.glob(f"**/Annotations/**/{name}/*.png"))}
+
+
+def in_colours(mask: np.ndarray, colours: Mapping[int, tuple[int, int, int]]) -> Image.Image:
+    pixels = np.zeros((*mask.shape, 3), np.uint8)
+    for label, colour in colours.items():
+        pixels[mask == label] = colour
+    return Image.fromarray(pixels)
+
+
+SPOILT = {
+    "grey": lambda mask: Image.fromarray(mask),
+    "palette colours": lambda mask: Image.fromarray(PALETTE[mask]),
+    "palette colours, opaque": lambda mask: Image.fromarray(PALETTE[mask]).convert("RGBA"),
+    "flat colours": lambda mask: in_colours(mask, {1: (9, 200, 30), 2: (250, 10, 10)}),
+    "grey in RGB": lambda mask: Image.fromarray(mask).convert("RGB"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_spoilt_ids_come_back(kind, tmp_path):
+    clean_davis(tmp_path / "set")
+    truth = masks_of(tmp_path / "set", "ant")
+    for path, mask in truth.items():
+        SPOILT[kind](mask).save(path)
+    new, told = fix(tmp_path / "set")
+    assert told["findings"] == told["left_out"] == [] and len(told["mended"]) == 4
+    assert found(new) == []
+    for path, mask in truth.items():
+        mended = new / path.relative_to(tmp_path / "set")
+        assert np.array_equal(read_mask(mended), mask)
+        with Image.open(mended) as image:
+            assert image.mode == "P" and image.getpalette()[:768] == PALETTE.flatten().tolist()
+    assert everything(new).keys() == everything(tmp_path / "set").keys()
+
+
+def test_void_in_palette_colours_stays_void(tmp_path):
+    clean_davis(tmp_path / "set")
+    path = tmp_path / "set" / "Annotations" / "480p" / "ant" / "00001.png"
+    mask = boxes({1: A, 2: B, VOID: (0, 0, 5, 5)})
+    Image.fromarray(PALETTE[mask]).save(path)
+    new, _ = fix(tmp_path / "set")
+    assert np.array_equal(read_mask(new / path.relative_to(tmp_path / "set")), mask)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+@pytest.mark.parametrize("layout", ["davis", "folder"])
+def test_white_becomes_1_in_the_whole_video(mode, layout, tmp_path):
+    root = tmp_path / "set"
+    below = {"davis": "480p", "folder": ""}[layout]
+    write_video(root, "v", [boxes({}), boxes({VOID: A}), boxes({VOID: B}), boxes({})], below=below)
+    write_video(root, "w", [boxes({1: A})] * 3, below=below)
+    write_list(root, "2017/train", "w", "v")
+    for path, mask in masks_of(root, "v").items():
+        if mode != "P":
+            Image.fromarray(mask).convert(mode).save(path)
+    code = 1 if layout == "davis" else 0  # there the first mask must show the objects
+    new, told = fix(root, code=code)
+    expected = [boxes({}), boxes({1: A}), boxes({1: B}), boxes({})]
+    for mask, (path, mended) in zip(expected, masks_of(new, "v").items(), strict=True):
+        assert np.array_equal(mended, mask), path
+    assert {one["code"] for one in told["findings"]} == {"first-mask-empty"}
+    done = [one["done"] for one in told["mended"]]
+    black = [["colours -> background"]] if mode == "RGB" else []
+    assert done == [*black, ["255 -> 1"], ["255 -> 1"], *black]
+    video = folder(new)[0] if layout == "folder" else davis(new)[1]
+    assert np.array_equal(video.mask(1), boxes({1: A}))
+
+
+def test_black_and_white_masks_among_ids_stay_as_they_are(tmp_path):
+    clean_davis(tmp_path / "set")
+    path = tmp_path / "set" / "Annotations" / "480p" / "ant" / "00002.png"
+    write_mask(path, boxes({VOID: A}))
+    new, told = fix(tmp_path / "set")
+    assert told is None and not new.exists()
+
+
+def test_colours_get_one_numbering_a_video_and_a_frame_without_objects_is_empty(tmp_path):
+    root = tmp_path / "set"
+    red, green, blue = (200, 1, 1), (1, 200, 1), (1, 1, 200)
+    frames = [{2: green}, {1: red, 2: green}, {}, {3: blue, 1: red}]
+    masks = [boxes({1: A}), boxes({1: A, 2: B}), boxes({}), boxes({1: A, 2: B})]
+    layout = {1: A, 2: B, 3: (30, 2, 38, 12)}
+    write_video(root, "v", masks)
+    for path, colours in zip(masks_of(root, "v"), frames, strict=True):
+        in_colours(boxes({label: layout[label] for label in colours}), colours).save(path)
+    new, told = fix(root)
+    mended = list(masks_of(new, "v").values())
+    assert np.array_equal(mended[0], boxes({1: B}))  # green comes first
+    assert np.array_equal(mended[1], boxes({2: A, 1: B}))
+    assert not mended[2].any()
+    assert np.array_equal(mended[3], boxes({2: A, 3: layout[3]}))  # blue comes after red
+    assert [one["done"] for one in told["mended"]] == [
+        ["colours -> 1"],
+        ["colours -> 1, 2"],
+        ["colours -> background"],
+        ["colours -> 2, 3"],
+    ]
+
+
+def unsure(kind: str) -> Image.Image:
+    colours = {
+        "many colours": lambda: Image.fromarray(picture(0)),
+        "no black": lambda: in_colours(boxes({1: A}) + 1, {1: (1, 2, 3), 2: (9, 9, 200)}),
+        "white among colours": lambda: in_colours(boxes({1: A, 2: B}), {1: (9, 9, 200), 2: (255,) * 3}),
+        "white among greys": lambda: in_colours(boxes({1: A, 2: B}), {1: (9,) * 3, 2: (255,) * 3}),
+        "transparent": lambda: Image.fromarray(PALETTE[boxes({1: A})]).convert("RGBA"),
+        "smooth colours": lambda: in_colours(boxes({1: A}), {1: (9, 9, 200)}).filter(ImageFilter.BoxBlur(2)),
+    }
+    image = colours[kind]()
+    if kind == "transparent":
+        image.putpixel((0, 0), (0, 0, 0, 0))
+    return image
+
+
+UNSURE = [
+    "many colours",
+    "no black",
+    "white among colours",
+    "white among greys",
+    "transparent",
+    "smooth colours",
+]
+
+
+@pytest.mark.parametrize("kind", UNSURE)
+def test_colours_that_are_not_sure_stay_and_are_listed(kind, tmp_path):
+    clean_folder(tmp_path / "set")
+    paths = list(masks_of(tmp_path / "set", "dog"))
+    for path in paths:
+        unsure(kind).save(path)
+    other = tmp_path / "set" / "Annotations" / "cat" / "00000.png"
+    Image.fromarray(read_mask(other)).save(other)
+    new, told = fix(tmp_path / "set", code=1)
+    assert [one["path"] for one in told["mended"]] == ["Annotations/cat/00000.png"]
+    left = [(one["code"], one["path"]) for one in told["findings"]]
+    assert left == [("mask-rgb", str(path.relative_to(tmp_path / "set"))) for path in paths]
+    assert (new / left[0][1]).samefile(paths[0])
+
+
+def test_new_ids_are_not_made_up_where_meta_json_has_its_own(tmp_path):
+    clean_youtube(tmp_path / "set")
+    for path, mask in masks_of(tmp_path / "set", "aaa").items():
+        in_colours(mask, {1: (9, 200, 30), 2: (250, 10, 10)}).save(path)
+    assert fix(tmp_path / "set", code=1)[1] is None
+    for path in masks_without_reading(tmp_path / "set", "aaa"):
+        Image.fromarray(PALETTE[boxes({1: A, 2: B})]).save(path)
+    new, told = fix(tmp_path / "set")
+    assert told["findings"] == [] and len(told["mended"]) == 3
+
+
+def masks_without_reading(root: Path, name: str) -> list[Path]:
+    return sorted(root.glob(f"**/Annotations/**/{name}/*.png"))
+
+
+@pytest.mark.parametrize("by", [2, 3])
+def test_sizes_are_mended_by_nearest_neighbour_where_the_aspect_is_one(by, tmp_path):
+    root = tmp_path / "set"
+    masks = [boxes({1: A, 2: B}, (60, 90))] * 4
+    write_video(root, "v", masks, size=(60, 90))
+    paths = list(masks_of(root, "v"))
+    write_mask(paths[0], masks[0][::by, ::by])
+    write_mask(paths[1], masks[1].repeat(by, axis=0).repeat(by, axis=1))
+    write_mask(paths[2], masks[2][:, :60])
+    new, told = fix(root, code=1)
+    mended = list(masks_of(new, "v").values())
+    blocks = masks[0][::by, ::by].repeat(by, axis=0).repeat(by, axis=1)
+    assert np.array_equal(mended[0], blocks) and np.array_equal(mended[1], masks[1])
+    assert mended[2].shape == (60, 60)
+    assert [one["done"] for one in told["mended"]] == [
+        [f"{90 // by}x{60 // by} -> 90x60"],
+        [f"{90 * by}x{60 * by} -> 90x60"],
+    ]
+    assert [(one["code"], Path(one["path"]).name) for one in told["findings"]] == [("mask-size", "00002.png")]
+
+
+def test_sizes_that_rounding_made_are_of_one_aspect(tmp_path):
+    root = tmp_path / "set"  # 480p of DAVIS beside its full size
+    write_video(root, "v", [boxes({1: A}, (480, 854))] * 3, size=(480, 854))
+    path = masks_without_reading(root, "v")[0]
+    Image.fromarray(boxes({1: A}, (1080, 1920))).save(path)
+    new, told = fix(root)
+    assert told["mended"] == [
+        {"path": "Annotations/v/00000.png", "done": ["palette", "1920x1080 -> 854x480"]}
+    ]
+
+
+def test_smooth_masks_of_one_object_are_mended_only_when_asked(tmp_path):
+    root = tmp_path / "set"
+    clean_folder(root)
+    truth = boxes({1: A})
+    smooth = Image.fromarray(255 * truth).filter(ImageFilter.GaussianBlur(1.5))
+    for path in masks_without_reading(root, "dog"):
+        smooth.save(path)
+    smooth.convert("RGB").save(masks_without_reading(root, "dog")[1])
+    assert fix(root, code=1)[1] is None
+    new, told = fix(root, "--threshold", "128")
+    for path in masks_without_reading(new, "dog"):
+        assert np.array_equal(read_mask(path), np.asarray(smooth) >= 128)
+    assert {tuple(one["done"]) for one in told["mended"]} == {("128 and above -> 1",)}
+    Image.fromarray(boxes({2: A})).save(masks_without_reading(root, "dog")[2])  # ids: then it is not sure
+    (tmp_path / "other").mkdir()
+    assert cli.run(["check", str(root), "--fix", str(tmp_path / "other" / "x"), "--threshold", "128"]) == 1
+    with Image.open(masks_without_reading(tmp_path / "other" / "x", "dog")[0]) as image:
+        assert np.array_equal(image, smooth)
+
+
+def test_stills_are_mended_one_by_one(tmp_path):
+    root = tmp_path / "set"
+    clean_stills(root)
+    spoilt = {
+        "5": Image.fromarray(boxes({1: A, 3: B})),
+        "6": Image.fromarray(255 * boxes({1: A})).convert("RGB"),
+        "7": in_colours(boxes({1: A, 2: B}), {1: (200, 0, 9), 2: (9, 9, 200)}),
+        "8": Image.fromarray(boxes({1: A, VOID: B})),
+        "9": Image.fromarray(boxes({VOID: A})[::2, ::2]),
+    }
+    for name, image in spoilt.items():
+        write_frame(root / f"{name}.jpg", picture(1))
+        image.save(root / f"{name}.png")
+    new, told = fix(root)
+    assert {one["path"]: one["done"] for one in told["mended"]} == {
+        "5.png": ["palette"],
+        "6.png": ["255 -> 1"],
+        "7.png": ["colours -> 1, 2"],
+        "9.png": ["30x20 -> 60x40"],
+    }
+    assert [(one["code"], one["path"]) for one in told["findings"]] == [
+        ("mask-grey", "8.png"),
+        ("id-gap", "5.png"),
+    ]
+    read = {i: pairs(new).read(i)[1] for i in range(len(pairs(new)))}
+    assert np.array_equal(read[4], boxes({1: A}))
+    assert np.array_equal(read[5], boxes({2: A, 1: B}))
+    assert np.array_equal(read[7], boxes({VOID: A})[::2, ::2].repeat(2, 0).repeat(2, 1) == VOID)
+
+
+def test_other_files_are_hard_links_and_links_become_files(tmp_path):
+    root, real = tmp_path / "set", tmp_path / "real"
+    clean_davis(real)
+    (real / "notes.txt").write_text("kept")
+    (root / "Annotations").mkdir(parents=True)
+    for name in ("JPEGImages", "ImageSets", "Annotations/480p"):
+        (root / name).symlink_to(real / name)
+    (root / "notes.txt").symlink_to(real / "notes.txt")
+    (root / "loop").symlink_to("loop")
+    (real / "JPEGImages" / "480p" / "ant" / "up").symlink_to("..")
+    os.mkfifo(root / "pipe")
+    path = "Annotations/480p/ant/00000.png"
+    Image.fromarray(read_mask(real / path)).save(real / path)
+    before = everything(real)
+    new, told = fix(root)
+    assert everything(real) == before
+    assert told["left_out"] == ["loop", "pipe", "JPEGImages/480p/ant/up"]
+    assert not [path for path in new.rglob("*") if path.is_symlink()]
+    assert everything(new).keys() == before.keys()
+    for name in before.keys() - {path}:
+        assert (new / name).samefile(real / name)
+    assert not (new / path).samefile(real / path)
+
+
+def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    clean_stills(tmp_path / "set")
+    Image.fromarray(boxes({1: A})).save(tmp_path / "set" / "1.png")
+    new, _ = fix(tmp_path / "set")
+    assert (new / "0.jpg").read_bytes() == (tmp_path / "set" / "0.jpg").read_bytes()
+    assert not (new / "0.jpg").samefile(tmp_path / "set" / "0.jpg")
+
+
+# --- where it may be written, and how it may end ---
+
+
+def test_only_a_new_or_empty_folder_outside_is_written_to(tmp_path, capsys):
+    root = tmp_path / "set"
+    clean_stills(root)
+    Image.fromarray(boxes({1: A})).save(root / "1.png")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for new in (
+        tmp_path / "full",
+        tmp_path / "full" / "file",
+        root,
+        root / "below",
+        root / ".." / "set" / "x",
+    ):
+        before = everything(tmp_path)
+        assert cli.run(["check", str(root), "--fix", str(new)]) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith(f"stm: {new}: the mended copy")
+        assert everything(tmp_path) == before
+    (tmp_path / "empty").mkdir()
+    assert cli.run(["check", str(root), "--fix", str(tmp_path / "empty")]) == 0
+    assert len(everything(tmp_path / "empty")) == 6
+    assert cli.run(["check", str(root), "--fix", str(tmp_path / "some" / "where")]) == 0
+    assert len(everything(tmp_path / "some" / "where")) == 6
+    assert cli.run(["check", str(root), "--threshold", "3"]) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_in_the_middle_leaves_nothing(error, tmp_path, monkeypatch, capsys):
+    clean_stills(tmp_path / "set")
+    Image.fromarray(boxes({1: A})).save(tmp_path / "set" / "1.png")
+    linked = []
+
+    def fail(source: Path, target: Path) -> None:
+        linked.append(target)
+        if len(linked) == 4:
+            raise error
+
+    monkeypatch.setattr(renewing, "_link", fail)
+    code = cli.run(["check", str(tmp_path / "set"), "--fix", str(tmp_path / "new")])
+    assert code == (2 if isinstance(error, OSError) else 130) and len(linked) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_killed_in_the_middle_there_is_no_folder_of_that_name(tmp_path):
+    root = tmp_path / "set"
+    tiny = boxes({1: (1, 1, 3, 3)}, (4, 6))
+    write_video(root, "v", [tiny] * 400, size=(4, 6))
+    for path in masks_without_reading(root, "v"):
+        Image.fromarray(tiny).save(path)
+    command = [sys.executable, "-m", "stm.apps.cli", "check", str(root), "--fix", str(tmp_path / "new")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 120
+        while not (begun := list(tmp_path.glob(".new.*.part"))) and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        process.kill()
+    assert begun and not (tmp_path / "new").exists()
+    assert cli.run(["check", str(root), "--fix", str(tmp_path / "new")]) == 0  # and it can be had again
+    assert len(everything(tmp_path / "new")) == 800

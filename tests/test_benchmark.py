@@ -13,9 +13,10 @@ from PIL import Image
 
 from stm.clip import ArrayVideo
 from stm.evaluation import sets
-from stm.evaluation.benchmark import Benchmark, evaluate, segment_video, validate
+from stm.evaluation.benchmark import Benchmark, evaluate, validate
 from stm.evaluation.peak import PeakMemory
 from stm.evaluation.scores import all_background, copy_first, frames_that_count, overall, score
+from stm.evaluation.segmenting import segment_video
 from stm.masks import read_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM

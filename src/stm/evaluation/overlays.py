@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -17,7 +19,15 @@ LEGIBLE = 192
 LEGEND = "tinted as predicted, white dashes the truth"
 
 
-def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film: bool, again: bool) -> None:
+def draw(
+    video: Video,
+    output: Path,
+    sequence: SequenceScores,
+    sheet: bool,
+    film: bool,
+    again: bool,
+    leave_off: Event | None = None,
+) -> None:
     """Write `overlays/<video>.jpg`, `overlays/<video>.mp4` or both.
 
     Args:
@@ -27,6 +37,10 @@ def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film
         sheet: five frames, the prediction tinted and the truth outlined in white.
         film: every frame with a written mask, in the same way.
         again: the masks are new, so that pictures which are there already are replaced.
+        leave_off: once it is set, a film is given up: a long one takes minutes.
+
+    Raises:
+        CancelledError: a film was given up.
     """
     masks = output / "masks" / video.name
     path = output / "overlays" / f"{video.name}.jpg"
@@ -34,12 +48,14 @@ def draw(video: Video, output: Path, sequence: SequenceScores, sheet: bool, film
         write_picture(path, contact_sheet(*_chosen(video, masks, sequence), title=f"{video.name}: {LEGEND}"))
     path = path.with_suffix(".mp4")
     if film and (again or not path.exists()) and len(video.written):
-        write_video(path, _all(video, masks))
+        write_video(path, _all(video, masks, leave_off))
 
 
-def _all(video: Video, masks: Path) -> Iterator[np.ndarray]:
+def _all(video: Video, masks: Path, leave_off: Event | None) -> Iterator[np.ndarray]:
     truthful = set(video.annotated)
     for t, labels in written_masks(masks, video):
+        if leave_off is not None and leave_off.is_set():
+            raise CancelledError(f"{video.name}: the film was given up at frame {video.frame_names[t]}")
         yield _picture(video.frame(t), labels, video.mask(t) if t in truthful else None)
 
 

@@ -204,7 +204,7 @@ class SequenceScores:
         name: the video's name.
         length: its number of frames.
         segmented: frames that went through the network.
-        seconds: how long that took, from a decoded frame to its labels.
+        seconds: how long that took, from a frame at the network's size to its labels; by a GPU's own clock.
         peak_bytes: the most memory in use meanwhile: the process's on a CPU, tensors on a GPU.
         objects: the network's scores, an object each; empty without truth.
         baselines: the same of each baseline.
@@ -276,7 +276,7 @@ class Scores:
 
     @property
     def frames_per_second(self) -> float:
-        """Of the network's part: from a decoded frame to its labels."""
+        """Of the network's part: from a frame at its size to the labels."""
         seconds = sum(sequence.seconds for sequence in self.sequences)
         return sum(sequence.segmented for sequence in self.sequences) / seconds if seconds else 0.0
 

@@ -190,6 +190,9 @@ def test_new_ids_are_not_made_up_where_meta_json_has_its_own(tmp_path):
         in_colours(mask, {1: (9, 200, 30), 2: (250, 10, 10)}).save(path)
     assert fix(tmp_path / "set", code=1)[1] is None
     for path in masks_without_reading(tmp_path / "set", "aaa"):
+        write_mask(path, boxes({VOID: A}))
+    assert fix(tmp_path / "set", code=1)[1] is None
+    for path in masks_without_reading(tmp_path / "set", "aaa"):
         Image.fromarray(PALETTE[boxes({1: A, 2: B})]).save(path)
     new, told = fix(tmp_path / "set")
     assert told["findings"] == [] and len(told["mended"]) == 3

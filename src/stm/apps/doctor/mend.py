@@ -76,13 +76,13 @@ def plan(examination: Examination, threshold: int | None = None) -> list[Mend]:
 def _of_unit(unit: Unit, look: Look, codes: Mapping[Path, set[str]], threshold: int | None) -> Iterator[Mend]:
     if isinstance(unit, StillFiles):
         frames: dict[Path, Path | None] = {unit.mask: unit.frame}
-        fresh_ids = True
+        meta = None
     else:
         frames = {path: unit.frames.get(name) for name, path in unit.masks.items()}
-        fresh_ids = unit.objects is None  # else meta.json says which id is which object
+        meta = None if unit.objects is None else set(unit.objects)
     masks = {path: look[path] for path in frames if not look[path].fault}
     wrong = any(codes.get(path, set()) & VALUES for path in masks)
-    readings = _readings(masks, wrong, fresh_ids, threshold)
+    readings = _readings(masks, wrong, meta, threshold)
     for path in (path for path in masks if path in readings):
         reading, facts, found, frame = readings[path], masks[path], codes.get(path, set()), frames[path]
         done = [reading.done] if reading.done else []
@@ -121,17 +121,17 @@ class _Reading:
 
 
 def _readings(
-    masks: Mapping[Path, Facts], wrong: bool, fresh_ids: bool, threshold: int | None
+    masks: Mapping[Path, Facts], wrong: bool, meta: set[int] | None, threshold: int | None
 ) -> dict[Path, _Reading]:
     """How the masks of a video or still are read, all by one rule; those that cannot be are left out.
 
     Args:
         masks: what they hold.
         wrong: some of them have values that are no ids.
-        fresh_ids: colours may get ids that the file does not tell.
+        meta: the ids that a meta.json has for the video, if there is one: then none is made up.
         threshold: see `plan`.
     """
-    if wrong and _is_one_object(masks.values(), threshold):
+    if wrong and meta in (None, {1}) and _is_one_object(masks.values(), threshold):
         smooth = any(facts.smooth for facts in masks.values())
         from_here = threshold if smooth and threshold else VOID
         reading = _Reading(
@@ -143,7 +143,7 @@ def _readings(
     readings = {path: _Reading() for path, facts in masks.items() if is_usable(facts)}
     coloured = {path: facts for path, facts in masks.items() if facts.mode in ("RGB", "RGBA")}
     ids_here = any(ids(masks[path]) for path in readings)
-    if table := _colour_table(list(coloured.values()), fresh_ids and not ids_here):
+    if table := _colour_table(list(coloured.values()), meta is None and not ids_here):
         for path, facts in coloured.items():
             labels = sorted({table[colour] for colour in facts.colours} - {0})
             told = f"colours -> {', '.join(map(str, labels)) or 'background'}"

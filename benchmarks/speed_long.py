@@ -8,7 +8,8 @@ from typing import Any
 
 from speed_sides import Ours, Setting, apart, build, save, timed
 
-MEASURES = ("seconds", "peak_bytes")
+MEASURES = {"seconds": "median", "peak_bytes": "max"}
+"""What is compared between an early and a late part of the video, and how a part is summed up."""
 
 
 def stream_long(settings: Sequence[Setting], frames: int, output: Path) -> None:
@@ -31,11 +32,11 @@ def stream_long(settings: Sequence[Setting], frames: int, output: Path) -> None:
     for row in rows:
         cells, held = [], [str(row["memory_frames"][-1]), f"{row['memory_bytes'][-1] / 2**20:.1f}"]
         for measure, unit in zip(MEASURES, (1e-3, 2**20), strict=True):
-            first, last = row["medians"][measure]
+            first, last = row["parts"][measure]
             cells += [f"{first / unit:.1f}", f"{last / unit:.1f}", f"{row['growth'][measure]:.3f}"]
         table.add_row(f"{row['case']}, {row['form']}", *held, *cells)
     console = Console(width=140)
-    console.print(f"{frames} frames; medians over a window. Peak: beyond the loaded network.")
+    console.print(f"{frames} frames. Median time; peak memory beyond the loaded network.")
     console.print(table)
     plot_long(rows, output)
 
@@ -67,11 +68,12 @@ def stream_through(setting: Setting, frames: int) -> dict[str, Any]:
             row["memory_frames"].append(ours.memory_frames)
             row["memory_bytes"].append(ours.segmenter.memory_bytes())
     window = min(200, frames // 3)
-    row["windows"] = [f"{window}-{2 * window}", f"{frames - window}-{frames}"]
-    row["medians"], row["growth"] = {}, {}
-    for measure in MEASURES:
-        values = np.array(row[measure])
-        early, late = np.median(values[window : 2 * window]), np.median(values[-window:])
-        row["medians"][measure] = [float(early), float(late)]
+    parts = slice(window, 2 * window), slice(frames - window, frames)
+    row["windows"] = [f"{part.start}-{part.stop}" for part in parts]
+    row["parts"], row["growth"] = {}, {}
+    for measure, summary in MEASURES.items():
+        pick = getattr(np, summary)
+        early, late = (pick(row[measure][part]) for part in parts)
+        row["parts"][measure] = [float(early), float(late)]
         row["growth"][measure] = float(late / early)
     return row

@@ -1,4 +1,4 @@
-"""What takes turns in the speed benchmark: a synthetic video, the plain reference and ours, and their costs.
+"""What takes turns in the speed benchmark, the plain reference and ours, and what each costs.
 
 Torch is imported inside the functions, so that `--help` answers at once.
 """
@@ -9,7 +9,6 @@ import ctypes
 import dataclasses
 import gc
 import json
-import math
 import os
 import platform
 import re
@@ -22,6 +21,8 @@ from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from speed_stream import Stream
 
 if TYPE_CHECKING:
     import torch
@@ -77,60 +78,6 @@ class Setting:
     def plain(self) -> dict[str, Any]:
         """As plain values, for a file."""
         return {**dataclasses.asdict(self), "case": self.case, "form": self.form}
-
-
-class Stream:
-    """An endless synthetic video, made frame by frame: textured objects that wander and slowly change colour.
-
-    Args:
-        size: (H, W).
-        objects: labelled from 1.
-    """
-
-    def __init__(self, size: tuple[int, int], objects: int) -> None:
-        import numpy as np
-
-        rng = np.random.default_rng(7)
-        self.size, self.objects = size, objects
-        self.backdrop = _texture(rng, (2 * size[0], 2 * size[1]))
-        self.looks = [_texture(rng, size) for _ in range(objects)]
-
-    def __call__(self, t: int) -> tuple[Tensor, Tensor]:
-        """Frame t, float (3, H, W) in 0..1, and its labels, uint8 (H, W)."""
-        import cv2
-        import numpy as np
-        import torch
-
-        height, width = self.size
-        top = round(height * (0.5 + 0.5 * math.sin(t / 90)))
-        left = round(width * (0.5 + 0.5 * math.sin(t / 70)))
-        frame = self.backdrop[top : top + height, left : left + width].copy()
-        labels = np.zeros(self.size, np.uint8)
-        for number, look in enumerate(self.looks):
-            phase = 2 * math.pi * number / self.objects
-            middle = (
-                round(width * (0.5 + 0.33 * math.cos(t / 31 + phase))),
-                round(height * (0.5 + 0.33 * math.sin(t / 23 + phase))),
-            )
-            axes = (max(2, round(0.17 * width)), max(2, round(0.13 * height)))
-            shape = np.zeros(self.size, np.uint8)
-            cv2.ellipse(shape, middle, axes, t / 2, 0, 360, 1, -1)
-            tint = 0.75 + 0.25 * np.sin(t / 150 + phase + np.arange(3, dtype=np.float32))
-            frame[shape > 0] = (look * tint)[shape > 0]
-            labels[shape > 0] = number + 1
-        return torch.from_numpy(frame).permute(2, 0, 1).contiguous(), torch.from_numpy(labels)
-
-
-def _texture(rng: Any, size: tuple[int, int]) -> Any:
-    """Smooth random colours, float32 (H, W, 3) in 0..1."""
-    import cv2
-    import numpy as np
-
-    coarse, fine = (
-        cv2.resize(rng.random((cells, 2 * cells, 3), np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
-        for cells in (5, 24)
-    )
-    return np.clip(0.6 * coarse + 0.4 * fine, 0, 1)
 
 
 def build(setting: Setting) -> tuple[STM, MemoryPolicy]:

@@ -39,9 +39,19 @@ def segment_video(
         Frame number, and labels uint8 (H, W) with object ids at the frame's own size.
     """
     with in_eval_mode(network):
-        segmenter = Segmenter(network, policy, len(video))
+        segmenter = segmenter_for(network, policy, video)
         for frame in decoded(video, size, device_of(network)):
             yield frame.t, predict(segmenter, frame).labels()
+
+
+def first_given(video: Video) -> int:
+    """The first frame with a given mask: there the segmenter begins; the video's length if there is none."""
+    return min(video.entries.values(), default=len(video))
+
+
+def segmenter_for(network: STM, policy: MemoryPolicy | None, video: Video) -> Segmenter:
+    """A segmenter that knows how many frames will come."""
+    return Segmenter(network, policy, len(video) - first_given(video))
 
 
 def device_of(network: STM) -> torch.device:
@@ -90,7 +100,7 @@ class Decoded:
 
 def decoded(video: Video, size: int | None, device: torch.device) -> Iterator[Decoded]:
     """The frames from the first given mask on, at the size at which the network sees them."""
-    for t in range(min(video.entries.values(), default=len(video)), len(video)):
+    for t in range(first_given(video), len(video)):
         with naming(video, t):
             frame, given = video.frame(t), video.given(t)
             height, width = frame.shape[:2]

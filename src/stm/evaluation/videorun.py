@@ -20,11 +20,19 @@ from stm.evaluation.scores import (
     Tally,
     copy_first,
 )
-from stm.evaluation.segmenting import Predicted, decoded, device_of, in_eval_mode, naming, predict
+from stm.evaluation.segmenting import (
+    Predicted,
+    decoded,
+    device_of,
+    first_given,
+    in_eval_mode,
+    naming,
+    predict,
+    segmenter_for,
+)
 from stm.masks import write_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
-from stm.segmenter import Segmenter
 
 AHEAD = 3
 """Frames that are decoded before the network asks for them."""
@@ -59,10 +67,9 @@ class VideoRun:
             later: does the tasks.
         """
         device, video = device_of(network), self.video
-        first = min(video.entries.values(), default=len(video))
-        for t in sorted(t for t in self._written if t < first):  # no object is known yet
+        for t in sorted(t for t in self._written if t < first_given(video)):  # no object is known yet
             self._submit(later, self._blank, t)
-        peak, segmenter = PeakMemory(device), Segmenter(network, policy, len(video))
+        peak, segmenter = PeakMemory(device), segmenter_for(network, policy, video)
         frames = ahead(
             zip(decoded(video, size, device), copy_first(video), strict=True), AHEAD if later.workers else 0
         )

@@ -175,13 +175,18 @@ def _matched(points: np.ndarray, others: np.ndarray, radius: int) -> int:
 
     A disk of pixels is a union of a few rectangles around its centre, and an integral image tells whether a
     rectangle holds any of the others. So the cost grows with the boundary's length, where dilating the
-    picture by the disk costs its area times the disk's.
+    picture by the disk costs its area times the disk's. The smaller of the two is taken: a disk may be small,
+    and the boundary of speckles long.
     """
-    width = others.shape[1]
-    sums = cv2.integral(np.pad(others.view(np.uint8), radius))  # a row and a column of zeros come in front
+    disk = _disk(radius)
+    # in 10 ps: a pixel of the disk at a pixel of the picture 1, the integral's pixel 90, a point 1700
+    if others.size * (int(disk.sum()) - 90) < 1700 * np.count_nonzero(points):
+        return int(np.count_nonzero(points & cv2.dilate(others.view(np.uint8), disk).view(bool)))
+    wide = cv2.copyMakeBorder(others.view(np.uint8), *(radius,) * 4, cv2.BORDER_CONSTANT)
+    sums = cv2.integral(wide)  # a row and a column of zeros come in front
     stride, flat = sums.shape[1], sums.ravel()
     places = np.flatnonzero(points)
-    places += places // width * (stride - width) + radius * (stride + 1)
+    places += places // others.shape[1] * (stride - others.shape[1]) + radius * (stride + 1)
 
     def held(rows: int, columns: int) -> np.ndarray:
         """Is any of the others at most so many rows and columns away, for each place still in question?"""
@@ -196,6 +201,13 @@ def _matched(points: np.ndarray, others: np.ndarray, radius: int) -> int:
             break
         places = places[~held(rows, columns)]
     return near - len(places)
+
+
+@cache
+def _disk(radius: int) -> np.ndarray:
+    """uint8 (2 r + 1, 2 r + 1), 1 at the pixels at most the radius away from the centre."""
+    away = np.arange(-radius, radius + 1) ** 2
+    return (away[:, None] + away <= radius * radius).astype(np.uint8)
 
 
 @cache

@@ -11,7 +11,7 @@ import torch
 from commands import TINY, Running, run, start, succeed
 
 TWO = ("trainer=ddp_cpu", "trainer.devices=2")
-SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-2", "scheduler=constant")
+SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-3", "scheduler=constant")
 TRAINING = (*TINY, "test=null", "trainer.log_every_n_steps=1")
 
 
@@ -88,12 +88,20 @@ def test_slurm_without_srun_is_refused(tmp_path: Path) -> None:
 def test_two_processes_train_as_one(tmp_path: Path, variant: tuple[str, ...]) -> None:
     """The same clips; gradients differ by rounding alone, which Adam's first steps would blow up."""
     for name, options in (("one", ()), ("two", TWO)):
-        settings = (*TRAINING, *SGD, "steps=20", "validate_every=20", "batch_size=4", *variant)
+        settings = (
+            *TRAINING,
+            *SGD,
+            "steps=20",
+            "validate_every=10",
+            "benchmark.count=1",
+            "batch_size=4",
+            *variant,
+        )
         succeed("train.py", *settings, *options, f"name={name}", folder=tmp_path)
     one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
-    moved = furthest(weights(one), {n: torch.zeros_like(w) for n, w in weights(one).items()})
-    assert moved > 0.1
-    assert furthest(weights(one), weights(two)) < 2e-6
+    before = torch.load(one / "checkpoints" / "previous.ckpt", weights_only=True)["state_dict"]
+    assert furthest(before, weights(one)) > 1e-5, "in one step"
+    assert furthest(weights(one), weights(two)) < 1e-6
     for ours, theirs in zip(rows(one), rows(two), strict=True):
         for column in ("train/loss", "train/gradient_norm"):
             if ours[column]:
@@ -109,12 +117,13 @@ def test_a_sweep_on_two_devices_runs_each_job_once(tmp_path: Path) -> None:
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert [folder.name for folder in folders] == ["0_memory-first", "1_memory-every_5"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["sweep"], "and no folder beside"
-    assert output.count("MEMBER: 1/2") == output.count("MEMBER: 2/2") == 2
+    assert output.count("MEMBER: 1/2") == 2 and "MEMBER: 2/2" not in output, "one process speaks"
     assert output.count("all objects") == 2, "the test phase, once a job"
     for folder in folders:
         assert [row["step"] for row in rows(folder) if row["train/loss"]] == ["0", "1", "2", "3"]
         assert len(list(folder.glob("test_*/scores.json"))) == 1
         assert (folder / ".hydra" / "config.yaml").exists()
+        assert (folder / "train_rank1.log").read_text().count("MEMBER: 2/2") == 1
     memories = [checkpoint(folder)["config"]["memory"]["every"] for folder in folders]
     assert len(set(map(str, memories))) == 2
     alone = ("train.py", *TRAINING, *TWO, "memory=every_5", "name=alone")
@@ -124,7 +133,7 @@ def test_a_sweep_on_two_devices_runs_each_job_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_mistake_in_a_sweep_on_two_devices_spares_the_other_job(tmp_path: Path) -> None:
-    jobs = ("-m", *TRAINING, *TWO, "name=sweep", "monitor=val/nothing,val/J&F")
+    jobs = ("-m", *TRAINING, *TWO, "name=sweep", "monitor=val/nothing,val/J")
     code, output = run("train.py", *jobs, folder=tmp_path)
     assert code == 1
     assert "monitor=val/nothing: validation gives" in output

@@ -6,6 +6,9 @@ schema.
 
 from __future__ import annotations
 
+import os
+import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,30 @@ def at_size(size: int | None) -> str:
     return "" if size is None else f"_{size}"
 
 
+def new_name() -> str:
+    """A run's folder if none is named: its SLURM job, which all processes and restarts share, or the time."""
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
+    return f"slurm_{job}_{step}" if job and step else time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def rank() -> int:
+    """This process's number among those of the run; 0 is the one that tells and writes."""
+    return max(int(os.environ.get(name, 0)) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
+def log_name(job: str) -> str:
+    """A log file for each process: `train`, `train_rank1`, ... (Lightning has names of its own for some.)"""
+    return re.sub(r"_ddp_process_\d+$", "", job) + (f"_rank{rank()}" if rank() else "")
+
+
+def console_level() -> str:
+    """One process speaks on the console; from the others, errors alone."""
+    return "ERROR" if rank() else "INFO"
+
+
+OmegaConf.register_new_resolver("new_name", new_name, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("log_name", log_name, replace=True)
+OmegaConf.register_new_resolver("console_level", console_level, replace=True)
 OmegaConf.register_new_resolver("run_of", run_of, replace=True)
 OmegaConf.register_new_resolver("at_size", at_size, replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

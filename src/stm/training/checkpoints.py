@@ -38,6 +38,9 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         self._saved = -1
         self._signals = EndSignals()
+        self._end = (
+            0  # the signal that ends the run before its next batch, when this step's numbers are logged
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -59,6 +62,12 @@ class Checkpoints(Checkpoint):
         self._saved = trainer.global_step
         self._signals.listen()  # Lightning has set its own answers by now
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._end:
+            leave(trainer, self._end)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -66,11 +75,9 @@ class Checkpoints(Checkpoint):
         interval = trainer.val_check_batch if trainer.enable_validation else None
         if done % trainer.accumulate_grad_batches or (interval is not None and done % interval == 0):
             return  # within a step; or after the validation
-        end = self._signals.agreed(trainer)
-        if end or step % self.every == 0 or step == trainer.max_steps:
+        self._end = self._signals.agreed(trainer)
+        if self._end or step % self.every == 0 or step == trainer.max_steps:
             self._save(trainer, "last")
-        if end:
-            leave(trainer, end)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
@@ -78,12 +85,13 @@ class Checkpoints(Checkpoint):
         if self._is_best(trainer):
             self._save(trainer, "best")
         self._save(trainer, "last")
-        if end := self._signals.agreed(trainer):
-            leave(trainer, end)
+        self._end = self._signals.agreed(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step != self._saved:  # it was stopped before its last step
             self._save(trainer, "last")
+        if self._end:
+            leave(trainer, self._end)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
         """Whether this validation beats the earlier ones; told by the first process, which has the scores."""

@@ -71,17 +71,17 @@ def together(trainer: L.Trainer) -> Iterator[None]:
         sys.argv = [command[0], *hydra.overrides.task, "hydra.mode=RUN"]
         with read_write(hydra):  # type: ignore[arg-type]
             hydra.run.dir = hydra.runtime.output_dir
-    others: list[subprocess.Popen] = trainer.strategy.launcher.procs  # type: ignore[union-attr]
+    launcher: Any = trainer.strategy.launcher
     try:
         yield
-        _end(others, seconds=60)
+        _end(launcher.procs, seconds=60)
     except RuntimeError as error:
-        gone = _gone(others)
+        gone = _gone(launcher.procs)
         if gone is None:
             raise
         raise RuntimeError(f"{gone}; what it said stands above") from error
     finally:
-        _end(others, seconds=0)
+        _end(launcher.procs, seconds=0)
         sys.argv = command
         if hydra.mode == RunMode.MULTIRUN:  # the next job begins anew
             if torch.distributed.is_initialized():

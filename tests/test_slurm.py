@@ -1,0 +1,144 @@
+"""On a real SLURM of two nodes: a job of sbatch that is preempted, and sweeps through submitit."""
+
+import csv
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+import torch
+from commands import ROOT, TINY
+from slurm_cluster import Cluster, wait_until
+from test_resume import assert_equal
+from test_tracking import history, records
+
+pytestmark = pytest.mark.slow
+ON_CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.benchmark=false")
+NODES = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", "--gpus-per-node=0")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if reason := slurm_cluster.lacking():
+        pytest.skip(reason)
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as started:
+        yield started
+
+
+def submit(cluster: Cluster, folder: Path, *arguments: str, options: tuple[str, ...] = ()) -> str:
+    """The job's number; its output is in `folder`."""
+    log = f"--output={folder}/job-%j.log"
+    said = cluster.run("sbatch", *NODES, log, *options, "docs/train.sbatch", *ON_CPU, *arguments, folder=ROOT)
+    return said.split()[-1]
+
+
+def log_of(folder: Path, job: str) -> str:
+    file = folder / f"job-{job}.log"
+    return file.read_text() if file.exists() else ""
+
+
+def steps(run: Path) -> list[int]:
+    """The optimizer steps that the log tells of, each once."""
+    try:
+        with (run / "logs" / "metrics.csv").open(newline="") as file:
+            return [int(row["step"]) for row in csv.DictReader(file) if row.get("train/loss")]
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def checkpoint(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def finished(cluster: Cluster, job: str, folder: Path, seconds: float = 300) -> None:
+    states = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    state = cluster.wait(job, states, seconds)["JobState"]
+    assert state == "COMPLETED", log_of(folder, job)
+
+
+def processes(job: str) -> dict[int, int]:
+    """The job's training processes: rank -> number, as SLURM's variables in them tell."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+            command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        variables = dict(word.split("=", 1) for word in words if "=" in word)
+        if variables.get("SLURM_JOB_ID") == job and "SLURM_STEP_ID" in variables and "train.py" in command:
+            found[int(variables["SLURM_PROCID"])] = int(entry.name)
+    return found
+
+
+def test_a_job_that_is_requeued_and_killed_ends_as_a_whole_one(cluster: Cluster, tmp_path: Path) -> None:
+    """Two nodes; `scontrol requeue` twice while it runs, SIGKILL once; W&B's run goes on under its id."""
+    total = 120
+    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=10", "logger=wandb")
+    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "scheduler=warmup_linear")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    job = submit(cluster, tmp_path, *training, "name=cut")
+    for _ in range(2):
+        before = len(steps(cut))
+        wait_until(lambda: len(steps(cut)) > before + 12, 180, lambda: log_of(tmp_path, job))  # noqa: B023
+        cluster.run("scontrol", "requeue", job)
+        cluster.wait(job, ("PENDING",), 90)
+        at = checkpoint(cut)["global_step"]
+        assert f"SIGTERM: stopped after step {at}, whose checkpoint is written" in log_of(tmp_path, job)
+        assert before < at < total
+    before = len(steps(cut))
+    wait_until(lambda: len(steps(cut)) > before + 12, 180, lambda: log_of(tmp_path, job))
+    os.kill(processes(job)[1], signal.SIGKILL)
+    began = time.monotonic()
+    cluster.wait(job, ("FAILED",), 90)
+    assert time.monotonic() - began < 60, "no process waits for the dead one"
+    assert checkpoint(cut)["global_step"] < total
+    cluster.run("scontrol", "requeue", job)
+    finished(cluster, job, tmp_path)
+    job = submit(cluster, tmp_path, *training, "name=whole")
+    finished(cluster, job, tmp_path)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks"):
+        assert_equal(checkpoint(whole)[key], checkpoint(cut)[key], key)
+    assert steps(cut) == steps(whole) == list(range(total))
+    assert {path.name for path in cut.glob("train*.log")} == {"train.log", "train_rank1.log"}
+    starts = records(cut)
+    assert len(starts) == 4
+    told = [next(record.run.run_id for record in start if record.HasField("run")) for start in starts]
+    assert set(told) == {(cut / "wandb_id.txt").read_text()}
+    logged = {line["trainer/global_step"] for s in starts for line in history(s) if "train/loss" in line}
+    assert logged == set(range(total))
+
+
+def test_a_job_whose_time_is_nearly_up_requeues_itself(cluster: Cluster, tmp_path: Path) -> None:
+    """SIGUSR1, as `--signal` sends it; the run has no name, and is found again all the same."""
+    total = 60
+    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=1000", "test=null")
+    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "experiment=null")
+    training = tuple(word for word in training if word != "experiment=quickstart")
+    quick = ("data=synthetic_videos", "benchmark=synthetic", "optimizer.lr=1e-3", "name=${new_name:}")
+    job = submit(cluster, tmp_path, *training, *quick)
+    run = tmp_path / f"slurm_{job}_0"
+    wait_until(lambda: len(steps(run)) > 5, 180, lambda: log_of(tmp_path, job))
+    cluster.run("scancel", "--signal=USR1", job)
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60)
+    assert 0 < checkpoint(run)["global_step"] < total
+    assert "the job is back in the queue" in log_of(tmp_path, job)
+    finished(cluster, job, tmp_path)
+    assert checkpoint(run)["global_step"] == total
+    assert steps(run) == list(range(total))
+
+
+def test_a_cancelled_job_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    training = (*TINY, "steps=1000", "validate_every=1000", "save_every=1000", "test=null")
+    job = submit(
+        cluster, tmp_path, *training, "trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=run"
+    )
+    wait_until(lambda: len(steps(tmp_path / "run")) > 5, 180, lambda: log_of(tmp_path, job))
+    cluster.run("scancel", job)
+    cluster.wait(job, ("CANCELLED",), 90)
+    assert checkpoint(tmp_path / "run")["global_step"] > 5
+    time.sleep(8)  # a requeued one would begin again
+    assert cluster.job(job)["JobState"] == "CANCELLED"

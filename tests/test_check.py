@@ -3,101 +3,45 @@
 import json
 import os
 import re
-import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from check_trees import (
+    CLEAN,
+    TWO,
+    A,
+    B,
+    C,
+    black_and_white,
+    clean_davis,
+    clean_folder,
+    clean_stills,
+    clean_youtube,
+    coloured,
+    every_mask,
+    found,
+    smoothed,
+    write_list,
+    write_meta,
+)
 from data_trees import boxes, picture, write_frame, write_video
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from stm.apps import cli
 from stm.apps.check import Layout
-from stm.apps.doctor.facts import look_at_frame, look_at_mask
 from stm.apps.doctor.findings import CODES, SEVERITIES
 from stm.apps.doctor.layouts import LAYOUTS
 from stm.clip import VOID
-from stm.data.files import read_frame
 from stm.data.stills import pairs
 from stm.data.videos import davis, folder, youtube_vos
-from stm.masks import PALETTE, object_ids, read_mask, write_mask
+from stm.masks import write_mask
 
-A, B, C = (5, 5, 20, 25), (22, 30, 38, 55), (2, 40, 12, 58)
-TWO = [boxes({1: A, 2: B})] * 4
-
-
-def clean_davis(root: Path) -> None:
-    for name in ("ant", "bear"):
-        write_video(root, name, TWO, below="480p")
-    write_list(root, "2017/train", "ant")
-    write_list(root, "2017/val", "bear")
-
-
-def write_list(root: Path, name: str, *videos: str) -> None:
-    path = root / "ImageSets" / f"{name}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{video}\n" for video in videos))
-
-
-def clean_youtube(root: Path) -> None:
-    late = [boxes({1: A}), boxes({1: A}), boxes({1: A, 2: B})]
-    write_video(root / "train", "aaa", late, step=5)
-    write_video(root / "valid", "bbb", [boxes({1: A}), None, None], step=5)
-    write_meta(root / "train", {"aaa": {1: [0, 5, 10], 2: [10]}})
-    write_meta(root / "valid", {"bbb": {1: [0, 5, 10]}})
-    for t in range(11):
-        write_frame(root / "valid_all_frames" / "JPEGImages" / "bbb" / f"{t:05d}.jpg", picture(t))
-
-
-def write_meta(split: Path, videos: dict[str, dict[int, list[int]]]) -> None:
-    described = {
-        name: {
-            "objects": {
-                str(label): {"category": "cat", "frames": [f"{t:05d}" for t in frames]}
-                for label, frames in objects.items()
-            }
-        }
-        for name, objects in videos.items()
-    }
-    (split / "meta.json").write_text(json.dumps({"videos": described}))
-
-
-def clean_folder(root: Path) -> None:
-    write_video(root, "dog", TWO)
-    write_video(root, "cat", [boxes({1: A}), None, boxes({1: B}), boxes({1: B})])
-
-
-def clean_stills(root: Path) -> None:
-    for i, mask in enumerate([boxes({1: A}), boxes({1: A, 2: B}), boxes({VOID: A})]):
-        write_frame(root / f"{i}.jpg", picture(i))
-        write_mask(root / f"{i}.png", mask)
-    Image.fromarray(boxes({VOID: B})).save(root / "0.png")  # grey, as salient-object sets have them
-
-
-CLEAN = {"davis": clean_davis, "youtube_vos": clean_youtube, "folder": clean_folder, "stills": clean_stills}
 LOADERS = {
     "davis": lambda root: davis(root) + davis(root, split="val"),
     "youtube_vos": lambda root: youtube_vos(root) + youtube_vos(root, "valid"),
     "folder": folder,
     "stills": pairs,
 }
-
-
-def found(root: Path, *options: str, code: int | None = None) -> list[tuple[str, str, str]]:
-    """Severity, code and path of what the command finds; its exit code is as it should be."""
-    report = root.parent / f"{root.name}.json"
-    exit_code = cli.run(["check", str(root), "--output", str(report), *options])
-    findings = json.loads(report.read_text())["findings"]
-    has_errors = any(finding["severity"] == "error" for finding in findings)
-    assert exit_code == (int(has_errors) if code is None else code)
-    return [(finding["severity"], finding["code"], finding["path"]) for finding in findings]
-
-
-# --- clean data sets ---
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -138,129 +82,6 @@ def test_two_resolutions_have_lists_of_their_own(tmp_path):
 
 
 # --- planted faults ---
-
-
-def grey(path: Path) -> None:
-    Image.fromarray(read_mask(path)).save(path)
-
-
-def coloured(path: Path) -> None:
-    Image.open(path).convert("RGB").save(path)
-
-
-def smoothed(path: Path) -> None:
-    white = Image.fromarray(255 * (read_mask(path) > 0).astype(np.uint8))
-    white.filter(ImageFilter.GaussianBlur(1)).save(path)
-
-
-def black_and_white(path: Path) -> None:
-    Image.fromarray(255 * (read_mask(path) > 0).astype(np.uint8)).save(path)
-
-
-def relabelled(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
-    return lambda path: write_mask(path, change(read_mask(path)))
-
-
-def smaller(path: Path) -> None:
-    write_mask(path, boxes({1: A, 2: B})[::2, ::2])
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def a_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def a_circle(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-def a_bomb(path: Path) -> None:
-    path.write_bytes(png_header(60_000, 60_000))
-
-
-def a_small_bomb(path: Path) -> None:
-    """Small enough for PIL's own limit, too large for ours."""
-    path.write_bytes(png_header(10_000, 10_000))
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-
-
-def turned(path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(path).save(path, exif=exif)
-
-
-JPG, PNG = "JPEGImages/480p/ant/00002.jpg", "Annotations/480p/ant/00002.png"
-FILES = [
-    (JPG, lambda path: path.write_bytes(b""), "error", "empty-file"),
-    (JPG, lambda path: path.write_text("no picture"), "error", "broken-file"),
-    (JPG, cut_short, "error", "broken-file"),
-    (JPG, a_folder, "error", "not-a-file"),
-    (JPG, a_pipe, "error", "not-a-file"),
-    (JPG, a_circle, "error", "not-a-file"),
-    (JPG, a_bomb, "error", "huge-picture"),
-    (JPG, a_small_bomb, "error", "huge-picture"),
-    (JPG, turned, "warning", "frame-turned"),
-    (JPG, lambda path: Image.open(path).convert("L").save(path), "note", "frame-mode"),
-    (JPG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),
-    (PNG, lambda path: path.write_bytes(b""), "error", "empty-file"),
-    (PNG, lambda path: path.write_text("no picture"), "error", "broken-file"),
-    (PNG, lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "error", "broken-file"),
-    (PNG, cut_short, "error", "broken-file"),
-    (PNG, a_folder, "error", "not-a-file"),
-    (PNG, a_pipe, "error", "not-a-file"),
-    (PNG, a_circle, "error", "not-a-file"),
-    (PNG, a_bomb, "error", "huge-picture"),
-    (PNG, coloured, "error", "mask-rgb"),
-    (PNG, lambda path: Image.open(path).convert("RGBA").save(path), "error", "mask-rgb"),
-    (PNG, lambda path: Image.open(path).convert("LA").save(path), "error", "mask-mode"),
-    (PNG, lambda path: Image.fromarray(read_mask(path).astype(np.uint16)).save(path), "error", "mask-mode"),
-    (PNG, smoothed, "error", "mask-smooth"),
-    (PNG, grey, "note", "mask-grey"),
-    (PNG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),
-    (PNG, smaller, "error", "mask-size"),
-    (PNG, black_and_white, "warning", "mask-binary"),
-    (PNG, relabelled(lambda mask: mask + 4 * boxes({1: C})), "warning", "late-object"),
-    (PNG, Path.unlink, "error", "mask-missing"),
-    (JPG, Path.unlink, "error", "mask-alone"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("path", "damage", "severity", "code"), FILES)
-def test_a_fault_of_one_file_is_found_it_alone(path, damage, severity, code, tmp_path):
-    clean_davis(tmp_path / "set")
-    target = tmp_path / "set" / path
-    damage(target)
-    expected = [(severity, code, path)]
-    if code == "mask-alone":
-        expected = [("error", "mask-alone", PNG), ("warning", "frame-gap", "JPEGImages/480p/ant")]
-    if code == "late-object":
-        expected.append(("note", "id-gap", "Annotations/480p/ant"))
-    assert found(tmp_path / "set") == expected
-
-
-def every_mask(root: Path, damage: Callable[[Path], None], video: str = "ant") -> list[str]:
-    paths = sorted(root.glob(f"**/Annotations/**/{video}/*.png"))
-    for path in paths:
-        damage(path)
-    return [str(path.relative_to(root)) for path in paths]
 
 
 def test_black_and_white_masks_are_errors_where_ids_are_expected_only(tmp_path):
@@ -444,57 +265,6 @@ def test_links_in_circles_and_odd_names_are_survived(layout, tmp_path, capsys):
     assert "\x1b" not in printed and "[bold]" in printed
 
 
-# --- agreement with the loaders ---
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_what_passes_can_be_read(data, tmp_path_factory):
-    path = tmp_path_factory.mktemp("files") / data.draw(st.sampled_from(["x.jpg", "x.png", "frame.png"]))
-    write_mask(path, TWO[0]) if path.name == "x.png" else write_frame(path, picture(1))
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(0, 3))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
-    is_mask = path.name == "x.png"
-    facts = (look_at_mask if is_mask else look_at_frame)(path)
-    passes = facts.fault is None and (not is_mask or facts.mode in ("P", "L", "1"))
-    try:
-        read = read_mask(path) if is_mask else read_frame(path)
-    except Exception:  # what a loader raises for hostile files is its own matter
-        read = None
-    if passes:
-        assert read is not None and facts.size == read.shape[:2]
-    if is_mask:
-        assert passes == (read is not None)
-        assert not passes or object_ids(read) == sorted(facts.labels.keys() - {0, VOID})
-
-
-def test_small_objects_are_not_taken_for_smooth_edges(tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(20):  # up to 12 boxes of 2 to 8 pixels a side, over one another
-        mask = np.zeros((60, 80), np.uint8)
-        for label in range(1, int(rng.integers(4, 13))):
-            y, x, h, w = *rng.integers(0, 50, 2), *rng.integers(2, 9, 2)
-            mask[y : y + h, x : x + w] = label
-        write_mask(tmp_path / "x.png", mask)
-        assert not look_at_mask(tmp_path / "x.png").smooth, i
-
-
-@pytest.mark.parametrize("kind", ["blur", "reduced", "enlarged", "jpeg"])
-def test_smoothed_masks_are_known_however_they_came_about(kind, tmp_path):
-    path = tmp_path / "x.png"
-    y, x = np.mgrid[:100, :140]
-    white = Image.fromarray(255 * (((y - 50) / 30) ** 2 + ((x - 70) / 45) ** 2 < 1).astype(np.uint8))
-    if kind == "jpeg":
-        white.save(path, "JPEG", quality=90)
-    else:
-        size = {"blur": (140, 100), "reduced": (84, 60), "enlarged": (233, 166)}[kind]
-        radius = 1 if kind == "blur" else 0
-        white.filter(ImageFilter.GaussianBlur(radius)).resize(size, Image.Resampling.BILINEAR).save(path)
-    assert look_at_mask(path).smooth
-
-
 # --- the command ---
 
 
@@ -550,7 +320,3 @@ def test_real_clips_are_clean(shared_data, tmp_path):
 def test_real_davis_is_clean(shared_data, tmp_path):
     (tmp_path / "set").symlink_to(shared_data / "DAVIS")
     assert found(tmp_path / "set") == []
-
-
-def test_the_palette_has_no_colour_twice():
-    assert len({tuple(colour) for colour in PALETTE.tolist()}) == 256

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from check_trees import clean_davis, clean_folder, clean_stills, clean_youtube, found, write_list
 from data_trees import boxes, picture, write_frame, write_video
 from PIL import Image, ImageFilter
-from test_check import clean_davis, clean_folder, clean_stills, clean_youtube, found, write_list
 
 from stm.apps import cli
 from stm.apps.doctor import renew as renewing

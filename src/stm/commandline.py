@@ -23,7 +23,7 @@ from stm.config import CONF
 
 RUNNING = {"-m", "--multirun"}
 """Flags under which the program runs; the others show something."""
-UNNAMED = {"name", "experiment", "data.root", "benchmark.root", "logger", "trainer"}
+UNNAMED = {"name", "experiment", "data.root", "benchmark.root", "logger", "trainer", "launcher"}
 """Keys that don't name a sweep's folders unless they are swept."""
 
 
@@ -214,7 +214,7 @@ def users_mistake(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
         return str(error)
     ours = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1:]
-    if isinstance(error, ValueError) and ours[0].startswith("stm."):
+    if isinstance(error, ValueError | MemoryError) and ours[0].startswith("stm."):
         return str(error)
     if (
         type(error).__name__ == "MisconfigurationException"

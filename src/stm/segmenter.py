@@ -12,9 +12,11 @@ from torch import Tensor
 
 from stm.masks import object_ids, restore_ids
 from stm.memory import MemoryBank, MemoryPolicy
+from stm.memory.cells import grid
 from stm.memory.policy import MEGABYTE
 from stm.network import STM, for_inference
 from stm.network.encoders import Query
+from stm.network.read import Near
 
 Picture = Tensor | np.ndarray | Image.Image
 
@@ -121,11 +123,14 @@ class Segmenter:
 
     def _read(self, query: Query, bank: MemoryBank) -> Tensor:
         keys, values = bank.read()
-        if not self.policy.counts_usage:
-            return self._network.read(query, keys, values, self.policy.top_k)
-        mass = keys.new_zeros((*keys.shape[:2], keys.shape[-1]), dtype=torch.float32)
-        readout = self._network.read(query, keys, values, self.policy.top_k, mass)
-        bank.used(mass)
+        policy, mass, near = self.policy, None, None
+        if policy.counts_usage:
+            mass = keys.new_zeros((*keys.shape[:2], keys.shape[-1]), dtype=torch.float32)
+        if policy.motion is not None:
+            near = Near(*bank.places(self.t), grid(query.key.shape[-2:], keys.device))
+        readout = self._network.read(query, keys, values, policy.top_k, mass, near)
+        if mass is not None:
+            bank.used(mass)
         return readout
 
     def _memorize_previous(self) -> None:

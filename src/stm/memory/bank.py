@@ -1,4 +1,4 @@
-"""The keys and values of some objects, in room that is set aside once and written in place."""
+"""What is remembered of some objects, and who makes room for whom."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stm.memory.cells import LOOKED, READ, Cells, T, X, Y
 from stm.memory.policy import MemoryPolicy
 from stm.memory.rules import LEAVING, Held, shown_again
 
@@ -51,12 +52,9 @@ class MemoryBank:
             )
         self.policy, self.length = policy, length
         self._slots: list[_Frame] = []
-        self._prototypes = 0  # how many there are
         self._area = 0  # cells of a frame
-        # Cells are the last dimension of all; prototypes end where slot 0 begins.
-        self._keys: Tensor | None = None  # (B, O or 1, C_k, cells)
-        self._values: Tensor | None = None  # (B, O, C_v, cells)
-        self._usage: Tensor | None = None  # (2, cells): what each was looked at, and how often it was read
+        self._prototypes = 0  # how many there are; they end where slot 0 begins
+        self._cells: Cells | None = None
 
     @property
     def frames(self) -> list[int]:
@@ -66,10 +64,7 @@ class MemoryBank:
     @property
     def bytes(self) -> int:
         """What the keys and values that are held take."""
-        if self._keys is None or self._values is None:
-            return 0
-        cells = self._prototypes + len(self._slots) * self._area
-        return sum(part.nbytes // part.shape[-1] * cells for part in (self._keys, self._values))
+        return 0 if self._cells is None else sum(part.nbytes for part in self.read())
 
     def wants(self, t: int, given: bool = False) -> bool:
         """Is frame t worth memorising? Also where the policy says no but nothing is held yet."""
@@ -100,37 +95,55 @@ class MemoryBank:
         if len(key) > 1 and (policy.confident is not None or policy.compares_looks or policy.counts_usage):
             raise ValueError(f"memory ({policy}): decides by what a video shows, got a batch of {len(key)}")
         frame = _Frame(t, policy.stays(t, given, self.length), fixed=policy.first and given)
-        if policy.compares_looks:
-            frame.look = _look(key, _needed(masks, policy))
+        covered = None
+        if policy.compares_looks or policy.counts_usage:
+            covered = F.adaptive_avg_pool2d(_needed(masks, policy).float(), key.shape[-2:])[0].flatten(1)
+        if covered is not None and policy.compares_looks:
+            frame.look = _look(key[0].flatten(2).float(), covered)
         if frame.stays and not frame.fixed:
             frame.stays = self._passes(frame, masks)
         if not (frame.stays or policy.previous) and self._slots:
             return
-        self._area = math.prod(key.shape[-2:])
-        slot = self._slot(room)
+        size = key.shape[-2:]
+        self._area = math.prod(size)
+        key, value = key.flatten(3), value.flatten(3)
+        if self._cells is None:
+            self._cells = Cells(key, value)
+        slot = self._slot(t, room)
         self._slots[slot : slot + 1] = [frame]
-        self._put(slot, key.flatten(3), value.flatten(3), room)
+        self._reserve(room)
+        shown = None if covered is None else covered.amax(dim=0)
+        self._cells.put(self._place(slot), key, value, size, t, shown)
 
     def read(self) -> tuple[Tensor, Tensor]:
         """All that is held, in no certain order: keys (B, O or 1, C_k, N) and values (B, O, C_v, N)."""
-        assert self._keys is not None and self._values is not None
-        return self._keys[..., self._held], self._values[..., self._held]
+        assert self._cells is not None, "nothing was written"
+        return self._cells.keys[..., self._held], self._cells.values[..., self._held]
 
     def used(self, mass: Tensor) -> None:
         """Count how much each cell that `read` gave was looked at: mass (B, O or 1, N)."""
-        if self._usage is None:
-            return
-        usage = self._usage[:, self._held]
+        assert self._cells is not None
+        usage = self._cells.notes[: READ + 1, self._held]
         usage *= self.policy.decay
-        usage[0] += mass.mean(dim=(0, 1))
-        usage[1] += 1
+        usage[LOOKED] += mass.mean(dim=(0, 1))
+        usage[READ] += 1
+
+    def places(self, t: int) -> tuple[Tensor, Tensor]:
+        """Where each cell that `read` gives lies, (N, 2), and how far what it shows may have moved till t.
+
+        Places count in short sides of the picture from its middle, down and right. What may have moved is the
+        variance (N,) of a random walk with the policy's `motion` a frame.
+        """
+        assert self._cells is not None and self.policy.motion is not None
+        notes = self._cells.notes[:, self._held]
+        return notes[Y : X + 1].T, (t - notes[T]) * self.policy.motion**2
 
     @property
     def _held(self) -> slice:
         begin = self.policy.prototypes
         return slice(begin - self._prototypes, begin + len(self._slots) * self._area)
 
-    def _cells(self, slot: int) -> slice:
+    def _place(self, slot: int) -> slice:
         begin = self.policy.prototypes + slot * self._area
         return slice(begin, begin + self._area)
 
@@ -145,28 +158,32 @@ class MemoryBank:
         looks = [held.look for held in self._slots if held.stays and held.look is not None]
         return not looks or float(shown_again(frame.look, torch.stack(looks)).max()) <= 1 - policy.novel
 
-    def _slot(self, room: int | None) -> int:
+    def _slot(self, t: int, room: int | None) -> int:
         """Where the next frame goes: over the one that leaves, or behind the last."""
         for slot, frame in enumerate(self._slots):
             if not frame.stays:
                 return slot
         if room is not None:
             while len(self._slots) > room:  # objects that entered have shrunk it
-                self._drop(self._leaving())
+                self._drop(self._leaving(t))
             if len(self._slots) == room:
-                return self._leaving()
+                return self._leaving(t)
         return len(self._slots)
 
-    def _leaving(self) -> int:
+    def _leaving(self, coming: int) -> int:
         """The slot of the frame that leaves a full memory, once its prototypes are taken."""
+        assert self._cells is not None
         order = sorted(range(len(self._slots)), key=lambda slot: self._slots[slot].t)
         frames = [self._slots[slot] for slot in order]
-        free = [i for i, frame in enumerate(frames) if not frame.fixed]
+        usage = [0.0] * len(order)
+        if self.policy.counts_usage:
+            usage = torch.stack([self._cells.usage(self._place(slot)).sum() for slot in order]).tolist()
         looks = [frame.look for frame in frames if frame.look is not None]
         held = Held(
             t=[frame.t for frame in frames],
-            free=free or [min(1, len(frames) - 1)],  # all were given: the first stays longest
-            usage=[float(self._share(self._cells(slot)).sum()) for slot in order],
+            coming=coming,
+            free=[i for i, frame in enumerate(frames) if not frame.fixed] or [min(1, len(frames) - 1)],
+            usage=usage,
             looks=torch.stack(looks) if looks else None,
         )
         slot = order[LEAVING[self.policy.leaves](held)]
@@ -174,50 +191,26 @@ class MemoryBank:
             self._consolidate(slot)
         return slot
 
-    def _share(self, cells: slice) -> Tensor:
-        """What each of the cells was looked at per frame; 0 where nobody counts."""
-        if self._usage is None:
-            return torch.zeros(1)
-        looked, read = self._usage[:, cells]
-        return looked / read.clamp(min=1)
-
     def _drop(self, slot: int) -> None:
         """Take a frame out; the last one moves into its slot."""
         last = len(self._slots) - 1
-        for part in (self._keys, self._values, self._usage):
-            if part is not None and slot != last:
-                part[..., self._cells(slot)] = part[..., self._cells(last)]
+        if slot != last:
+            assert self._cells is not None
+            self._cells.move(self._place(last), self._place(slot))
         self._slots[slot] = self._slots[last]
         self._slots.pop()
 
-    def _put(self, slot: int, key: Tensor, value: Tensor, room: int | None) -> None:
-        """Write key (B, O or 1, C_k, h * w) and value (B, O, C_v, h * w) into a slot."""
-        cells = self._cells(slot)
-        if any(part is not None and part.requires_grad for part in (key, value, self._keys, self._values)):
-            self._keys, self._values = _joined(self._keys, cells, key), _joined(self._values, cells, value)
+    def _reserve(self, room: int | None) -> None:
+        """Set room aside: for as many frames as there will be, or half as many again as there are."""
+        assert self._cells is not None
+        needed = len(self._slots)
+        there = (len(self._cells) - self.policy.prototypes) // self._area
+        if needed <= there and (room is None or there <= room):
             return
-        there = 0 if self._keys is None else (self._keys.shape[-1] - self.policy.prototypes) // self._area
-        if slot >= there or (room is not None and there > room):
-            self._set_aside(key, value, self._capacity(slot, room))
-        assert self._keys is not None and self._values is not None
-        self._keys[..., cells], self._values[..., cells] = key, value
-        if self._usage is not None:
-            self._usage[:, cells] = 0
-
-    def _capacity(self, slot: int, room: int | None) -> int:
-        """Frames to set room aside for: as many as there will be, or half as many again as there are."""
         most = math.inf if self.length is None else self.policy.most(self.length)
         bound = min(most, math.inf if room is None else room)
-        return int(bound) if slot < bound < math.inf else max(4, slot + 1 + slot // 2)
-
-    @torch.inference_mode(False)  # or it could not be written outside of inference mode later
-    def _set_aside(self, key: Tensor, value: Tensor, frames: int) -> None:
-        """Move what is held into room for so many frames."""
-        cells = self.policy.prototypes + frames * self._area
-        self._keys = _moved(self._keys, key.new_empty((*key.shape[:-1], cells)))
-        self._values = _moved(self._values, value.new_empty((*value.shape[:-1], cells)))
-        if self.policy.counts_usage:
-            self._usage = _moved(self._usage, torch.zeros((2, cells), device=key.device))
+        frames = int(bound) if needed <= bound < math.inf else max(4, needed + needed // 2)
+        self._cells.resize(self.policy.prototypes + frames * self._area)
 
     def _consolidate(self, slot: int) -> None:
         """Keep the most looked at cells of a frame that leaves, beside or in place of earlier ones (XMem).
@@ -225,40 +218,19 @@ class MemoryBank:
         A prototype keeps its cell's key; its value is the mean of the frame's values, weighted by how near
         their keys are to it ("potentiation").
         """
-        assert self._keys is not None and self._values is not None and self._usage is not None
-        cells, most = self._cells(slot), self.policy.prototypes
-        keys, values = self._keys[..., cells], self._values[..., cells]
+        assert self._cells is not None
+        cells, place, most = self._cells, self._place(slot), self.policy.prototypes
+        keys, values = cells.keys[..., place], cells.values[..., place]
         apart = torch.cdist(keys.mT, keys.mT).square() / math.sqrt(keys.shape[-2])
         smooth = values @ torch.softmax(-apart, dim=-1).mT
         earlier = slice(most - self._prototypes, most)
-        pool = [
-            torch.cat([part[..., earlier], new], dim=-1)
-            for part, new in (
-                (self._keys, keys),
-                (self._values, smooth),
-                (self._usage, self._usage[:, cells]),
-            )
-        ]
-        looked, read = pool[2]
-        chosen = (looked / read.clamp(min=1)).topk(min(most, len(looked))).indices
+        usage = torch.cat([cells.usage(earlier), cells.usage(place)])
+        chosen = usage.topk(min(most, len(usage))).indices
+        parts = ((cells.keys, keys), (cells.values, smooth), (cells.notes, cells.notes[:, place]))
+        for part, leaving in parts:
+            kept = torch.cat([part[..., earlier], leaving], dim=-1)[..., chosen]
+            part[..., most - len(chosen) : most] = kept
         self._prototypes = len(chosen)
-        for part, of_pool in zip((self._keys, self._values, self._usage), pool, strict=True):
-            part[..., most - len(chosen) : most] = of_pool[..., chosen]
-
-
-def _moved(cells: Tensor | None, room: Tensor) -> Tensor:
-    """What is held, at the beginning of its new room."""
-    if cells is not None:
-        kept = min(cells.shape[-1], room.shape[-1])
-        room[..., :kept] = cells[..., :kept]
-    return room
-
-
-def _joined(cells: Tensor | None, place: slice, new: Tensor) -> Tensor:
-    """The cells with new ones in their place; as gradients flow through them, nothing is overwritten."""
-    if cells is None:
-        cells = new.new_zeros((*new.shape[:-1], place.start))
-    return torch.cat([cells[..., : place.start], new, cells[..., place.stop :]], dim=-1)
 
 
 def _needed(masks: Tensor | None, policy: MemoryPolicy) -> Tensor:
@@ -267,17 +239,15 @@ def _needed(masks: Tensor | None, policy: MemoryPolicy) -> Tensor:
     return masks
 
 
-def _look(key: Tensor, masks: Tensor) -> Tensor:
+def _look(key: Tensor, covered: Tensor) -> Tensor:
     """What the objects look like: the mean key over each mask, (O, C_k); 0 where it covers under half a cell.
 
     Args:
-        key: (1, O or 1, C_k, h, w).
-        masks: (1, O, H, W).
+        key: (O or 1, C_k, h * w).
+        covered: (O, h * w), how much of each cell each mask covers, 0..1.
     """
-    covered = F.adaptive_avg_pool2d(masks.float(), key.shape[-2:])[0].flatten(1)  # (O, h * w)
     area = covered.sum(-1, keepdim=True)
-    mean = (key[0].flatten(2).float() * covered[:, None]).sum(-1) / area.clamp(min=0.5)
-    return mean * (area >= 0.5)
+    return (key * covered[:, None]).sum(-1) / area.clamp(min=0.5) * (area >= 0.5)
 
 
 def _confidence(masks: Tensor) -> float:

@@ -30,8 +30,12 @@ class MemoryPolicy:
         max_mb: keys and values of all objects hold at most so many MB (2^20 bytes).
         leaves: a rule of `stm.memory.rules.LEAVING`.
         decay: what a cell was looked at counts by this factor less with each further frame.
-        prototypes: cells that are kept of all frames that left: the most looked at (XMem).
+        prototypes: cells that are kept of all frames that left: those of objects that were looked at most
+            (XMem, which does not tell objects from background).
         top_k: a query cell looks at its k likest memory cells only (Mask-Propagation).
+        motion: objects move about so far from frame to frame, in short sides of the picture: a query cell
+            looks the less at a memory cell the farther away it lies, by a Gaussian whose variance grows with
+            the memory frame's age (a random walk; after KMN's Gaussian kernel).
 
     Raises:
         ValueError: the memory would hold nothing, or a value is outside of the above.
@@ -49,6 +53,7 @@ class MemoryPolicy:
     decay: float = 0.95
     prototypes: int = 0
     top_k: int | None = None
+    motion: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.first or self.previous or self.every or self.spaced):
@@ -65,6 +70,8 @@ class MemoryPolicy:
             raise ValueError(f"memory.max_frames={self.max_frames}: must be at least {self.fewest} here")
         if self.max_mb is not None and self.max_mb <= 0:
             raise ValueError(f"memory.max_mb={self.max_mb}: must be above 0, or null")
+        if self.motion is not None and self.motion <= 0:
+            raise ValueError(f"memory.motion={self.motion}: must be above 0, or null")
         if self.leaves not in LEAVING:
             raise ValueError(f"memory.leaves={self.leaves!r} is unknown; there are {', '.join(LEAVING)}")
         if self.prototypes < 0 or (self.prototypes and not self.bounded):
@@ -128,11 +135,17 @@ class MemoryPolicy:
             )
         return fitting if self.max_frames is None else min(fitting, self.max_frames)
 
-    def most(self, length: int, told: int = 1) -> int:
-        """Frames held at most in a video of that length, `told` of them given; no limit by MB applied."""
-        staying = sum(self.stays(t, length=length) for t in range(1, length - 1)) + told
-        held = min(length, max(1, staying + self.previous))
-        return held if self.max_frames is None else min(held, self.max_frames)
+    def most(self, length: int) -> int:
+        """Frames held at most in a video of that length of which only the first is given.
+
+        `max_mb`, which needs sizes, and gates, which need content, are not applied.
+        """
+        staying, most = 0, 1
+        for t in range(length - 1):
+            stays = self.stays(t, t == 0, length)
+            staying += stays
+            most = max(most, staying + (self.previous and not stays))
+        return most if self.max_frames is None else min(most, self.max_frames)
 
     def __str__(self) -> str:
         """The values that differ from the paper's policy, such as `every=3, top_k=20`."""

@@ -16,13 +16,15 @@ class Held:
 
     Attributes:
         t: their numbers.
+        coming: the number of the frame that there is to be room for.
         free: indices of those that may leave; at least one.
-        usage: how much each was looked at per frame since it came, recent frames counting more; 0 unless the
-            policy counts it.
+        usage: how much the objects in each were looked at per frame since it came, recent frames counting
+            more; 0 unless the policy counts it.
         looks: the objects' looks in each, (frames, O, C); nothing unless the policy compares them.
     """
 
     t: Sequence[int]
+    coming: int
     free: Sequence[int]
     usage: Sequence[float]
     looks: Tensor | None
@@ -34,7 +36,7 @@ def oldest(held: Held) -> int:
 
 
 def least_used(held: Held) -> int:
-    """The one that is looked at least, per frame since it came (AFB-URR, XMem)."""
+    """The one whose objects are looked at least, per frame since it came (after AFB-URR and XMem)."""
     return min(held.free, key=lambda i: held.usage[i])
 
 
@@ -43,8 +45,8 @@ def most_crowded(held: Held) -> int:
 
     The past of a stream is halved in density again and again, as the length is not known.
     """
-    last = len(held.t) - 1
-    return min(held.free, key=lambda i: held.t[min(i + 1, last)] - held.t[max(i - 1, 0)])
+    t = [held.t[0], *held.t, held.coming]
+    return min(held.free, key=lambda i: t[i + 2] - t[i])
 
 
 def most_alike(held: Held) -> int:

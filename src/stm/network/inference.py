@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils import _pytree as pytree
 
 from stm.network.stm import STM
+
+_READY = "ready_for_inference"
 
 
 def for_inference(network: STM) -> STM:
     """A copy with batch normalisation folded into the convolutions before it, and channels last.
 
     It gives the network's results to rounding. It shares with the network, which stays as it is, what it does
-    not change; later changes of the network's weights don't reach it.
+    not change; later changes of the network's weights don't reach it. One that is such a copy is returned.
     """
-    return cast(STM, _prepared(network))
+    if hasattr(network, _READY):
+        return network
+    prepared = cast(STM, _prepared(network))
+    setattr(prepared, _READY, True)
+    return prepared
+
+
+def compiled(network: STM) -> STM:
+    """A copy for inference whose encoders and decoder torch.compile has fused, its weights frozen in.
+
+    The first frames compile, each for some seconds to a minute: one object, several objects, a further size of
+    frame. A further number of objects or of memory frames doesn't, as the memory is read outside of it.
+
+    Raises:
+        RuntimeError: at the first frame, where there is no C++ compiler (CPU) or no Triton (GPU).
+    """
+    prepared = copy.copy(for_inference(network))
+    prepared._modules = dict(prepared._modules)
+    for name in ("query_encoder", "memory_encoder", "decoder"):
+        module = copy.copy(prepared._modules[name])
+        module.forward = _at_fixed_size(torch.compile(module.forward, options={"freezing": True}))
+        prepared._modules[name] = module
+    return prepared
+
+
+def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled once for each size of frame: sizes that are not known make slower code."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        for tensor in pytree.tree_leaves(arguments):
+            if isinstance(tensor, Tensor):
+                torch._dynamo.mark_static(tensor, tensor.ndim - 2)
+                torch._dynamo.mark_static(tensor, tensor.ndim - 1)
+        return function(*arguments)
+
+    return call
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ cells (h * w). G is O, or 1 where all objects share their keys.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,20 @@ SIMILARITIES = ("dot", "scaled_dot", "l2")
 AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
 """Weights computed at once without gradients: 16 MB, about a CPU's cache, where 60 frames at 480p have 640 MB
 an object; 512 MB on a GPU, whose kernels need large matrices."""
+
+
+class Near(NamedTuple):
+    """How far is each query cell from each memory cell, and how far may things have moved?
+
+    Attributes:
+        memory_N2: where the memory cells lie, in any unit of length.
+        variance_N: how far what they show may have moved since, squared.
+        query_Q2: where the query cells lie.
+    """
+
+    memory_N2: Tensor
+    variance_N: Tensor
+    query_Q2: Tensor
 
 
 def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
@@ -36,14 +51,20 @@ def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
     return (2 * dot - norm_BGN1) if torch.is_grad_enabled() else dot.mul_(2).sub_(norm_BGN1)
 
 
-def read_weights(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str, top_k: int | None = None) -> Tensor:
+def read_weights(
+    keys_BGKN: Tensor, query_BKQ: Tensor, kind: str, top_k: int | None = None, near: Near | None = None
+) -> Tensor:
     """Which memory cells does each query cell look at? Weights (B, G, N, Q) that sum to 1 over the memory.
 
     Args:
         top_k: each query cell looks at so many of the likest cells only (Mask-Propagation); cells as like
             as the last of them count too.
+        near: memory cells count less the farther away they lie.
     """
     logits = similarity(keys_BGKN, query_BKQ, kind)
+    if near is not None:
+        apart_NQ = torch.cdist(near.memory_N2, near.query_Q2, compute_mode="donot_use_mm_for_euclid_dist")
+        logits = logits - apart_NQ.square_() / (2 * near.variance_N[:, None])
     if top_k is not None and top_k < logits.shape[-2]:
         last = logits.topk(top_k, dim=-2, sorted=True).values[..., -1:, :]
         logits = logits.masked_fill(logits < last, float("-inf"))
@@ -59,6 +80,7 @@ def read(
     kind: str,
     top_k: int | None = None,
     mass_BGN: Tensor | None = None,
+    near: Near | None = None,
 ) -> Tensor:
     """What does the memory say at each query cell? The weighted sum of equation 1, (B, O, V, Q).
 
@@ -67,13 +89,16 @@ def read(
     Args:
         top_k: see `read_weights`.
         mass_BGN: where given, each memory cell's weights, summed over the query cells, are added to it.
+        near: where given, memory cells count less the farther away they lie.
     """
     cells = query_BKQ.shape[-1]
     at_once = AT_ONCE.get(query_BKQ.device.type, AT_ONCE["cpu"])
     part = cells if torch.is_grad_enabled() else max(1, at_once // max(1, keys_BGKN[:, :, 0].numel()))
     readout = []
-    for some_BKQ in query_BKQ.split(part, dim=-1):
-        weights_BGNQ = read_weights(keys_BGKN, some_BKQ, kind, top_k)
+    for begin in range(0, cells, part):
+        some = slice(begin, begin + part)
+        near_some = None if near is None else near._replace(query_Q2=near.query_Q2[some])
+        weights_BGNQ = read_weights(keys_BGKN, query_BKQ[..., some], kind, top_k, near_some)
         if mass_BGN is not None:
             mass_BGN += weights_BGNQ.sum(-1)
         if weights_BGNQ.shape[1] == 1:  # one affinity for all objects

@@ -12,7 +12,7 @@ from stm.network.aggregate import soft_aggregation
 from stm.network.backbones import build_trunk
 from stm.network.decoder import Decoder, init_without_norm
 from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
-from stm.network.read import SIMILARITIES, read
+from stm.network.read import SIMILARITIES, Near, read
 
 Memory = tuple[Tensor, Tensor]
 KEYS = ("image_mask", "image")
@@ -173,6 +173,7 @@ class STM(nn.Module):
         values: Tensor,
         top_k: int | None = None,
         mass: Tensor | None = None,
+        near: Near | None = None,
     ) -> Tensor:
         """Read the memory of objects that share their memory frames (section 3.2).
 
@@ -181,12 +182,13 @@ class STM(nn.Module):
             keys: (B, O or 1, C_k, ...), values (B, O, C_v, ...); the last dimensions are the memory's cells.
             top_k: look at so many cells only, see `stm.network.read.read_weights`.
             mass: (B, O or 1, cells); how much each cell was looked at is added to it.
+            near: memory cells count less the farther away they lie.
 
         Returns:
             (B, O, C_v, h, w).
         """
         flat = query.key.flatten(2)
-        readout = read(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass)
+        readout = read(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass, near)
         return readout.unflatten(-1, query.key.shape[-2:])
 
     def decode(

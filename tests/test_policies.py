@@ -1,0 +1,350 @@
+"""Policies beyond the paper's: what is held while each of 30 frames is segmented, by hand."""
+
+import math
+
+import hydra
+import pytest
+import small
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stm
+from stm.config import CONF
+from stm.memory import MemoryBank, MemoryPolicy
+from stm.network import read as read_module
+
+A, B, C = torch.eye(3)
+LOOKS = [A] * 10 + [B] * 10 + [C] * 10
+
+
+def held(
+    policy: MemoryPolicy,
+    looks: list[torch.Tensor] | None = None,
+    popular: dict[int, float] | None = None,
+    sure: dict[int, float] | None = None,
+    room: int | None = None,
+    frames: int = 30,
+) -> list[list[int]]:
+    """The frames held while frame 1, 2, ... is segmented; every frame is a cell, frame 0 is given.
+
+    Args:
+        looks: the key of each frame.
+        popular: how much the cell of a frame is looked at whenever it is read; 0.1 by default.
+        sure: the probability over a frame's mask; 1 by default.
+    """
+    bank, result = MemoryBank(policy, frames), []
+    room = policy.max_frames if room is None else room
+    for t in range(frames - 1):
+        if bank.wants(t, t == 0):
+            key = (A if looks is None else looks[t]).view(1, 1, 3, 1, 1)
+            mask = torch.full((1, 1, 2, 2), (sure or {}).get(t, 1.0))
+            bank.write(t, key, torch.full((1, 1, 2, 1, 1), float(t)), t == 0, mask, room)
+        shown = bank.read()[1][0, 0, 0]
+        bank.used(torch.tensor([(popular or {}).get(int(t), 0.1) for t in shown])[None, None])
+        assert sorted(shown.int().tolist()) == bank.frames
+        result.append(bank.frames)
+    return result
+
+
+def test_evenly_spaced() -> None:
+    policy = MemoryPolicy(every=None, spaced=5)
+    assert held(policy) == held(MemoryPolicy(every=6))
+    assert (
+        held(MemoryPolicy(previous=False, every=None, spaced=3), frames=8)
+        == [[0]] * 2 + [[0, 2]] * 3 + [[0, 2, 5]] * 2
+    )
+    with pytest.raises(ValueError, match=r"memory.spaced=5: the video's length must be known"):
+        MemoryBank(policy)
+
+
+def test_first_in_first_out_behind_the_first_frame() -> None:
+    begin = [[0], [0, 1], [0, 2], [0, 2, 3], [0, 2, 4], [0, 2, 4, 5]]
+    rest = [[0, t - 5, t - 3, t - 1] if t % 2 else [0, t - 4, t - 2, t - 1] for t in range(7, 30)]
+    assert held(MemoryPolicy(every=2, max_frames=4)) == begin + rest
+
+
+def test_the_least_used_leaves() -> None:
+    """All cells are looked at alike, but for frame 4's, which is looked at most."""
+    begin = [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
+    rest = [[0, 4, t - 1] for t in range(7, 30)]
+    policy = MemoryPolicy(every=1, max_frames=3, leaves="least_used")
+    assert held(policy, popular={4: 0.5}) == begin + rest
+
+
+def test_usage_fades() -> None:
+    """Frame 1 was looked at a lot, long ago; frame 2 a little, and still is: with decay 2 stays."""
+
+    def last(decay: float) -> list[int]:
+        bank = MemoryBank(MemoryPolicy(every=1, max_frames=3, leaves="least_used", decay=decay))
+        for t in range(4):
+            if t == 3:
+                for _ in range(20):
+                    bank.used(torch.tensor([[[0.0, 0.0, 0.2]]]))
+            key, value, mask = torch.zeros(1, 1, 3, 1, 1), torch.zeros(1, 1, 2, 1, 1), torch.ones(1, 1, 2, 2)
+            bank.write(t, key, value, t == 0, mask, room=3)
+            if t == 1:
+                bank.used(torch.tensor([[[0.0, 5.0]]]))
+        return bank.frames
+
+    # The mean over time of frame 1 is 5 / 21 without decay, of frame 2 it is 0.2.
+    assert last(decay=1.0) == [0, 1, 3]
+    assert last(decay=0.8) == [0, 2, 3]
+
+
+def test_the_most_crowded_leaves() -> None:
+    assert held(MemoryPolicy(every=1, max_frames=4, leaves="most_crowded"), frames=10) == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 1, 2, 3],
+        [0, 2, 3, 4],
+        [0, 2, 4, 5],
+        [0, 2, 4, 6],
+        [0, 2, 4, 7],
+        [0, 4, 7, 8],
+    ]
+
+
+def test_the_most_alike_leaves_so_that_every_look_stays() -> None:
+    begin = [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]
+    looks_a = [[0, t - 3, t - 2, t - 1] for t in range(5, 23)]
+    looks_c = [[0, 19, t - 2, t - 1] for t in range(23, 30)]  # 19 is the last that shows the second look
+    policy = MemoryPolicy(every=1, max_frames=4, leaves="most_alike")
+    assert held(policy, LOOKS) == begin + looks_a + looks_c
+
+
+def test_frames_without_an_object_leave_first() -> None:
+    policy = MemoryPolicy(every=1, max_frames=4, leaves="most_alike")
+    looks = [A, B, C, *[A + B] * 27]
+    gone = dict.fromkeys(range(3, 30), 0.0)
+    assert held(policy, looks, sure=gone)[4:] == [[0, 1, 2, t - 1] for t in range(5, 30)]
+
+
+def test_only_new_looks_stay() -> None:
+    a = [[0]] + [[0, t - 1] for t in range(2, 11)]
+    b = [[0, 10]] + [[0, 10, t - 1] for t in range(12, 21)]
+    c = [[0, 10, 20]] + [[0, 10, 20, t - 1] for t in range(22, 30)]
+    assert held(MemoryPolicy(every=1, novel=0.5), LOOKS) == a + b + c
+
+
+def test_only_confident_frames_stay() -> None:
+    unsure = dict.fromkeys(range(8, 19), 0.6)
+    expected = held(MemoryPolicy(every=5))
+    for frames in expected:
+        frames[:] = [t for t in frames if t not in (10, 15) or t == frames[-1]]
+    for t in range(12, 30):  # 10 and 15 were there as previous frames only
+        expected[t - 1] = sorted({f for f in (0, 5, 20, 25) if f < t} | {t - 1})
+    assert held(MemoryPolicy(every=5, confident=0.9), sure=unsure) == expected
+    without_previous = held(MemoryPolicy(every=5, confident=0.9, previous=False), sure=unsure)
+    assert without_previous[-1] == [0, 5, 20, 25]
+    assert without_previous[15] == [0, 5]
+
+
+def test_confidence_is_the_mean_over_the_masks_of_objects_that_are_seen() -> None:
+    """Object 1: 0.9 and 0.7 over its mask; object 2 is not seen: the mean is 0.8."""
+    masks = torch.tensor([[[[0.9, 0.7], [0.2, 0.0]], [[0.1, 0.3], [0.4, 0.0]]]])
+    for threshold, expected in ((0.79, [0, 1, 2]), (0.81, [0, 2])):
+        bank = MemoryBank(MemoryPolicy(every=1, confident=threshold))
+        for t in range(3):
+            bank.write(t, torch.zeros(1, 1, 3, 1, 1), torch.zeros(1, 2, 2, 1, 1), t == 0, masks)
+        assert bank.frames == expected
+
+
+def test_given_frames_leave_only_where_nothing_else_can() -> None:
+    bank = MemoryBank(MemoryPolicy(every=None, max_frames=3))
+    for t in range(6):
+        bank.write(t, torch.zeros(1, 1, 3, 1, 1), torch.zeros(1, 1, 2, 1, 1), t in (0, 2, 4), room=3)
+    assert bank.frames == [0, 4, 5]
+
+
+def test_a_room_that_shrinks_is_kept() -> None:
+    bank = MemoryBank(MemoryPolicy(every=1, max_mb=1))
+    for t in range(10):
+        value = torch.full((1, 1, 2, 2, 2), float(t))
+        bank.write(t, value, value, t == 0, room=8 if t < 9 else 3)
+    assert bank.frames == [0, 8, 9]
+    assert sorted(bank.read()[1][0, 0, 0].tolist()) == [0] * 4 + [8] * 4 + [9] * 4
+    assert bank.bytes == 3 * 2 * 8 * 4
+
+
+def test_what_shows_no_object_counts_as_unused() -> None:
+    """Frame 1 shows nothing and is looked at a lot; frame 2 shows the object and is looked at a little."""
+    bank = MemoryBank(MemoryPolicy(every=1, max_frames=3, leaves="least_used"))
+    for t in range(4):
+        mask = torch.full((1, 1, 2, 2), float(t != 1))
+        bank.write(t, torch.zeros(1, 1, 3, 1, 1), torch.zeros(1, 1, 2, 1, 1), t == 0, mask, room=3)
+        bank.used(torch.tensor([0.1, 0.9, 0.1])[None, None, : len(bank.frames)])
+    assert bank.frames == [0, 2, 3]
+
+
+def test_prototypes_are_the_most_looked_at_cells_of_frames_that_left() -> None:
+    """Frames of two cells whose keys lie far apart, so that a prototype's value is its cell's own."""
+    bank = MemoryBank(MemoryPolicy(every=1, max_frames=2, prototypes=2, decay=1.0))
+    mask = torch.ones(1, 1, 1, 2)
+    looked = {0: (0.0, 0.0), 1: (0.3, 0.1), 2: (0.2, 0.4), 3: (0.5, 0.0), 4: (0.0, 0.0)}
+    shown = []
+    for t in range(5):
+        cells = torch.tensor([10.0 * t, 10.0 * t + 1])
+        bank.write(t, 100 * cells.view(1, 1, 1, 1, 2), cells.view(1, 1, 1, 1, 2), t == 0, mask, room=2)
+        keys, values = bank.read()
+        assert torch.equal(keys, 100 * values)
+        shown.append(sorted(values.flatten().tolist()))
+        mass = [looked[int(cell) // 10][int(cell) % 10] for cell in values.flatten().tolist()]
+        bank.used(torch.tensor(mass)[None, None])
+    assert shown == [
+        [0, 1],
+        [0, 1, 10, 11],
+        [0, 1, 10, 11, 20, 21],  # 1 left: both cells of the only frame that ever left
+        [0, 1, 10, 21, 30, 31],  # of 10 (.3), 11 (.1), 20 (.2), 21 (.4)
+        [0, 1, 21, 30, 40, 41],  # of 10 (.3), 21 (.4), 30 (.5), 31
+    ]
+
+
+def test_a_prototype_between_near_cells_is_their_mean() -> None:
+    bank = MemoryBank(MemoryPolicy(every=1, max_frames=2, prototypes=1))
+    mask = torch.ones(1, 1, 1, 2)
+    for t in range(3):
+        key = torch.full((1, 1, 1, 1, 2), 7.0)  # equal keys weigh alike
+        bank.write(t, key, torch.tensor([4.0 * t, 4.0 * t + 2]).view(1, 1, 1, 1, 2), t == 0, mask, room=2)
+        bank.used(torch.ones(1, 1, bank.read()[0].shape[-1]))
+    assert sorted(bank.read()[1].flatten().tolist()) == [0, 2, 5, 8, 10]
+
+
+def test_top_k_reads_the_likest_cells_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys, values = (
+        torch.randn((1, 2, 4, 9), generator=generator),
+        torch.randn((1, 2, 3, 9), generator=generator),
+    )
+    query = torch.randn((1, 4, 5), generator=generator)
+    mass = torch.zeros(1, 2, 9)
+    with torch.no_grad():
+        result = read_module.read(keys, values, query, "dot", 3, mass)
+    for o in range(2):
+        for q in range(5):
+            likeness = (keys[0, o].T @ query[0, :, q]).tolist()
+            best = sorted(range(9), key=lambda n: -likeness[n])[:3]
+            weights = torch.softmax(torch.tensor([likeness[n] for n in best]), 0)
+            expected = sum(w * values[0, o, :, n] for w, n in zip(weights, best, strict=True))
+            torch.testing.assert_close(result[0, o, :, q], expected)
+            mass[0, o, best] -= weights
+    torch.testing.assert_close(mass, torch.zeros(1, 2, 9), atol=1e-6, rtol=0)
+
+
+def test_near_cells_count_more_and_the_more_the_younger_they_are() -> None:
+    """Three like cells in a row: each weight is the Gaussian of the distance, its variance age * motion^2."""
+    bank = MemoryBank(MemoryPolicy(every=2, motion=0.5))
+    for t in range(4):
+        bank.write(t, torch.zeros(1, 1, 1, 1, 3), torch.tensor([[[[[1.0, 10.0, 100.0]]]]]), t == 0)
+    keys, values = bank.read()  # frames 0, 2, 3
+    where, variance = bank.places(4)
+    ages = torch.tensor([4, 2, 1]).repeat_interleave(3)
+    torch.testing.assert_close(where, torch.tensor([[0.0, -1], [0, 0], [0, 1]]).repeat(3, 1))
+    torch.testing.assert_close(variance, 0.25 * ages)
+    query = torch.zeros(1, 1, 3)
+    with torch.no_grad():
+        near = read_module.Near(where, variance, where[:3])
+        result = read_module.read(keys, values, query, "dot", near=near)[0, 0, 0]
+    for q in range(3):
+        chances = [math.exp(-((n % 3 - q) ** 2) / (2 * 0.25 * int(ages[n]))) for n in range(9)]
+        expected = sum(c * (1, 10, 100)[n % 3] for n, c in enumerate(chances)) / sum(chances)
+        assert float(result[q]) == pytest.approx(expected, rel=1e-5)
+
+
+policies = st.builds(
+    MemoryPolicy,
+    first=st.booleans(),
+    previous=st.just(True),
+    every=st.integers(1, 4),
+    confident=st.none() | st.floats(0, 1),
+    novel=st.none() | st.floats(0, 2),
+    max_frames=st.integers(2, 7),
+    leaves=st.sampled_from(["oldest", "least_used", "most_crowded", "most_alike"]),
+    prototypes=st.integers(0, 3),
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(policies, st.integers(0, 1000))
+def test_what_holds_for_every_bounded_policy(policy: MemoryPolicy, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    looks = list(torch.randn((30, 3), generator=generator))
+    chances = torch.rand((2, 30), generator=generator).tolist()
+    popular, sure = (dict(enumerate(values)) for values in chances)
+    bare = held(MemoryPolicy(**{**vars(policy), "prototypes": 0}), looks, popular, sure)
+    for t, frames in enumerate(bare, start=1):
+        assert frames == sorted(set(frames))
+        assert frames[-1] == t - 1
+        assert len(frames) <= policy.max_frames
+        assert not policy.first or frames[0] == 0
+        assert all(f % policy.every == 0 for f in frames[:-1] if f)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "memory").glob("*.yaml")))
+def test_every_file_segments_a_video_with_a_late_object(name: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        policy = hydra.utils.instantiate(hydra.compose("evaluate", [f"memory={name}"]).memory)
+    frames, masks = small.frames(14, (32, 32)), small.masks(14, 2, (32, 32)).numpy()
+    segmenter = stm.Segmenter(small.network(keys="image"), policy, length=14)
+    for t, frame in enumerate(frames):
+        told = {0: masks[0] * (masks[0] == 1), 6: masks[6] * (masks[6] == 2)}.get(t)
+        probabilities = segmenter.step(frame, told)
+        assert torch.isfinite(probabilities).all()
+        torch.testing.assert_close(probabilities.sum(0), torch.ones(32, 32))
+    assert segmenter.object_ids == [1, 2]
+
+
+@pytest.mark.parametrize("keys", ["image", "image_mask"])
+def test_megabytes_cap_the_memory_of_all_objects(keys: str) -> None:
+    """A frame's cell has 8 key and 16 value channels an object; 2x3 cells; the second object enters at 8."""
+    frames, masks = small.frames(20), small.masks(20, 2).numpy()
+    network, seen = small.network(keys=keys), []
+    of_object = 6 * (8 + 16) * 4
+    segmenter = stm.Segmenter(network, MemoryPolicy(every=1, max_mb=5.5 * of_object / 2**20))
+    for t, frame in enumerate(frames):
+        segmenter.step(frame, {0: masks[0] * (masks[0] == 1), 8: masks[8] * (masks[8] == 2)}.get(t))
+        seen.append([len(group) for group in segmenter.memory_frames()])
+        assert segmenter.memory_bytes() <= 5.5 * of_object
+    assert seen[7] == [5]
+    assert seen[-1] == [2, 2]
+    with pytest.raises(ValueError, match=r"memory.max_mb=0.001: 2 frames .* need 0.0 MB"):
+        tight = stm.Segmenter(network, MemoryPolicy(every=1, max_mb=0.001))
+        tight.step(frames[0], masks[0])
+        tight.step(frames[1])
+
+
+def test_a_batch_cannot_follow_what_one_video_shows() -> None:
+    segmenter = stm.Segmenter(small.network(), MemoryPolicy(novel=0.1))
+    segmenter.step(small.frames(2), small.channels(small.masks(1, 2)[0], 2)[None].expand(2, -1, -1, -1))
+    with pytest.raises(
+        ValueError, match=r"memory \(novel=0.1\): decides by what a video shows, .* batch of 2"
+    ):
+        segmenter.step(small.frames(2))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"spaced": 5}, "memory.every=5 and memory.spaced=5 exclude"),
+        ({"every": None, "spaced": 0}, "memory.spaced=0: must be at least 1"),
+        ({"top_k": 0}, "memory.top_k=0: must be at least 1"),
+        ({"confident": 1.5}, r"memory.confident=1.5: must be in 0..1"),
+        ({"novel": -1}, r"memory.novel=-1: must be in 0..2"),
+        ({"max_frames": 1}, "memory.max_frames=1: must be at least 2"),
+        ({"motion": 0}, "memory.motion=0: must be above 0"),
+        ({"max_mb": 0}, "memory.max_mb=0: must be above 0"),
+        ({"leaves": "youngest", "max_frames": 5}, "'youngest' is unknown; there are oldest, least_used"),
+        ({"prototypes": 9}, "memory.prototypes=9: .* needs max_frames or max_mb"),
+    ],
+)
+def test_values_that_cannot_be_are_named(values: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        MemoryPolicy(**values)
+
+
+def test_the_policy_tells_how_much_it_will_hold() -> None:
+    for policy in (MemoryPolicy(), MemoryPolicy(previous=False), MemoryPolicy(every=3, max_frames=4)):
+        for frames in (2, 5, 6, 7, 11, 12, 13, 30):
+            longest = max(map(len, held(policy, frames=frames)))
+            assert policy.most(frames) == longest, (policy, frames)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from commands import TINY, Running, run, start, succeed
 
+from stm.config import gpu_of_job, gpus_a_node, tasks_a_node
+
 TWO = ("trainer=ddp_cpu", "trainer.devices=2")
 SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-3", "scheduler=constant")
 TRAINING = (*TINY, "test=null", "trainer.log_every_n_steps=1")
@@ -73,6 +75,37 @@ def test_slurm_without_srun_is_refused(tmp_path: Path) -> None:
         code, output = run("train.py", *TRAINING, *cpu, folder=tmp_path, environment=environment)
         assert code == 1 and "Traceback" not in output
         assert "trainer=slurm: srun has not started this process; in a job write `srun python" in output
+
+
+def test_each_job_of_a_sweep_has_a_gpu_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    assert [gpu_of_job(number) for number in range(5)] == ["4", "5", "7", "4", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu_of_job(2) == ""
+
+
+@pytest.mark.parametrize(("devices", "tasks"), [(4, 4), ("2", 2), ([0, 3], 2)])
+def test_a_job_of_slurm_has_a_task_for_each_device(devices: object, tasks: int) -> None:
+    assert tasks_a_node(devices) == tasks
+    assert (gpus_a_node("gpu", devices), gpus_a_node("cpu", devices)) == (tasks, None)
+    for unknown in ("auto", -1):
+        with pytest.raises(ValueError, match=f"trainer.devices={unknown}: say how many each node has"):
+            tasks_a_node(unknown)
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side(tmp_path: Path) -> None:
+    jobs = ("-m", *TRAINING, "launcher=parallel", "launcher.jobs=2", "name=sweep", "seed=1,2")
+    succeed("train.py", *jobs, folder=tmp_path)
+    folders = sorted(path for path in (tmp_path / "runs" / "sweep").iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == ["0_seed-1", "1_seed-2"]
+    began = [(folder / ".hydra" / "config.yaml").stat().st_mtime for folder in folders]
+    ended = [(folder / "checkpoints" / "last.ckpt").stat().st_mtime for folder in folders]
+    assert max(began) < min(ended), "at the same time"
+    assert [checkpoint(folder)["global_step"] for folder in folders] == [4, 4]
+    code, output = run("train.py", *jobs, *TWO, "name=no", folder=tmp_path)
+    assert code == 1
+    assert "trainer.devices: 2 devices a job cannot be combined with launcher=parallel" in output
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,3 +144,59 @@ def test_a_cancelled_job_stays_cancelled(cluster: Cluster, tmp_path: Path) -> No
     assert checkpoint(tmp_path / "run")["global_step"] > 5
     time.sleep(8)  # a requeued one would begin again
     assert cluster.job(job)["JobState"] == "CANCELLED"
+
+
+def test_a_sweep_of_submitit(cluster: Cluster, tmp_path: Path) -> None:
+    """Four jobs of an array, one of them cancelled midway; the others finish."""
+    total = 30
+    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=10", "test=null")
+    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=sweep", "seed=1,2,3,4")
+    keys = ("launcher.account=vision", "launcher.partition=main", "launcher.constraint=small")
+    options = (*keys, "launcher.time=30", "launcher.cpus=1", "trainer=slurm", "trainer.devices=1", *ON_CPU)
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *training, *options]
+    environment = {**slurm_cluster.outside_environment(), **cluster.environment}
+    output = (tmp_path / "output.txt").open("w")
+    sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    runs = {number: tmp_path / "sweep" / f"{number - 1}_seed-{number}" for number in (1, 2, 3, 4)}
+    said = (tmp_path / "output.txt").read_text
+    try:
+        wait_until(lambda: len(steps(runs[3])) > 3, 240, said)
+        array = cluster.run("squeue", "-h", "-o%F").split()[0]
+        assert cluster.job(f"{array}_2")["Account"] == "vision"
+        assert cluster.job(f"{array}_2")["Features"] == "small"
+        assert cluster.job(f"{array}_2")["TimeLimit"] == "00:30:00"
+        cluster.run("scancel", f"{array}_2")
+        wait_until(lambda: not cluster.run("squeue", "-h"), 300, said)
+        assert sweep.wait(200) != 0
+    finally:
+        sweep.kill()
+    assert [checkpoint(run)["global_step"] for run in (runs[1], runs[2], runs[4])] == [total] * 3
+    assert checkpoint(runs[3])["global_step"] < total
+    assert {path.name for path in (tmp_path / "sweep").iterdir() if not path.name.startswith(".")} == {
+        *(run.name for run in runs.values()),
+        "multirun.yaml",
+    }
+
+
+def test_a_job_of_submitit_on_two_nodes_requeues_itself(cluster: Cluster, tmp_path: Path) -> None:
+    total = 40
+    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=1000", "test=null")
+    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=sweep", "seed=1")
+    options = ("launcher.cpus=1", "trainer=slurm", "trainer.num_nodes=2", "trainer.devices=1", *ON_CPU)
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *training, *options]
+    environment = {**slurm_cluster.outside_environment(), **cluster.environment}
+    output = (tmp_path / "output.txt").open("w")
+    sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    said = (tmp_path / "output.txt").read_text
+    try:
+        (run,) = (tmp_path / "sweep" / "0_",)
+        wait_until(lambda: len(steps(run)) > 3, 240, said)
+        (job,) = cluster.run("squeue", "-h", "-o%A").split()
+        assert cluster.job(job)["NumNodes"] == "2"
+        cluster.run("scancel", "--signal=USR1", job)
+        wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60)
+        assert 0 < checkpoint(run)["global_step"] < total
+        assert sweep.wait(300) == 0
+    finally:
+        sweep.kill()
+    assert steps(run) == list(range(total))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class TrainConfig:
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     trainer: Any = MISSING
+    launcher: Any = None
     logger: Any = None
     callbacks: Any = None
 
@@ -88,6 +90,7 @@ class EvaluateConfig:
     submission: str | None = None
     memory: Any = MISSING
     benchmark: Any = MISSING
+    launcher: Any = None
 
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -131,6 +134,52 @@ def console_level() -> str:
     return "ERROR" if rank() else "INFO"
 
 
+def gpus() -> list[str]:
+    """The GPUs of this machine that may be used, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name for name in told.split(",") if name.strip()]
+    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
+
+
+def gpu_of_job(number: int | None) -> str:
+    """The one GPU that a sweep's job may use; empty where there is none."""
+    there = gpus()
+    return there[(number or 0) % len(there)] if there else ""
+
+
+def tasks_a_node(devices: Any) -> int:
+    """How many processes a node has, each with a device.
+
+    Raises:
+        ValueError: the number depends on the machine, which is not known yet.
+    """
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return len(devices)
+    try:
+        count = int(devices)
+    except ValueError:
+        count = -1
+    if count < 1:
+        raise ValueError(f"launcher=slurm: trainer.devices={devices}: say how many each node has")
+    return count
+
+
+def gpus_a_node(accelerator: str, devices: Any) -> int | None:
+    """How many GPUs to ask SLURM for on each node."""
+    return None if accelerator == "cpu" else tasks_a_node(devices)
+
+
+def shell_lines(lines: Sequence[str]) -> list[str]:
+    """What a job does before its program: the user's lines; and where one process dies, the others end."""
+    return [*lines, "export SLURM_KILL_BAD_EXIT=1"]
+
+
+OmegaConf.register_new_resolver("gpus", lambda: max(1, len(gpus())), replace=True)
+OmegaConf.register_new_resolver("gpu_of_job", gpu_of_job, replace=True)
+OmegaConf.register_new_resolver("tasks_a_node", tasks_a_node, replace=True)
+OmegaConf.register_new_resolver("gpus_a_node", gpus_a_node, replace=True)
+OmegaConf.register_new_resolver("shell_lines", shell_lines, replace=True)
 OmegaConf.register_new_resolver("new_name", new_name, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("log_name", log_name, replace=True)
 OmegaConf.register_new_resolver("console_level", console_level, replace=True)

@@ -6,10 +6,10 @@ SHARED ?= ../shared/data
 REAL = data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data benchmark-speed
+.PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data benchmark-speed benchmark-metrics
 
 help:  ## What can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## The environment: uv where it is, else venv and pip
 
@@ -55,3 +55,7 @@ benchmark-data: $(READY)  ## Clips a second beside a plain PIL pipeline
 
 benchmark-speed: $(READY)  ## Seconds a frame and peak memory beside the published code's way of working, in turns
 	$(PYTHON) benchmarks/speed.py
+
+benchmark-metrics: $(READY)  ## J and F beside the DAVIS evaluation's way; evaluation overlapped beside in turns
+	$(PYTHON) benchmarks/metrics.py
+	$(PYTHON) benchmarks/overlap.py

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speed_sides import Ours, Setting, apart, build, save, timed
+from speed_sides import Ours, Setting, apart, build, prepare, save, timed
 
 MEASURES = {"seconds": "median", "peak_bytes": "max"}
 """What is compared between an early and a late part of the video, and how a part is summed up."""
@@ -48,7 +48,7 @@ def stream_through(setting: Setting, frames: int) -> dict[str, Any]:
     from stm.evaluation.peak import PeakMemory
 
     network, policy = build(setting)
-    device = network.mean.device
+    device, network = network.mean.device, prepare(network, setting)
     loaded = PeakMemory(device).bytes()
     ours, stream = Ours(network, policy, setting, frames + 1), setting.stream()
     row: dict[str, Any] = {

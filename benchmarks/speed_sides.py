@@ -135,16 +135,27 @@ def plain_stm() -> Any:
     return plain_stm
 
 
+def prepare(network: STM, setting: Setting) -> STM:
+    """The network as ours uses it: folded, and compiled where that is asked for."""
+    import stm.network as forms
+
+    return forms.compiled(network) if setting.compiled else forms.for_inference(network)
+
+
 class Ours:
-    """The segmenter at a precision; `step` as its own."""
+    """The segmenter at a precision; `step` as its own.
+
+    Args:
+        network: prepared.
+        frames: of the video.
+    """
 
     def __init__(self, network: STM, policy: MemoryPolicy, setting: Setting, frames: int) -> None:
         import torch
 
         import stm
 
-        compiled = {"compile": True} if setting.compiled else {}
-        self.segmenter: Segmenter = stm.Segmenter(network, policy, length=frames, **compiled)
+        self.segmenter: Segmenter = stm.Segmenter(network, policy, length=frames)
         self.device_type = torch.device(setting.device).type
         self.dtype = getattr(torch, setting.precision)
 
@@ -177,7 +188,9 @@ def _finish(device: str) -> None:
 
 
 def extra_peak(side: str, setting: Setting, frames: int) -> int:
-    """Bytes in use at most beyond those that the loaded network takes, in a process of its own.
+    """Bytes in use at most beyond the loaded network, in a process of its own.
+
+    Each side has one copy of the weights: the reference its own, ours the prepared ones.
 
     Args:
         side: 'plain' or 'ours'.
@@ -201,7 +214,7 @@ def _extra_peak(side: str, setting: Setting, frames: int) -> int:
     device = network.mean.device
     plain = reference(network, policy)
     play(plain.step, Stream((32, 32), 1), 3, device)  # libraries load their code when first used
-    held: Any = reference(network, policy) if side == "plain" else network
+    held: Any = reference(network, policy) if side == "plain" else prepare(network, setting)
     del network, plain
     gc.collect()
     with suppress(OSError, AttributeError):  # what was freed goes back to the system

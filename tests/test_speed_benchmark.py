@@ -32,6 +32,7 @@ def assert_compared(row: dict[str, Any]) -> None:
     assert row["seconds_a_memory_frame"]["ours"] == pytest.approx(slope)
     assert 0 < row["parity"]["largest_difference"] < 2e-4
     assert row["parity"]["equal_labels"] > 0.999
+    assert row["parity"]["equal_clear"] == 1
 
 
 def assert_streamed(row: dict[str, Any], held: list[int]) -> None:
@@ -92,7 +93,7 @@ def test_a_long_video_as_a_command(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["--sizes", "240"], "240: must be HEIGHTxWIDTH"),
-        (["--policies", "evry_5"], "--policies evry_5: there are every_5"),
+        (["--policies", "evry_5"], "--policies evry_5: there are "),
         (["--frames", 3], "--warmup 3: "),
         (["--network", "tiny"], "network=official"),
         (["--devices", "abacus"], "--devices abacus: "),

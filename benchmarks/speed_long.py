@@ -34,7 +34,7 @@ def stream_long(settings: Sequence[Setting], frames: int, output: Path) -> None:
         for measure, unit in zip(MEASURES, (1e-3, 2**20), strict=True):
             first, last = row["parts"][measure]
             cells += [f"{first / unit:.1f}", f"{last / unit:.1f}", f"{row['growth'][measure]:.3f}"]
-        table.add_row(f"{row['case']}, {row['form']}", *held, *cells)
+        table.add_row(f"{row['case']}\n{row['form']}", *held, *cells)
     console = Console(width=140)
     console.print(f"{frames} frames. Median time; peak memory beyond the loaded network.")
     console.print(table)

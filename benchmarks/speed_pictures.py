@@ -7,6 +7,7 @@ from typing import Any
 
 COLOURS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """The plain reference, then what is ours; told apart by colour-blind readers, too."""
+STYLES = ("-", "--", ":")
 COLUMNS = 4
 
 
@@ -102,13 +103,15 @@ def plot_long(rows: list[dict[str, Any]], folder: Path) -> None:
             parts = values[: len(values) // part * part].reshape(-1, part)
             middles = part * (np.arange(len(parts)) + 0.5)
             name = row["policy"] if alike else f"{row['case']}, {row['form']}"
-            axes.plot(middles, pick(parts, axis=1), color=COLOURS[(i + 1) % len(COLOURS)], label=name)
+            ours = COLOURS[1:]
+            colour, dashes = ours[i % len(ours)], STYLES[i // len(ours) % len(STYLES)]
+            axes.plot(middles, pick(parts, axis=1), color=colour, linestyle=dashes, label=name)
         axes.set(xlabel="frame", ylabel=label)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
-        handles, names, loc="outside lower center", ncols=min(5 if alike else 3, len(rows)), frameon=False
+        handles, names, loc="outside lower center", ncols=min(7 if alike else 3, len(rows)), frameon=False
     )
     if alike:
         setting = rows[0]["case"].replace(f", {rows[0]['policy']}", "")

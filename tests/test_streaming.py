@@ -147,6 +147,7 @@ def test_an_error_names_its_video_and_frame(network, tmp_path, workers, broken):
                 raise OSError("unreadable")
             return super().mask(t)
 
+    threads = threading.active_count()
     video = Broken("broken", 500, (32, 48))
     with pytest.raises(OSError, match="unreadable") as raised:
         run(network, [clip("first"), video, clip("never")], tmp_path, workers=workers)
@@ -154,7 +155,7 @@ def test_an_error_names_its_video_and_frame(network, tmp_path, workers, broken):
     assert video.asked < 100
     assert [path.name for path in (tmp_path / "sequences").iterdir()] == ["first.json"]
     assert not (tmp_path / "masks" / "never").exists() and not list(tmp_path.rglob("*.part*"))
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
 
     whole = [clip("first"), LongVideo("broken", 500, (32, 48))][:1]
     before = (tmp_path / "sequences" / "first.json").stat().st_mtime_ns
@@ -223,6 +224,7 @@ def test_ctrl_c_stops_at_once_and_the_run_goes_on(tmp_path):
         pressed.append(time.monotonic())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    threads = threading.active_count()
     pressed, keys = [], threading.Thread(target=press)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -233,7 +235,7 @@ def test_ctrl_c_stops_at_once_and_the_run_goes_on(tmp_path):
         signal.signal(signal.SIGINT, handler)
     assert time.monotonic() - pressed[0] < 5
     keys.join()
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
     assert [path.name for path in (broken / "sequences").iterdir()] == ["video-0.json"]
     assert not (broken / "scores.json").exists() and not list(broken.rglob(".*"))
     kept = (broken / "sequences" / "video-0.json").stat().st_mtime_ns
@@ -244,6 +246,25 @@ def test_ctrl_c_stops_at_once_and_the_run_goes_on(tmp_path):
             path.unlink()
     long_video.run(whole, [10, 40], workers=0)
     assert results(broken) == results(whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+def test_on_a_gpu_the_frame_loop_waits_for_nothing(tmp_path):
+    """Any synchronisation raises; and what comes of it is what all in turns gives."""
+    network = small.network(keys="image").cuda()
+    video = clip("one", length=12, entries={1: 0, 2: 0})
+    segmenter = segmenter_for(network, MemoryPolicy(every=2), video)
+    for frame in decoded(video, 24, torch.device("cuda")):
+        if frame.t > 0:
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            predicted = predict(segmenter, frame)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert predicted.labels().shape == (32, 48) and predicted.ended.seconds_since(predicted.began) > 0
+    for name, workers in (("turns", 0), ("behind", 2)):
+        run(network, [clip("one"), late("late")], tmp_path / name, workers=workers)
+    assert results(tmp_path / "behind") == results(tmp_path / "turns")
 
 
 @pytest.mark.slow

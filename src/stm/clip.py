@@ -25,7 +25,8 @@ VOID = 255
 class Video(ABC):
     """What is a video to us? Ordered frames, index masks for some of them, and when each object enters.
 
-    Frames and masks are read when they are asked for; a Video holds names only and is cheap to pickle.
+    Frames and masks are read when they are asked for, by several threads at once. A Video holds names
+    only and is cheap to pickle.
     """
 
     name: str

@@ -74,7 +74,10 @@ class EvaluateConfig:
         name: the evaluation's folder below `output_root`; the same name goes on where it was interrupted.
         output_root: where evaluations are written.
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
+        precision: '32-true', or 'bf16-mixed' or '16-mixed' for GPUs that are faster in 16 bits.
+        compile: fuse the network with torch.compile, which takes a minute or so at the start.
         threads: CPU threads of torch; null leaves torch's choice.
+        plan: print what the memory will hold in each video, and stop.
         overlays: write a picture of each sequence.
         video: write an mp4 of each sequence.
         submission: 'davis' or 'youtube' to zip the masks as that server wants them.
@@ -84,7 +87,10 @@ class EvaluateConfig:
     name: str = MISSING
     output_root: str = "runs/evaluate"
     device: str = "auto"
+    precision: str = "32-true"
+    compile: bool = False
     threads: int | None = None
+    plan: bool = False
     overlays: bool = True
     video: bool = False
     submission: str | None = None

@@ -23,15 +23,18 @@ from stm.clip import Video
 from stm.data.datamodule import ClipDataModule
 from stm.data.sampling import ClipBatches, ClipDataset
 from stm.evaluation.benchmark import Benchmark, evaluate
+from stm.evaluation.plan import plan, print_plan
 from stm.evaluation.scores import Scores
 from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
-from stm.network import STM, fingerprint, load
+from stm.network import STM, compiled, fingerprint, load
 from stm.training.module import STMModule
 from stm.training.preemption import Preempted, requeue_when_time_is_up
 from stm.training.processes import refuse_without_srun, together
 from stm.training.resume import refuse_other_run, resume_from
+
+PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 log = logging.getLogger(__name__)
 
@@ -145,18 +148,26 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.submission not in (None, *LAYOUTS):
         raise ValueError(f"submission={config.submission}: must be {' or '.join(LAYOUTS)}")
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"precision={config.precision}: must be {', '.join(PRECISIONS)}")
     settle(config.threads)
-    network = load(config.checkpoint).to(pick_device(config.device))
+    device, number = pick_device(config.device), PRECISIONS[config.precision]
+    network = load(config.checkpoint).to(device)
+    policy: MemoryPolicy = instantiate(config.memory)
     benchmark: Benchmark = instantiate(config.benchmark)
-    scores = evaluate(
-        network,
-        instantiate(config.memory),
-        benchmark,
-        folder,
-        checkpoint=fingerprint(config.checkpoint),
-        overlays=config.overlays,
-        video=config.video,
-    )
+    if config.plan:
+        print_plan(plan(network, policy, benchmark, number.itemsize), policy, device)
+        return None
+    with torch.autocast(device.type, number, enabled=number != torch.float32):
+        scores = evaluate(
+            compiled(network) if config.compile else network,
+            policy,
+            benchmark,
+            folder,
+            checkpoint=fingerprint(config.checkpoint),
+            overlays=config.overlays,
+            video=config.video,
+        )
     print_scores(scores)
     if config.submission:
         archive = write_submission(

@@ -105,14 +105,19 @@ def decoded(video: Video, size: int | None, device: torch.device) -> Iterator[De
             frame, given = video.frame(t), video.given(t)
             height, width = frame.shape[:2]
             seen, seen_given = frame, given
-            if size is not None and size != min(height, width):
-                scale = size / min(height, width)
-                at_size = max(1, round(width * scale)), max(1, round(height * scale))
-                how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-                seen = cv2.resize(frame, at_size, interpolation=how)
-                seen_given = None if given is None else _resized(given, at_size)
+            rows, columns = seen_size((height, width), size)
+            if (rows, columns) != (height, width):
+                how = cv2.INTER_AREA if rows < height else cv2.INTER_LINEAR
+                seen = cv2.resize(frame, (columns, rows), interpolation=how)
+                seen_given = None if given is None else _resized(given, (columns, rows))
             ready = _page_locked(seen) if device.type == "cuda" else seen
         yield Decoded(t, (height, width), given, ready, seen_given)
+
+
+def seen_size(shape: tuple[int, int], size: int | None) -> tuple[int, int]:
+    """Height and width at which the network sees a frame: its short side as told, or its own."""
+    scale = 1.0 if size is None else size / min(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
 def _page_locked(frame: np.ndarray) -> Tensor:

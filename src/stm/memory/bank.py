@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,13 +24,19 @@ class _Frame:
         t: its number.
         stays: it does not leave when the next frame comes.
         fixed: its mask was given, and such frames stay for good.
+        size: (h, w) of its map of cells.
         look: (O, C), see `_look`.
     """
 
     t: int
     stays: bool
     fixed: bool
+    size: tuple[int, int]
     look: Tensor | None = None
+
+    @property
+    def cells(self) -> int:
+        return math.prod(self.size)
 
 
 class MemoryBank:
@@ -52,7 +60,6 @@ class MemoryBank:
             )
         self.policy, self.length = policy, length
         self._slots: list[_Frame] = []
-        self._area = 0  # cells of a frame
         self._prototypes = 0  # how many there are; they end where slot 0 begins
         self._cells: Cells | None = None
 
@@ -94,26 +101,47 @@ class MemoryBank:
         policy = self.policy
         if len(key) > 1 and (policy.confident is not None or policy.compares_looks or policy.counts_usage):
             raise ValueError(f"memory ({policy}): decides by what a video shows, got a batch of {len(key)}")
-        frame = _Frame(t, policy.stays(t, given, self.length), fixed=policy.first and given)
-        covered = None
+        height, width = key.shape[-2:]
+        stays = policy.stays(t, given, self.length)
+        frame = _Frame(t, stays, policy.first and given, (height, width))
+        size, covered = (key.shape[-2], key.shape[-1]), None
         if policy.compares_looks or policy.counts_usage:
-            covered = F.adaptive_avg_pool2d(_needed(masks, policy).float(), key.shape[-2:])[0].flatten(1)
+            covered = F.adaptive_avg_pool2d(_needed(masks, policy).float(), size)[0].flatten(1)
         if covered is not None and policy.compares_looks:
             frame.look = _look(key[0].flatten(2).float(), covered)
         if frame.stays and not frame.fixed:
             frame.stays = self._passes(frame, masks)
         if not (frame.stays or policy.previous) and self._slots:
             return
-        size = key.shape[-2:]
-        self._area = math.prod(size)
         key, value = key.flatten(3), value.flatten(3)
         if self._cells is None:
             self._cells = Cells(key, value)
         slot = self._slot(t, room)
+        if slot < len(self._slots) and self._slots[slot].cells != frame.cells:
+            self._drop(slot)
+            slot = len(self._slots)
         self._slots[slot : slot + 1] = [frame]
-        self._reserve(room)
+        self._reserve(room, frame.cells)
         shown = None if covered is None else covered.amax(dim=0)
-        self._cells.put(self._place(slot), key, value, size, t, shown)
+        self._cells.put(self._place(slot), key, value, frame.size, t, shown)
+
+    def forget_previous(self) -> None:
+        """Drop the frame that would leave when the next one comes, unless nothing else is held."""
+        for slot, frame in enumerate(self._slots):
+            if not frame.stays and len(self._slots) > 1:
+                self._drop(slot)
+                return
+
+    def of(self, objects: Sequence[int]) -> MemoryBank:
+        """A bank of some of the objects, by their places in this one, which is left as it is."""
+        other = copy(self)
+        places = list(objects)
+        other._slots = [
+            replace(frame, look=None if frame.look is None else frame.look[places]) for frame in self._slots
+        ]
+        if self._cells is not None:
+            other._cells = self._cells.of(places)
+        return other
 
     def read(self) -> tuple[Tensor, Tensor]:
         """All that is held, in no certain order: keys (B, O or 1, C_k, N) and values (B, O, C_v, N)."""
@@ -138,14 +166,28 @@ class MemoryBank:
         notes = self._cells.notes[:, self._held]
         return notes[Y : X + 1].T, (t - notes[T]) * self.policy.motion**2
 
+    def layout(self) -> list[tuple[int, slice, tuple[int, int]]]:
+        """Of each frame in order of time: its number, where its cells lie in what `read` gives, its (h, w).
+
+        Cells that lie nowhere are prototypes.
+        """
+        begin = self._held.start
+        places = [self._place(slot) for slot in range(len(self._slots))]
+        found = zip(self._slots, places, strict=True)
+        frames = [(f.t, slice(place.start - begin, place.stop - begin), f.size) for f, place in found]
+        return sorted(frames, key=lambda frame: frame[0])
+
+    @property
+    def _end(self) -> int:
+        return self.policy.prototypes + sum(frame.cells for frame in self._slots)
+
     @property
     def _held(self) -> slice:
-        begin = self.policy.prototypes
-        return slice(begin - self._prototypes, begin + len(self._slots) * self._area)
+        return slice(self.policy.prototypes - self._prototypes, self._end)
 
     def _place(self, slot: int) -> slice:
-        begin = self.policy.prototypes + slot * self._area
-        return slice(begin, begin + self._area)
+        begin = self.policy.prototypes + sum(frame.cells for frame in self._slots[:slot])
+        return slice(begin, begin + self._slots[slot].cells)
 
     def _passes(self, frame: _Frame, masks: Tensor | None) -> bool:
         """Do the gates let the frame stay?"""
@@ -192,25 +234,32 @@ class MemoryBank:
         return slot
 
     def _drop(self, slot: int) -> None:
-        """Take a frame out; the last one moves into its slot."""
-        last = len(self._slots) - 1
-        if slot != last:
-            assert self._cells is not None
-            self._cells.move(self._place(last), self._place(slot))
-        self._slots[slot] = self._slots[last]
-        self._slots.pop()
+        """Take a frame out; the last one moves into its slot, or all behind it where sizes differ."""
+        assert self._cells is not None
+        place, last = self._place(slot), len(self._slots) - 1
+        if slot != last and self._slots[last].cells == self._slots[slot].cells:
+            self._cells.move(self._place(last), place)
+            self._slots[slot] = self._slots.pop()
+        else:
+            behind = slice(place.stop, self._end)
+            del self._slots[slot]
+            self._cells.move(behind, slice(place.start, self._end))
 
-    def _reserve(self, room: int | None) -> None:
-        """Set room aside: for as many frames as there will be, or half as many again as there are."""
+    def _reserve(self, room: int | None, area: int) -> None:
+        """Set room aside: for as many frames as there will be, or half as many again as there are.
+
+        Args:
+            area: cells of a frame that comes.
+        """
         assert self._cells is not None
         needed = len(self._slots)
-        there = (len(self._cells) - self.policy.prototypes) // self._area
+        there = needed + (len(self._cells) - self._end) // area
         if needed <= there and (room is None or there <= room):
             return
         most = math.inf if self.length is None else self.policy.most(self.length)
         bound = min(most, math.inf if room is None else room)
         frames = int(bound) if needed <= bound < math.inf else max(4, needed + needed // 2)
-        self._cells.resize(self.policy.prototypes + frames * self._area)
+        self._cells.resize(self._end + (frames - needed) * area)
 
     def _consolidate(self, slot: int) -> None:
         """Keep the most looked at cells of a frame that leaves, beside or in place of earlier ones (XMem).

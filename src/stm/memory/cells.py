@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -53,13 +54,21 @@ class Cells:
         self.notes[T, place] = t
 
     def move(self, source: slice, target: slice) -> None:
+        """Copy cells to another place, which may overlap theirs."""
         for part in (self.keys, self.values, self.notes):
-            part[..., target] = part[..., source]
+            part[..., target] = part[..., source].clone()
 
     def usage(self, place: slice) -> Tensor:
         """What each cell was looked at per frame, as far as it shows an object."""
         looked, read, shown = self.notes[: SHOWN + 1, place]
         return looked / read.clamp(min=1) * shown
+
+    def of(self, objects: list[int]) -> Cells:
+        """A copy with some of the objects; keys that all share stay with them."""
+        other = copy(self)
+        other.keys = self.keys[:, objects] if self.keys.shape[1] > 1 else self.keys.clone()
+        other.values, other.notes = self.values[:, objects], self.notes.clone()
+        return other
 
     @property
     def _learning(self) -> bool:

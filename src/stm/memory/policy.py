@@ -135,14 +135,14 @@ class MemoryPolicy:
             )
         return fitting if self.max_frames is None else min(fitting, self.max_frames)
 
-    def most(self, length: int) -> int:
-        """Frames held at most in a video of that length of which only the first is given.
+    def most(self, length: int, entry: int = 0) -> int:
+        """Frames held at most of objects that enter at frame `entry` of a video and are not corrected later.
 
         `max_mb`, which needs sizes, and gates, which need content, are not applied.
         """
         staying, most = 0, 1
-        for t in range(length - 1):
-            stays = self.stays(t, t == 0, length)
+        for t in range(entry, length - 1):
+            stays = self.stays(t, t == entry, length)
             staying += stays
             most = max(most, staying + (self.previous and not stays))
         return most if self.max_frames is None else min(most, self.max_frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,32 +20,34 @@ _READY = "ready_for_inference"
 def for_inference(network: STM) -> STM:
     """A copy with batch normalisation folded into the convolutions before it, and channels last.
 
-    It gives the network's results to rounding. It shares with the network, which stays as it is, what it does
-    not change; later changes of the network's weights don't reach it. One that is such a copy is returned.
+    It gives the network's results to rounding, and stays as it is when the network's weights change. One that
+    is such a copy is returned itself.
     """
     if hasattr(network, _READY):
         return network
-    prepared = cast(STM, _prepared(network))
-    setattr(prepared, _READY, True)
-    return prepared
+    ready = copy.deepcopy(network).requires_grad_(False)
+    for module in ready.modules():
+        for conv, norm in _pairs(module):
+            folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+            module._modules.update({conv: folded, norm: nn.Identity()})
+    setattr(ready, _READY, True)
+    return ready.to(memory_format=torch.channels_last)
 
 
 def compiled(network: STM) -> STM:
     """A copy for inference whose encoders and decoder torch.compile has fused, its weights frozen in.
 
-    The first frames compile, each for some seconds to a minute: one object, several objects, a further size of
-    frame. A further number of objects or of memory frames doesn't, as the memory is read outside of it.
+    The first frames compile, for up to a minute each: one object, several objects, a further size of frame. A
+    further number of objects or of memory frames doesn't, as the memory is read outside of it.
 
     Raises:
         RuntimeError: at the first frame, where there is no C++ compiler (CPU) or no Triton (GPU).
     """
-    prepared = copy.copy(for_inference(network))
-    prepared._modules = dict(prepared._modules)
-    for name in ("query_encoder", "memory_encoder", "decoder"):
-        module = copy.copy(prepared._modules[name])
-        module.forward = _at_fixed_size(torch.compile(module.forward, options={"freezing": True}))
-        prepared._modules[name] = module
-    return prepared
+    ready = for_inference(network)
+    for module in (ready.query_encoder, ready.memory_encoder, ready.decoder):
+        fused = torch.compile(module.forward, options={"freezing": True})
+        module.forward = _at_fixed_size(fused)  # type: ignore[method-assign]
+    return ready
 
 
 def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,26 +62,6 @@ def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments)
 
     return call
-
-
-@torch.no_grad()
-def _prepared(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.Conv2d):
-        conv = copy.copy(module)
-        conv._parameters = dict(module._parameters)
-        weight = module.weight.contiguous(memory_format=torch.channels_last)
-        conv.weight = nn.Parameter(weight, requires_grad=False)
-        return conv
-    prepared = copy.copy(module)
-    prepared._modules = dict(module._modules)
-    for conv_name, norm_name in _pairs(module):
-        conv, norm = module._modules[conv_name], module._modules[norm_name]
-        prepared._modules[conv_name] = fuse_conv_bn_eval(conv, norm)  # type: ignore[type-var]
-        prepared._modules[norm_name] = nn.Identity()
-    for name, child in prepared._modules.items():
-        if child is not None:
-            prepared._modules[name] = _prepared(child)
-    return prepared
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:

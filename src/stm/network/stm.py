@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -72,7 +73,7 @@ class STM(nn.Module):
             raise ValueError(f"keys={keys!r} is unknown; available: {', '.join(KEYS)}")
         if tied and (keys == "image" or memory_backbone not in (None, backbone)):
             raise ValueError("tied=true needs keys=image_mask and the same backbone for query and memory")
-        self.similarity = similarity
+        self.similarity, self.read_stride = similarity, read_stride
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
 
@@ -208,6 +209,18 @@ class STM(nn.Module):
         logits = self.decoder(readout, query.value, query.features[:2])
         probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
         return _cut(soft_aggregation(probabilities, present), size)
+
+    def memory_cells(self, size: Sequence[int]) -> int:
+        """Memory cells of a frame of (H, W)."""
+        return math.prod((side + -side % 16) // self.read_stride for side in size)
+
+    def cell_bytes(self, objects: int) -> int:
+        """What key and value of a memory cell take for objects that share their memory frames."""
+        keys = 1 if self.memory_encoder.key is None else objects
+        channels = (
+            keys * self.query_encoder.key.out_channels + objects * self.query_encoder.value.out_channels
+        )
+        return channels * self.mean.element_size()
 
     def _normalise(self, frame: Tensor) -> Tensor:
         return (frame - self.mean) / self.std

@@ -1,0 +1,121 @@
+"""The network made ready for inference: the same results, the original untouched."""
+
+import copy
+
+import pytest
+import small
+import torch
+from torch import nn
+
+import stm
+from stm.memory import MemoryPolicy
+from stm.network import STM, compiled, for_inference
+
+
+def with_statistics(network: STM) -> STM:
+    """Batch normalisation as after ImageNet: every statistic and weight of its own."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values, low in (
+                (layer.running_mean, -0.2),
+                (layer.running_var, 0.5),
+                (layer.weight.data, 0.5),
+            ):
+                values.copy_(low + torch.rand(values.shape, generator=generator))
+            layer.bias.data.normal_(0, 0.1, generator=generator)
+    return network.eval()
+
+
+def run(network: STM, objects: int = 2, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
+    """Probabilities of a few frames, as a program without gradients computes them."""
+    masks = small.masks(1, objects, size)[0]
+    segmenter = stm.Segmenter(network, MemoryPolicy(every=2))
+    with torch.inference_mode():
+        return torch.stack(
+            [segmenter.step(f, None if t else masks) for t, f in enumerate(small.frames(5, size))]
+        )
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large", "regnet_y_400mf", "efficientnet_b0"])
+@torch.no_grad()
+def test_batch_normalisation_is_folded_without_a_change_of_the_results(backbone: str) -> None:
+    network = with_statistics(small.network(backbone=backbone, norm="frozen", others_channel=True))
+    before = copy.deepcopy(network.state_dict())
+    ready = for_inference(network)
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (network, ready)]
+    assert norms[0] > 20
+    assert norms[1] == 2  # the one behind each stem, where masks are planted in between
+    frame, masks = torch.rand(1, 3, 64, 64), torch.rand(1, 2, 64, 64) / 2
+    memory = network.memorize(frame, masks)
+    for ours, theirs in zip(ready.memorize(frame, masks), memory, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    expected = torch.softmax(network.segment(frame, memory), dim=1)
+    torch.testing.assert_close(
+        torch.softmax(ready.segment(frame, memory), dim=1), expected, rtol=0, atol=1e-4
+    )
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_it_is_made_once_and_follows_no_later_change() -> None:
+    network = small.network()
+    ready = for_inference(network)
+    assert ready is not network
+    assert for_inference(ready) is ready
+    with torch.no_grad():
+        network.decoder.predict.bias += 1
+    assert not torch.equal(ready.decoder.predict.bias, network.decoder.predict.bias)
+
+
+def test_a_segmenter_sees_the_weights_as_they_are_when_it_begins() -> None:
+    """Validation in the middle of training: each video is segmented by the weights of that moment."""
+    network = small.network()
+    first = run(network)
+    with torch.no_grad():
+        network.query_encoder.trunk.stem.weight += 0.1
+    assert not torch.allclose(run(network), first)
+    with torch.no_grad():
+        network.query_encoder.trunk.stem.weight -= 0.1
+    torch.testing.assert_close(run(network), first, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_it_gives_the_same_and_compiles_no_further_number_of_objects() -> None:
+    network = small.network(keys="image")
+    fast = compiled(network)
+    try:
+        for size in ((32, 48), (48, 64)):
+            for objects in (1, 2):
+                torch.testing.assert_close(
+                    run(fast, objects, size), run(network, objects, size), rtol=0, atol=1e-5
+                )
+            torch.compiler.set_stance("fail_on_recompile")
+            for objects in (3, 5, 1, 4):
+                torch.testing.assert_close(
+                    run(fast, objects, size), run(network, objects, size), rtol=0, atol=1e-5
+                )
+            torch.compiler.set_stance("default")
+    finally:
+        torch.compiler.set_stance("default")
+
+
+def test_out_of_memory_says_which_setting_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does when it is full, done by hand: none is needed to read the advice."""
+    frames, mask = small.frames(9), small.masks(1, 1)[0]
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def advice(policy: MemoryPolicy, at: int) -> str:
+        segmenter = stm.Segmenter(small.network(), policy)
+        for t in range(at):
+            segmenter.step(frames[t], None if t else mask)
+        with monkeypatch.context() as patch, pytest.raises(MemoryError) as caught:
+            patch.setattr(STM, "encode", full)
+            segmenter.step(frames[at])
+        return str(caught.value)
+
+    told = advice(MemoryPolicy(every=1), 8)
+    assert told.startswith("frame 8: out of memory with 7 frames of 1 objects at 32x48 in memory (0 MB)")
+    assert "memory.max_frames=3" in told
+    assert "benchmark.size=22" in advice(MemoryPolicy(every=None), 8)

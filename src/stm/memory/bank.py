@@ -5,38 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stm.memory.cells import LOOKED, READ, Cells, T, X, Y
+from stm.memory.frame import Frame
 from stm.memory.policy import MemoryPolicy
+from stm.memory.prototypes import consolidate
 from stm.memory.rules import LEAVING, Held, shown_again
-
-
-@dataclass
-class _Frame:
-    """A frame in its slot.
-
-    Attributes:
-        t: its number.
-        stays: it does not leave when the next frame comes.
-        fixed: its mask was given, and such frames stay for good.
-        size: (h, w) of its map of cells.
-        look: (O, C), see `_look`.
-    """
-
-    t: int
-    stays: bool
-    fixed: bool
-    size: tuple[int, int]
-    look: Tensor | None = None
-
-    @property
-    def cells(self) -> int:
-        return math.prod(self.size)
+from stm.memory.shown import confidence, look
 
 
 class MemoryBank:
@@ -59,7 +40,7 @@ class MemoryBank:
                 f"memory.spaced={policy.spaced}: the video's length must be known, as Segmenter(length=...)"
             )
         self.policy, self.length = policy, length
-        self._slots: list[_Frame] = []
+        self._slots: list[Frame] = []
         self._prototypes = 0  # how many there are; they end where slot 0 begins
         self._cells: Cells | None = None
 
@@ -101,14 +82,12 @@ class MemoryBank:
         policy = self.policy
         if len(key) > 1 and (policy.confident is not None or policy.compares_looks or policy.counts_usage):
             raise ValueError(f"memory ({policy}): decides by what a video shows, got a batch of {len(key)}")
-        height, width = key.shape[-2:]
-        stays = policy.stays(t, given, self.length)
-        frame = _Frame(t, stays, policy.first and given, (height, width))
         size, covered = (key.shape[-2], key.shape[-1]), None
+        frame = Frame(t, policy.stays(t, given, self.length), policy.first and given, size)
         if policy.compares_looks or policy.counts_usage:
             covered = F.adaptive_avg_pool2d(_needed(masks, policy).float(), size)[0].flatten(1)
         if covered is not None and policy.compares_looks:
-            frame.look = _look(key[0].flatten(2).float(), covered)
+            frame.look = look(key[0].flatten(2).float(), covered)
         if frame.stays and not frame.fixed:
             frame.stays = self._passes(frame, masks)
         if not (frame.stays or policy.previous) and self._slots:
@@ -123,7 +102,7 @@ class MemoryBank:
         self._slots[slot : slot + 1] = [frame]
         self._reserve(room, frame.cells)
         shown = None if covered is None else covered.amax(dim=0)
-        self._cells.put(self._place(slot), key, value, frame.size, t, shown)
+        self._cells.put(self._place(slot), key, value, size, t, shown)
 
     def forget_previous(self) -> None:
         """Drop the frame that would leave when the next one comes, unless nothing else is held."""
@@ -166,6 +145,45 @@ class MemoryBank:
         notes = self._cells.notes[:, self._held]
         return notes[Y : X + 1].T, (t - notes[T]) * self.policy.motion**2
 
+    def state(self) -> dict[str, Any]:
+        """All that is held, as tensors and plain values; `MemoryBank.restored` takes it."""
+        frames = [(f.t, f.stays, f.fixed, *f.size) for f in self._slots]
+        looks = [f.look for f in self._slots if f.look is not None]
+        state = {"frames": frames, "looks": looks, "prototypes": self._prototypes}
+        if self._cells is not None:
+            keys, values = self.read()
+            state |= {"keys": keys.clone(), "values": values.clone()}
+            state["notes"] = self._cells.notes[:, self._held].clone()
+        return state
+
+    @classmethod
+    def restored(cls, policy: MemoryPolicy, length: int | None, state: dict[str, Any]) -> MemoryBank:
+        """The bank that gave the state, bit by bit.
+
+        Raises:
+            ValueError: the parts of the state don't fit each other.
+        """
+        bank = cls(policy, length)
+        for t, stays, fixed, height, width in state["frames"]:
+            bank._slots.append(Frame(int(t), bool(stays), bool(fixed), (int(height), int(width))))
+        for frame, shows in zip(bank._slots, state["looks"], strict=bool(state["looks"])):
+            frame.look = shows
+        bank._prototypes = int(state["prototypes"])
+        if not 0 <= bank._prototypes <= policy.prototypes or bank._slots and "keys" not in state:
+            raise ValueError("memory: prototypes or cells are missing")
+        if "keys" in state:
+            parts = [state[name] for name in ("keys", "values", "notes")]
+            cells = bank._held.stop - bank._held.start
+            if any(part.shape[-1] != cells for part in parts) or min(f.cells for f in bank._slots) < 1:
+                raise ValueError(f"memory: {cells} cells are told, others are there")
+            bank._cells = Cells(parts[0], parts[1])
+            bank._cells.resize(bank._end)
+            for part, held in zip(
+                (bank._cells.keys, bank._cells.values, bank._cells.notes), parts, strict=True
+            ):
+                part[..., bank._held] = held
+        return bank
+
     def layout(self) -> list[tuple[int, slice, tuple[int, int]]]:
         """Of each frame in order of time: its number, where its cells lie in what `read` gives, its (h, w).
 
@@ -189,10 +207,10 @@ class MemoryBank:
         begin = self.policy.prototypes + sum(frame.cells for frame in self._slots[:slot])
         return slice(begin, begin + self._slots[slot].cells)
 
-    def _passes(self, frame: _Frame, masks: Tensor | None) -> bool:
+    def _passes(self, frame: Frame, masks: Tensor | None) -> bool:
         """Do the gates let the frame stay?"""
         policy = self.policy
-        if policy.confident is not None and _confidence(_needed(masks, policy)) < policy.confident:
+        if policy.confident is not None and confidence(_needed(masks, policy)) < policy.confident:
             return False
         if policy.novel is None:
             return True
@@ -230,7 +248,9 @@ class MemoryBank:
         )
         slot = order[LEAVING[self.policy.leaves](held)]
         if self.policy.prototypes:
-            self._consolidate(slot)
+            self._prototypes = consolidate(
+                self._cells, self._place(slot), self._prototypes, self.policy.prototypes
+            )
         return slot
 
     def _drop(self, slot: int) -> None:
@@ -261,54 +281,8 @@ class MemoryBank:
         frames = int(bound) if needed <= bound < math.inf else max(4, needed + needed // 2)
         self._cells.resize(self._end + (frames - needed) * area)
 
-    def _consolidate(self, slot: int) -> None:
-        """Keep the most looked at cells of a frame that leaves, beside or in place of earlier ones (XMem).
-
-        A prototype keeps its cell's key; its value is the mean of the frame's values, weighted by how near
-        their keys are to it ("potentiation").
-        """
-        assert self._cells is not None
-        cells, place, most = self._cells, self._place(slot), self.policy.prototypes
-        keys, values = cells.keys[..., place], cells.values[..., place]
-        apart = torch.cdist(keys.mT, keys.mT).square() / math.sqrt(keys.shape[-2])
-        smooth = values @ torch.softmax(-apart, dim=-1).mT
-        earlier = slice(most - self._prototypes, most)
-        usage = torch.cat([cells.usage(earlier), cells.usage(place)])
-        chosen = usage.topk(min(most, len(usage))).indices
-        parts = ((cells.keys, keys), (cells.values, smooth), (cells.notes, cells.notes[:, place]))
-        for part, leaving in parts:
-            kept = torch.cat([part[..., earlier], leaving], dim=-1)[..., chosen]
-            part[..., most - len(chosen) : most] = kept
-        self._prototypes = len(chosen)
-
 
 def _needed(masks: Tensor | None, policy: MemoryPolicy) -> Tensor:
     if masks is None:
         raise ValueError(f"memory ({policy}): needs the masks of the frames that are written")
     return masks
-
-
-def _look(key: Tensor, covered: Tensor) -> Tensor:
-    """What the objects look like: the mean key over each mask, (O, C_k); 0 where it covers under half a cell.
-
-    Args:
-        key: (O or 1, C_k, h * w).
-        covered: (O, h * w), how much of each cell each mask covers, 0..1.
-    """
-    area = covered.sum(-1, keepdim=True)
-    return (key * covered[:, None]).sum(-1) / area.clamp(min=0.5) * (area >= 0.5)
-
-
-def _confidence(masks: Tensor) -> float:
-    """The mean probability over the mask (where it is above one half), averaged over objects that are seen.
-
-    Args:
-        masks: (1, O, H, W) in 0..1.
-
-    Returns:
-        0 where no object is seen.
-    """
-    inside = masks > 0.5
-    area = inside.sum(dim=(-2, -1))
-    sure = (masks * inside).sum(dim=(-2, -1)) / area.clamp(min=1)
-    return float(sure.sum() / (area > 0).sum().clamp(min=1))

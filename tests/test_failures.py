@@ -149,6 +149,21 @@ def test_a_data_worker_that_dies(tmp_path: Path) -> None:
     )
 
 
+def test_wandb_that_dies(tmp_path: Path) -> None:
+    """The training goes on; the CSV file has all of it."""
+    settings = (*TRAINING, "steps=30", "validate_every=30", "logger=wandb", "name=run")
+    running = start("train.py", *settings, folder=tmp_path)
+    running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
+    assert running.process.pid is not None
+    (service,) = (p for p in children(running.process.pid) if b"wandb-core" in command_line(p))
+    os.kill(service, signal.SIGKILL)
+    assert running.wait(120) == 0
+    assert "W&B is lost" in running.output
+    assert [row["step"] for row in rows(tmp_path / "runs" / "run") if row["train/loss"]] == [
+        str(step) for step in range(30)
+    ]
+
+
 @pytest.mark.slow
 def test_an_error_of_the_second_process_ends_both_and_is_told(tmp_path: Path) -> None:
     settings = (*LONG, *TWO, "data.workers=1", "name=run")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
+
+log = logging.getLogger(__name__)
 
 
 class CSVLog(Logger):
@@ -95,7 +99,7 @@ def wandb_logger(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     # `mode` and not `offline=True`, which would leak into later jobs of the process through the environment.
-    return WandbLogger(
+    logger = WandbLogger(
         save_dir=folder,
         mode=mode,
         id=run_id(folder),
@@ -108,6 +112,28 @@ def wandb_logger(
         tags=list(tags),
         notes=notes,
     )
+    for name in ("log_metrics", "log_image", "log_table", "log_hyperparams", "finalize"):
+        setattr(logger, name, _whatever_happens(getattr(logger, name)))
+    return logger
+
+
+def _whatever_happens(tell: Callable[..., Any]) -> Callable[..., Any]:
+    """W&B's own process may die, as by the SIGTERM that SLURM sends to all of a job: the training goes on."""
+    import wandb
+
+    lost = False
+
+    @wraps(tell)
+    def told(*args: Any, **kwargs: Any) -> None:
+        nonlocal lost
+        try:
+            if not lost:
+                tell(*args, **kwargs)
+        except (wandb.Error, OSError) as error:
+            lost = True
+            log.warning("W&B is lost (%s); logs/metrics.csv has the numbers", error)
+
+    return told
 
 
 def run_id(folder: Path) -> str:
@@ -128,4 +154,4 @@ def close(loggers: Iterable[Logger], failed: bool) -> None:
         logger.finalize("failed" if failed else "success")
         run: Any = getattr(logger, "_experiment", None)
         if run is not None and hasattr(run, "finish"):  # W&B's; a CSV file needs no more
-            run.finish(exit_code=1 if failed else 0)
+            _whatever_happens(run.finish)(exit_code=1 if failed else 0)

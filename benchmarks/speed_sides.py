@@ -216,13 +216,14 @@ def _extra_peak(side: str, setting: Setting, frames: int) -> int:
     play(plain.step, Stream((32, 32), 1), 3, device)  # libraries load their code when first used
     held: Any = reference(network, policy) if side == "plain" else prepare(network, setting)
     del network, plain
+    stream = setting.stream()
     gc.collect()
     with suppress(OSError, AttributeError):  # what was freed goes back to the system
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     peak = PeakMemory(device)
     before = peak.bytes()
     playing = held if side == "plain" else Ours(held, policy, setting, frames)
-    play(playing.step, setting.stream(), frames, device)
+    play(playing.step, stream, frames, device)
     return peak.bytes() - before
 
 

@@ -108,10 +108,12 @@ def test_a_job_that_is_requeued_and_killed_ends_as_a_whole_one(cluster: Cluster,
     assert {path.name for path in cut.glob("train*.log")} == {"train.log", "train_rank1.log"}
     starts = records(cut)
     assert len(starts) == 4
-    told = [next(record.run.run_id for record in start if record.HasField("run")) for start in starts]
-    assert set(told) == {(cut / "wandb_id.txt").read_text()}
-    logged = {line["trainer/global_step"] for s in starts for line in history(s) if "train/loss" in line}
-    assert len(logged & set(range(total))) > total - 20, "SLURM's signals end W&B's own process, too"
+    told = {record.run.run_id for start in starts for record in start if record.HasField("run")}
+    assert told == {(cut / "wandb_id.txt").read_text()}
+    logged = [
+        {line["trainer/global_step"] for line in history(start) if "train/loss" in line} for start in starts
+    ]
+    assert logged[-1] == set(range(min(logged[-1]), total)), "a killed one may lose what was not yet on disk"
 
 
 def test_a_job_whose_time_is_nearly_up_requeues_itself(cluster: Cluster, tmp_path: Path) -> None:

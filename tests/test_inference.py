@@ -1,15 +1,19 @@
 """The network made ready for inference: the same results, the original untouched."""
 
 import copy
+from typing import Any
 
 import pytest
 import small
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import stm
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, for_inference
+from stm.network.winograd import Winograd
 
 
 def with_statistics(network: STM) -> STM:
@@ -77,6 +81,36 @@ def test_a_segmenter_sees_the_weights_as_they_are_when_it_begins() -> None:
     with torch.no_grad():
         network.query_encoder.trunk.stem.weight -= 0.1
     torch.testing.assert_close(run(network), first, rtol=0, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 3), st.integers(1, 23), st.integers(1, 23), st.booleans(), st.integers(0, 99))
+def test_winograds_way_is_the_convolution(count: int, height: int, width: int, bias: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    conv = nn.Conv2d(5, 7, 3, padding=1, bias=bias)
+    x = torch.randn(count, 5, height, width)
+    with torch.no_grad():
+        expected = conv.double()(x.double())
+        torch.testing.assert_close(Winograd(conv.float())(x).double(), expected, rtol=0, atol=3e-5)
+
+
+def test_winograds_way_is_for_large_plain_convolutions_alone() -> None:
+    def suits(*channels: int, **arguments: Any) -> bool:
+        return Winograd.suits(nn.Conv2d(*channels, **({"kernel_size": 3, "padding": 1} | arguments)))
+
+    assert suits(256, 512)
+    assert not suits(256, 128)
+    for arguments in (
+        {"stride": 2},
+        {"kernel_size": 1, "padding": 0},
+        {"padding": 0},
+        {"dilation": 2, "padding": 2},
+        {"groups": 2},
+        {"padding_mode": "reflect"},
+    ):
+        assert not suits(256, 256, **arguments)
+    ready = for_inference(small.network(decoder_channels=256, value_channels=16))
+    assert sum(isinstance(module, Winograd) for module in ready.modules()) == 10  # the decoder has them
 
 
 @pytest.mark.slow

@@ -13,25 +13,28 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils import _pytree as pytree
 
 from stm.network.stm import STM
+from stm.network.winograd import Winograd
 
 _READY = "ready_for_inference"
 
 
 def for_inference(network: STM) -> STM:
-    """A copy with batch normalisation folded into the convolutions before it, and channels last.
+    """A copy whose batch normalisation is folded into the convolutions before it, channels last.
 
-    It gives the network's results to rounding, and stays as it is when the network's weights change. One that
-    is such a copy is returned itself.
+    On a CPU in float32 its large 3x3 convolutions are computed by Winograd's way. It gives the network's results
+    to rounding, and stays as it is when the network's weights change. One that is such a copy is returned itself.
     """
     if hasattr(network, _READY):
         return network
-    ready = copy.deepcopy(network).requires_grad_(False)
-    for module in ready.modules():
-        for conv, norm in _pairs(module):
-            folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
-            module._modules.update({conv: folded, norm: nn.Identity()})
-    setattr(ready, _READY, True)
-    return ready.to(memory_format=torch.channels_last)
+    ready = _folded(network)
+    if network.mean.device.type == "cpu" and network.mean.dtype == torch.float32:
+        for module in list(ready.modules()):
+            for name, child in module.named_children():
+                if (
+                    Winograd.suits(child) and child is not ready.decoder.compress
+                ):  # that one is used in halves
+                    setattr(module, name, Winograd(child))
+    return ready
 
 
 def compiled(network: STM) -> STM:
@@ -43,11 +46,21 @@ def compiled(network: STM) -> STM:
     Raises:
         RuntimeError: at the first frame, where there is no C++ compiler (CPU) or no Triton (GPU).
     """
-    ready = for_inference(network)
+    ready = _folded(network)
     for module in (ready.query_encoder, ready.memory_encoder, ready.decoder):
         fused = torch.compile(module.forward, options={"freezing": True})
         module.forward = _at_fixed_size(fused)  # type: ignore[method-assign]
     return ready
+
+
+def _folded(network: STM) -> STM:
+    ready = copy.deepcopy(network).requires_grad_(False)
+    for module in ready.modules():
+        for conv, norm in _pairs(module):
+            folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+            module._modules.update({conv: folded, norm: nn.Identity()})
+    setattr(ready, _READY, True)
+    return ready.to(memory_format=torch.channels_last)
 
 
 def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -111,7 +111,7 @@ class STM(nn.Module):
     def encode(self, frame: Tensor) -> Query:
         """Encode a query frame once for `memorize` and `segment`, which take the result beside the frame."""
         frame = frame if frame.ndim == 4 else frame[None]
-        return self.query_encoder(self._normalise(_pad(frame)))
+        return self.query_encoder(self._normalise(pad(frame)))
 
     def memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> Memory:
         """Embed a frame with its masks into memory (section 3.1).
@@ -129,10 +129,10 @@ class STM(nn.Module):
             key, value = self.memorize(frame[None], masks[None], query)
             return key[0], value[0]
         masks = masks.to(frame.dtype)
-        normalised = self._normalise(_pad(frame))
+        normalised = self._normalise(pad(frame))
         if self.memory_encoder.key is None and query is None:
             query = self.query_encoder(normalised)
-        key, value = self.memory_encoder(normalised, _pad(masks), query)
+        key, value = self.memory_encoder(normalised, pad(masks), query)
         if key is None:
             assert query is not None
             key = query.key[:, None]
@@ -208,7 +208,7 @@ class STM(nn.Module):
         """
         logits = self.decoder(readout, query.value, query.features[:2])
         probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
-        return _cut(soft_aggregation(probabilities, present), size)
+        return cut(soft_aggregation(probabilities, present), size)
 
     def memory_cells(self, size: Sequence[int]) -> int:
         """Memory cells of a frame of (H, W)."""
@@ -232,10 +232,12 @@ def _padding(size: Sequence[int]) -> tuple[int, int, int, int]:
     return width // 2, width - width // 2, height // 2, height - height // 2
 
 
-def _pad(maps: Tensor) -> Tensor:
+def pad(maps: Tensor) -> Tensor:
+    """Zeros around maps (..., H, W), to the size that the encoders see."""
     return F.pad(maps, _padding(maps.shape[-2:]))
 
 
-def _cut(maps: Tensor, size: Sequence[int]) -> Tensor:
+def cut(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Undo `pad`: the part of padded maps that a frame of (H, W) covers."""
     left, _, top, _ = _padding(size)
     return maps[..., top : top + size[0], left : left + size[1]]

@@ -21,8 +21,8 @@ _READY = "ready_for_inference"
 def for_inference(network: STM) -> STM:
     """A copy whose batch normalisation is folded into the convolutions before it, channels last.
 
-    On a CPU in float32 its large 3x3 convolutions are computed by Winograd's way. It gives the network's results
-    to rounding, and stays as it is when the network's weights change. One that is such a copy is returned itself.
+    On a CPU in float32 its large 3x3 convolutions are computed by Winograd's way. It gives the network's
+    results to rounding, and stays as it is when the network's weights change. A copy is returned as it is.
     """
     if hasattr(network, _READY):
         return network
@@ -30,9 +30,9 @@ def for_inference(network: STM) -> STM:
     if network.mean.device.type == "cpu" and network.mean.dtype == torch.float32:
         for module in list(ready.modules()):
             for name, child in module.named_children():
-                if (
-                    Winograd.suits(child) and child is not ready.decoder.compress
-                ):  # that one is used in halves
+                if child is ready.decoder.compress:  # its weights are used in halves
+                    continue
+                if isinstance(child, nn.Conv2d) and Winograd.suits(child):
                     setattr(module, name, Winograd(child))
     return ready
 

@@ -10,8 +10,8 @@ TILES_AT_ONCE = 256
 LEAST_CHANNELS = 256
 """With fewer, moving the tiles costs what the multiplications save (measured on a CPU at 64 and 128)."""
 
-# The transforms of input, filter and output at the points 0, 1, -1, 2, -2 and infinity (Toom and Cook), for a row;
-# those of a tile of 6x6 are their Kronecker products.
+# The transforms of input, filter and output at the points 0, 1, -1, 2, -2 and infinity (Toom and Cook), for a
+# row; those of a tile of 6x6 are their Kronecker products.
 INPUT = [
     [4, 0, -5, 0, 1, 0],
     [0, -4, -4, 1, 1, 0],
@@ -27,8 +27,8 @@ OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -
 class Winograd(nn.Module):
     """Another way to compute a 3x3 convolution of stride 1 that keeps the map's size, in float32.
 
-    The map is cut into tiles of 6x6 that overlap by 2; each gives 4x4 of the result. Between the transforms the
-    channels of the 36 places in a tile are mixed by a matrix each. Errors are some 1e-5 of the largest value.
+    The map is cut into tiles of 6x6 that overlap by 2; each gives 4x4 of the result. Between the transforms
+    the channels of each of a tile's 36 places are mixed by a matrix. Errors are some 1e-5 of the largest value.
     """
 
     transform: Tensor
@@ -46,11 +46,10 @@ class Winograd(nn.Module):
             self.register_buffer(name, values.float(), persistent=False)
 
     @staticmethod
-    def suits(module: nn.Module) -> bool:
-        """Is it a convolution that is faster this way?"""
+    def suits(module: nn.Conv2d) -> bool:
+        """Is it faster this way?"""
         return (
-            isinstance(module, nn.Conv2d)
-            and (module.kernel_size, module.stride, module.padding) == ((3, 3), (1, 1), (1, 1))
+            (module.kernel_size, module.stride, module.padding) == ((3, 3), (1, 1), (1, 1))
             and (module.dilation, module.groups, module.padding_mode) == ((1, 1), 1, "zeros")
             and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
         )

@@ -23,11 +23,19 @@ FLOORS = {
     "training": 5,
     "apps": 5,
     "tracking": 6,
+    "sweeps": 6,
     "runtime": 6,
+    "hydra_plugins": 7,
     "train": 7,
     "evaluate": 7,
 }
-STEPS = {("masks", "clip"), ("commandline", "config"), ("runtime", "tracking")}
+STEPS = {
+    ("masks", "clip"),
+    ("commandline", "config"),
+    ("runtime", "tracking"),
+    ("runtime", "sweeps"),
+    ("sweeps", "tracking"),
+}
 """Rooms on one floor, the first a step above the second: masks need VOID, overrides a schema, runs names."""
 HEAVY = {
     "torch",

@@ -18,6 +18,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
+PLAN, JOB = "jobs.json", "job.json"
+"""What tells a sweep's jobs, in the sweep's folder; and how a job ended, in the job's."""
 
 
 @dataclass
@@ -37,6 +39,7 @@ class TrainConfig:
         resume: 'auto' goes on with the run folder's last checkpoint, a path with that one.
         threads: CPU threads of torch; null leaves torch's choice.
         test: benchmark keys that differ for the evaluation at the end; null leaves that evaluation out.
+        also: name -> a further benchmark that is scored at the end.
     """
 
     name: str = MISSING
@@ -51,6 +54,7 @@ class TrainConfig:
     resume: str | None = None
     threads: int | None = None
     test: dict[str, Any] | None = field(default_factory=dict)
+    also: dict[str, Any] | None = None
     backbone: Any = MISSING
     network: Any = MISSING
     memory: Any = MISSING
@@ -80,7 +84,7 @@ class EvaluateConfig:
         plan: print what the memory will hold in each video, and stop.
         overlays: write a picture of each sequence.
         video: write an mp4 of each sequence.
-        submission: 'davis' or 'youtube' to zip the masks as that server wants them.
+        submission: 'davis', 'mose' or 'youtube' to zip the masks as that server wants them.
     """
 
     checkpoint: str = MISSING
@@ -181,6 +185,12 @@ def shell_lines(lines: Sequence[str]) -> list[str]:
     return [*lines, "export SLURM_KILL_BAD_EXIT=1"]
 
 
+def choices_of(group: str) -> str:
+    """All files of a group, as a sweep lists values."""
+    return ",".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+
+
+OmegaConf.register_new_resolver("choices_of", choices_of, replace=True)
 OmegaConf.register_new_resolver("gpus", lambda: max(1, len(gpus())), replace=True)
 OmegaConf.register_new_resolver("gpu_of_job", gpu_of_job, replace=True)
 OmegaConf.register_new_resolver("tasks_a_node", tasks_a_node, replace=True)

@@ -1,0 +1,143 @@
+"""A sweep's rows as one table: Markdown to read, CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stm.evaluation.bootstrap import Difference
+from stm.evaluation.gathered import MEASURED, Row, Sweep, compared_with, rows_of
+from stm.evaluation.paper import TABLES
+from stm.evaluation.tables import write_whole
+
+
+def markdown(sweep: Sweep) -> str:
+    """The gathered table, what it says beside the paper's, and which jobs are not finished."""
+    rows = rows_of(sweep)
+    against = compared_with(sweep)
+    parts = [f"# {sweep.folder.name}", f"`python {sweep.command}`"]
+    if rows:
+        parts.append(_table(rows, against))
+        parts += _notes(sweep, rows)
+    finished = len(sweep.jobs) - len(sweep.unfinished)
+    parts.append(f"{finished} of {len(sweep.jobs)} jobs are finished.")
+    if sweep.unfinished:
+        parts.append("The same command goes on with the others; each of them alone:")
+        for job in sweep.unfinished:
+            why = job.error.splitlines()[0] if job.error else job.ended
+            parts.append(f"- {job.folder.name}: {why}\n\n      {sweep.repeating(job)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Row], against: Mapping[str, str]) -> str:
+    measures = [name for name in ("J", "F", "J&F", "G") if any(row.values(name) for row in rows)]
+    keys, papers = list(rows[0].setting), any(row.paper for row in rows)
+    repeated = any(len(row.evaluations) > 1 for row in rows)
+    compared = "J - " + ", ".join(f"{key}={value}" for key, value in against.items())
+    head = [*keys, "benchmark", *(["runs"] if repeated else []), *measures, "s/frame", "MB"]
+    head += ["paper", "ours - paper"] if papers else []
+    head += [compared] if against else []
+    lines = []
+    for row in rows:
+        cells = [*row.setting.values(), row.benchmark]
+        cells += [str(len(row.evaluations))] if repeated else []
+        cells += [_with_spread(row, name) for name in measures]
+        cells += [_number(row.mean("seconds"), 3), _number(row.mean("MB"), 0)]
+        cells += list(_paper_cells(row)) if papers else []
+        cells += [_difference(row.difference)] if against else []
+        lines.append(cells)
+    return aligned(head, lines, left=len(keys) + 1)
+
+
+def _with_spread(row: Row, measure: str) -> str:
+    spread = row.spread(measure)
+    return _number(row.mean(measure), 1) + ("" if spread is None else f" ± {spread:.1f}")
+
+
+def _paper_cells(row: Row) -> tuple[str, str]:
+    if row.paper is None:
+        return "-", "-"
+    values = row.paper.values
+    told = ", ".join(f"{name} {value:g}" + " s" * (name == "seconds") for name, value in values.items())
+    if not all(one.whole for one in row.evaluations):
+        return told, "-"
+    differences = [
+        f"{name} {mean - value:+.1f}"
+        for name, value in values.items()
+        if name != "seconds" and (mean := row.mean(name)) is not None
+    ]
+    return told, ", ".join(differences) or "-"
+
+
+def _notes(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    notes = []
+    if any(row.difference for row in rows):
+        notes.append(
+            "In brackets: 95% of 10000 paired draws of videos (bootstrap). "
+            "An interval without 0 is a difference."
+        )
+    if any(len(row.evaluations) > 1 for row in rows):
+        notes.append(f"± is the standard deviation over the runs ({', '.join(sweep.repeats)}).")
+    table = TABLES.get(sweep.paper or "")
+    if table is None:
+        return notes
+    if any(row.paper and not all(one.whole for one in row.evaluations) for row in rows):
+        notes.append(
+            "No difference to the paper is given where other videos were scored than the benchmark's."
+        )
+    if any(row.at is None for row in table.rows):
+        names = list(dict.fromkeys(name for row in table.rows for name in row.values))
+        cells = [[row.label, *(_number(row.values.get(name), None) for name in names)] for row in table.rows]
+        notes.append(f"The paper's {table.title}:\n\n{aligned(['', *names], cells, left=1)}")
+    else:
+        notes.append(f"Beside it the paper's {table.title}.")
+    return [*notes, *table.notes]
+
+
+def _number(value: float | None, digits: int | None) -> str:
+    return "-" if value is None else f"{value:g}" if digits is None else f"{value:.{digits}f}"
+
+
+def _difference(value: Difference | None) -> str:
+    return "-" if value is None else f"{value.mean:+.1f} [{value.low:+.1f}, {value.high:+.1f}]"
+
+
+def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
+    """A Markdown table whose columns stand straight in plain text too; the first `left` ones to the left."""
+    widths = [max(len(line[place]) for line in (head, *lines)) for place in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [("-" * width) if place < left else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
+    return "\n".join([line(head), line(rule), *map(line, lines)])
+
+
+def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every job on every benchmark, repetitions apart: what a program wants to read."""
+    keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.asked))
+    rows = []
+    for job in sweep.jobs:
+        for one in job.evaluations or [None]:
+            row: dict[str, Any] = {"job": job.number, "folder": str(job.folder), "status": job.ended}
+            row |= {key: job.asked.get(key, "") for key in keys if key != "benchmark"}
+            row["benchmark"] = one.benchmark if one else job.asked.get("benchmark", "")
+            row |= {name: one.measures.get(name, "") if one else "" for name in (*MEASURED, "seconds", "MB")}
+            rows.append(row)
+    return rows
+
+
+def write_tables(sweep: Sweep) -> None:
+    """Write `table.md` and `table.csv` into the sweep's folder."""
+    write_whole(sweep.folder / "table.md", markdown(sweep))
+    rows, text = csv_rows(sweep), io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(sweep.folder / "table.csv", text.getvalue())

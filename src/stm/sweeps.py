@@ -1,0 +1,143 @@
+"""Around a sweep's jobs: how each ended, which need not run again, and the table of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from stm.config import CONF, JOB, PLAN, rank
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+log = logging.getLogger(__name__)
+
+
+def write_plan(folder: Path, jobs: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> None:
+    """Write down what a sweep is going to do, for whoever gathers what came of it."""
+    if rank() == 0:
+        _write(folder / PLAN, {**told, "jobs": jobs})
+
+
+class JobFile(Callback):
+    """Writes `job.json` into a job's folder when it has ended, well or not; Hydra calls it."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.began = time.time()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if rank() > 0:
+            return
+        value = job_return._return_value
+        failed = isinstance(value, Exception)
+        _write(
+            Path(config.hydra.runtime.output_dir) / JOB,
+            {
+                "status": "failed" if failed else "completed",
+                "error": f"{type(value).__name__}: {value}" if failed else "",
+                "score": None if failed else value,
+                "seconds": round(time.time() - self.began, 1),
+                "configuration": _fingerprint(job_return.cfg),
+                "made_by": made_by(list(config.hydra.overrides.task)),
+            },
+        )
+
+
+def made_by(overrides: Sequence[str]) -> dict[str, str]:
+    """What made a result: command, versions, commit. For whoever wants it again."""
+    packages = ("stm-vos", "torch", "lightning", "numpy", "opencv-python-headless", "albumentations")
+    told = {"command": shlex.join(["python", Path(sys.argv[0]).name, *overrides])}
+    told["git commit"] = _commit()
+    told["python"] = platform.python_version()
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            told[name] = version(name)
+    return told | {"machine": platform.platform()}
+
+
+def _commit() -> str:
+    """The code's commit, and whether files differ from it."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=CONF,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown: no git repository"
+    return answer.stdout.strip()
+
+
+def finished_before(folder: Path, config: DictConfig) -> bool:
+    """Did a job of the same configuration come to its end in this folder?"""
+    try:
+        end = json.loads((folder / JOB).read_text())
+    except FileNotFoundError:
+        return False
+    return end["status"] == "completed" and end["configuration"] == _fingerprint(config)
+
+
+def score_before(folder: Path) -> float | None:
+    """What a finished job returned."""
+    return json.loads((folder / JOB).read_text())["score"]
+
+
+def gather(folder: Path, config: DictConfig) -> None:
+    """Write a sweep's table as Markdown and CSV, print it, and log it to W&B where that is chosen.
+
+    Args:
+        folder: the sweep's.
+        config: of the sweep, with what its jobs share.
+    """
+    from stm.evaluation.gathered import read_sweep
+    from stm.evaluation.sweeptable import csv_rows, markdown, write_tables
+
+    sweep = read_sweep(folder)
+    write_tables(sweep)
+    print(f"\n{markdown(sweep)}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}", flush=True)
+    logger = OmegaConf.select(config, "logger.wandb")
+    if logger is not None:
+        _log_table(folder, logger, csv_rows(sweep))
+
+
+def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+    import wandb
+
+    from stm.tracking import close, wandb_logger
+
+    told = {key: logger[key] for key in ("mode", "project", "entity", "group", "tags", "notes")}
+    run = wandb_logger(str(folder), **told, name=folder.name, job_type="sweep")
+    columns = list(rows[0])
+    data = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
+    run.experiment.log({"sweep": wandb.Table(columns=columns, data=data)})
+    close([run], failed=False)
+
+
+def _fingerprint(config: DictConfig | None) -> str:
+    """Of a configuration as it was asked for: what `${...}` stands for elsewhere is part of it anyway."""
+    return hashlib.sha256(OmegaConf.to_yaml(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(json.dumps(values, indent=1, default=str))
+    beside.replace(path)

@@ -4,14 +4,16 @@
 
 Videos of 480x854 are written as JPEG and PNG files and evaluated with masks and baselines: once in turns
 (frame by frame: decode, segment, write, score) and once overlapped, round by round, so that a busy machine
-slows both. Scores must be equal. Printed are seconds, the ratio within a round (medians, quartiles), and what
-part of the overlapped time is the network's: at 1 nothing holds it up. `results.json` in the folder --output
-has all rounds.
+slows both. Scores must be equal. Printed are seconds and their ratio within a round (medians, quartiles);
+what part of the overlapped time is the network's (at 1 nothing holds it up); and how many times as long as in
+turns it takes by itself, since all threads share one interpreter. By default torch gets one core less than
+there are, so that there is one to overlap on. `results.json` in the folder --output has all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -27,9 +29,12 @@ from speed_stream import Stream
 
 from stm.data.videos import FileVideo, folder
 from stm.evaluation.benchmark import Benchmark, evaluate
-from stm.evaluation.pipeline import default_workers
 from stm.evaluation.scores import Scores
 from stm.masks import write_mask
+
+CORES = os.cpu_count() or 1
+TIMES = ("turns", "overlapped", "turns_network", "overlapped_network")
+"""Seconds of each round: of all, and of the network's part."""
 
 
 def write_videos(root: Path, count: int, frames: int, objects: int) -> list[FileVideo]:
@@ -68,17 +73,16 @@ def measure(told: argparse.Namespace) -> list[dict[str, Any]]:
             videos = write_videos(Path(root), told.videos, told.frames, objects)
             for size in told.sizes:
                 benchmark = Benchmark("overlap", videos, size, "all")
-                row: dict[str, Any] = {"objects": objects, "size": size, "turns": [], "overlapped": []}
-                row["network"] = []
+                times: dict[str, list[float]] = {name: [] for name in TIMES}
                 timed(sides, benchmark, 0)  # files into the page cache, libraries their code
                 for _ in range(told.rounds):
-                    seconds, expected = timed(sides, benchmark, 0)
-                    row["turns"].append(seconds)
-                    seconds, scores = timed(sides, benchmark, told.workers)
-                    row["overlapped"].append(seconds)
-                    row["network"].append(sum(sequence.seconds for sequence in scores.sequences))
+                    turns, expected = timed(sides, benchmark, 0)
+                    overlapped, scores = timed(sides, benchmark, told.workers)
                     assert scores.objects == expected.objects and scores.baselines == expected.baselines
-                rows.append(row)
+                    networks = [sum(s.seconds for s in of.sequences) for of in (expected, scores)]
+                    for name, seconds in zip(TIMES, (turns, overlapped, *networks), strict=True):
+                        times[name].append(seconds)
+                rows.append({"objects": objects, "size": size, **times})
     return rows
 
 
@@ -96,8 +100,8 @@ def main() -> None:
     parser.add_argument("--network", default="tiny", help="tiny, official (random weights) or a checkpoint")
     parser.add_argument("--policy", default="every_5", help="a file of conf/memory")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, help="of torch; its own choice by default")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="threads behind the network")
+    parser.add_argument("--threads", type=int, default=max(1, CORES - 1), help="of torch")
+    parser.add_argument("--workers", type=int, default=min(4, max(1, CORES - 1)), help="behind the network")
     parser.add_argument("--videos", type=int, default=3)
     parser.add_argument("--frames", type=int, default=20, help="of each video")
     parser.add_argument("--rounds", type=int, default=7)
@@ -107,16 +111,15 @@ def main() -> None:
         rows = measure(told)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    table = Table("objects", "size", "in turns, s", "overlapped, s", "ratio", "network's part")
+    table = Table("objects", "size", "in turns, s", "overlapped, s", "ratio", "network's part", "it takes")
     for row in rows:
-        turns, overlapped, network = (np.array(row[key]) for key in ("turns", "overlapped", "network"))
-        cells = (turns, overlapped, turns / overlapped, network / overlapped)
+        turns, overlapped, alone, network = (np.array(row[name]) for name in TIMES)
+        cells = (turns, overlapped, turns / overlapped, network / overlapped, network / alone)
         table.add_row(str(row["objects"]), str(row["size"]), *map(spread, cells))
     console = Console(width=140)
-    what = (
-        f"{told.videos} videos of {told.frames} frames, {told.network}, {told.device}, {told.workers} workers"
-    )
-    console.print(f"{what}: median (quartiles) of {told.rounds} rounds")
+    what = f"{told.videos} videos of {told.frames} frames, {told.network} on {told.device}"
+    threads = f"{told.threads} threads and {told.workers} behind"
+    console.print(f"{what}, {threads}: median (quartiles) of {told.rounds} rounds")
     console.print(table)
     save(told.output, told={**vars(told), "output": str(told.output)}, rows=rows)
 

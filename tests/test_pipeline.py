@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 
 import pytest
+import torch
 
 from stm.evaluation.pipeline import ahead, behind, default_workers
 
@@ -152,7 +153,19 @@ def test_after_an_interruption_only_what_runs_is_waited_for():
     assert done == ["slow"]
 
 
-def test_a_core_is_left_to_the_network(monkeypatch):
-    for cores, workers in ((1, 0), (2, 1), (3, 2), (64, 4)):
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
-        assert default_workers() == workers
+@pytest.mark.parametrize(
+    ("device", "threads", "cores", "workers"),
+    [
+        ("cpu", 1, 1, 0),
+        ("cpu", 2, 2, 0),
+        ("cpu", 4, 2, 0),
+        ("cpu", 1, 2, 1),
+        ("cpu", 5, 8, 3),
+        ("cpu", 1, 64, 4),
+    ]
+    + [("cuda", 8, 1, 0), ("cuda", 8, 2, 1), ("cuda", 8, 4, 3), ("cuda", 8, 64, 4)],
+)
+def test_cores_that_the_network_computes_on_are_left_to_it(monkeypatch, device, threads, cores, workers):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    assert default_workers(torch.device(device)) == workers

@@ -16,6 +16,7 @@ from stm.clip import Video
 from stm.evaluation.overlays import draw
 from stm.evaluation.pipeline import behind, default_workers
 from stm.evaluation.scores import PROTOCOLS, Scores, SequenceScores
+from stm.evaluation.segmenting import device_of
 from stm.evaluation.tables import write_scores, write_whole
 from stm.evaluation.videorun import VideoRun
 from stm.memory import MemoryPolicy
@@ -95,8 +96,8 @@ def evaluate(
         video: write an MP4 for each sequence.
         baselines: score copy-first and all-background beside.
         progress: show a progress bar.
-        workers: threads that write and score; 0 to do all in turns, which gives the same; None for one less
-            than there are cores, at most 4.
+        workers: threads that write and score; 0 to do all in turns, which gives the same; None for as many
+            as the network leaves cores free (on a CPU those beyond torch's threads), at most 4.
 
     Raises:
         ValueError: the folder holds results of other settings, or two videos have one name.
@@ -115,6 +116,7 @@ def evaluate(
             raise ValueError(f"{benchmark.name}: two videos are named {name!r}; names must be unique")
     output = None if output is None else Path(output)
     finished = {} if output is None else _finished(output, settings)
+    workers = default_workers(device_of(network)) if workers is None else workers
     results: list[Future[SequenceScores]] = []
     bar = Progress(
         TextColumn("{task.description}"),
@@ -123,7 +125,7 @@ def evaluate(
         TimeElapsedColumn(),
         disable=not progress,
     )
-    with bar, behind(default_workers() if workers is None else workers) as later:
+    with bar, behind(workers) as later:
         task = bar.add_task(benchmark.name, total=len(benchmark.videos))
 
         def finish(one: Video, run: VideoRun | SequenceScores) -> SequenceScores:

@@ -14,13 +14,21 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
 
 
-def default_workers() -> int:
-    """How many threads work behind the network? One core is left to it; 0 where there is no other."""
+def default_workers(device: torch.device | None = None) -> int:
+    """How many threads work behind the network? As many as it leaves cores free, at most 4.
+
+    On a CPU (or no device) it keeps as many cores busy as torch has threads, by default all. A thread more
+    than there are cores can make these wait for each other, and the network several times as slow.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, cores - 1)
+    on_cpu = device is None or device.type == "cpu"
+    busy = torch.get_num_threads() if on_cpu else 1
+    return max(0, min(4, cores - busy))
 
 
 def ahead(items: Iterator[T], count: int) -> Generator[T]:

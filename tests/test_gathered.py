@@ -85,7 +85,7 @@ def test_table_5_beside_the_papers(tmp_path):
     assert head[-1] == "J - memory=every_5"
     line = cells(text, ["first", "davis2016-val"])
     assert line[2:7] == ["80.0", "40.0", "60.0", "0.050", "512"]
-    assert line[7:] == ["J 81.4, seconds 0.06 s", "J -1.4", "-10.0 [-10.0, -10.0]"]
+    assert line[7:] == ["First: J 81.4, 0.06 s", "J -1.4", "-10.0 [-10.0, -10.0]"]
     assert cells(text, ["every_5"])[-1] == "-"
     assert "4 of 4 jobs are finished." in text
 
@@ -94,7 +94,7 @@ def test_other_videos_than_the_benchmarks_are_not_compared_with_the_paper(tmp_pa
     plan(tmp_path, [{"benchmark": "davis2017"}], paper="table3")
     write_job(tmp_path / "0_x", scores("davis2017-val", 0.5, videos=7))
     text = markdown(read_sweep(tmp_path))
-    assert cells(text, ["davis2017-val"])[-2:] == ["J 79.2, F 84.3", "-"]
+    assert cells(text, ["davis2017-val"])[-2:] == ["STM (+YV): J 79.2, F 84.3", "-"]
     assert "other videos" in text
     assert cells(text, ["STM"]) == ["STM", "69.2", "74"], "the whole table stands below"
 
@@ -125,7 +125,7 @@ def test_failed_and_missing_jobs_are_named_with_their_commands(tmp_path):
     assert "1 of 3 jobs are finished." in text
     assert "- 1_x: FileNotFoundError: a b is not there\n" in text and "- 2_x: unfinished\n" in text
     command = next(line.strip() for line in text.splitlines() if "memory=near" in line)
-    run_dir = f"hydra.run.dir='{tmp_path / '1_x'}'"
+    run_dir = f"hydra.run.dir={tmp_path / '1_x'}"
     import shlex
 
     assert shlex.split(command) == [

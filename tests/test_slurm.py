@@ -174,7 +174,7 @@ def test_a_sweep_of_submitit(cluster: Cluster, tmp_path: Path) -> None:
     assert checkpoint(runs[3])["global_step"] < total
     assert {path.name for path in (tmp_path / "sweep").iterdir() if not path.name.startswith(".")} == {
         *(run.name for run in runs.values()),
-        "multirun.yaml",
+        *("multirun.yaml", "jobs.json", "table.md", "table.csv"),
     }
 
 

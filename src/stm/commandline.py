@@ -19,11 +19,11 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from hydra.types import RunMode
 from omegaconf import DictConfig, ValueNode
 
-from stm.config import CONF
+from stm.config import CONF, folder_name, run_of
 
 RUNNING = {"-m", "--multirun"}
 """Flags under which the program runs; the others show something."""
-UNNAMED = {"name", "experiment", "data.root", "benchmark.root", "logger", "trainer", "launcher"}
+UNNAMED = {"name", "sweep", "experiment", "data.root", "benchmark.root", "logger", "trainer", "launcher"}
 """Keys that don't name a sweep's folders unless they are swept."""
 
 
@@ -51,20 +51,37 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
         raise SystemExit(f"{config_name}.py: {mistake}")
     if own:  # Hydra knows no free-form mapping: a key that is not yet in `test` needs ++ there
         words = [f"++{word}" if word.startswith("test.") else word for word in arguments]
-        if RUNNING & set(words):  # argparse takes overrides from one place only: behind the flag
-            words = [
-                "-m",
-                *(word for word in words if word not in RUNNING),
-                _named_by_what_differs(overrides),
-            ]
+        sweep = next((str(o.value()) for o in overrides if o.key_or_group == "sweep"), None)
+        if RUNNING & set(words) or sweep:  # argparse takes overrides from one place only: behind the flag
+            at = next((place for place, word in enumerate(words) if "=" in word), len(words))
+            words[at:at] = _folders_of_a_sweep(config_name, overrides, sweep)
+        if RUNNING & set(words):
+            words = ["-m", *(word for word in words if word not in RUNNING)]
         sys.argv[1:] = words
 
 
-def _named_by_what_differs(overrides: Sequence[Override]) -> str:
-    """Hydra's own override that leaves what all jobs of a sweep share out of their folders' names."""
-    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
-    alike = {override.key_or_group for override in overrides if not override.is_hydra_override()}
-    return f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted((alike | UNNAMED) - swept))}]"
+def _folders_of_a_sweep(config_name: str, overrides: Sequence[Override], sweep: str | None) -> list[str]:
+    """Hydra's own overrides for the names of a sweep's folder and of its jobs', where nothing else is said.
+
+    What all jobs share is left out of their names. A sweep of evaluations is named by its checkpoints.
+    """
+    given = {override.key_or_group: override for override in overrides}
+    swept = {key for key, override in given.items() if override.is_sweep_override()}
+    alike = {key for key, override in given.items() if not override.is_hydra_override()}
+    if sweep:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(config_name, overrides=[f"sweep={sweep}"], return_hydra_config=True)
+        swept |= {str(key) for key in config.hydra.sweeper.params or {}} - alike
+    exclude = ",".join(sorted((alike | UNNAMED) - swept))
+    words = [f"hydra.job.config.override_dirname.exclude_keys=[{exclude}]"]
+    if (
+        sweep
+        and config_name == "evaluate"
+        and not {"name", "hydra.sweep.dir", "hydra.run.dir"} & given.keys()
+    ):
+        runs = "+".join(run_of(path or "") for path in _values(given["checkpoint"]))
+        words.append(f"hydra.sweep.dir='${{output_root}}/{folder_name(f'{sweep}_{runs}')}'")
+    return words
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[str]:
@@ -126,6 +143,7 @@ def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
 def _values(override: Override) -> list[str | None]:
     value = override.value()
     values = value.list if isinstance(value, ChoiceSweep) else [value]
+    values = [value.text if isinstance(value, QuotedString) else value for value in values]
     return [None if value is None else str(value) for value in values]
 
 

@@ -118,6 +118,11 @@ def folder_name(text: str) -> str:
     return text.replace("/", "-")[:100]
 
 
+def quoted(path: str | Path) -> str:
+    """A path as a value of an override: in quotes where Hydra's grammar needs them."""
+    return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else f"'{path}'"
+
+
 def at_size(size: int | None) -> str:
     """How a folder's name tells the size at which the network sees the frames: `_240`, or nothing."""
     return "" if size is None else f"_{size}"

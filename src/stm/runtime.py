@@ -14,6 +14,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -29,6 +30,7 @@ from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, fingerprint, load
+from stm.sweeps import finished_before, score_before
 from stm.training.module import STMModule
 from stm.training.preemption import Preempted, requeue_when_time_is_up
 from stm.training.processes import refuse_without_srun, together
@@ -46,6 +48,9 @@ def train(config: DictConfig) -> float | None:
         J&F of the final evaluation, or of the best validation where there is none, for sweepers.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and finished_before(folder, config):
+        log.info("%s: finished before", folder)
+        return score_before(folder)
     check(config)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     checkpoint = resume_from(config.resume, folder)
@@ -55,8 +60,8 @@ def train(config: DictConfig) -> float | None:
         config.init, config.network.pretrained = None, False  # the checkpoint has the weights
     settle(config.threads, config.seed)
     benchmark: Benchmark = instantiate(config.benchmark)
-    if config.test is not None:  # what it lacks would show at the end of the training
-        instantiate(OmegaConf.merge(config.benchmark, config.test))
+    for benchmark_config in final_benchmarks(config).values():
+        instantiate(benchmark_config)  # what it lacks would show at the end of the training
     policy: MemoryPolicy = instantiate(config.memory)
     module = STMModule(
         build_network(config),
@@ -89,11 +94,11 @@ def train(config: DictConfig) -> float | None:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         score = trainer.callback_metrics.get(config.monitor)
         result = None if score is None else float(score)
-        if config.test is not None and trainer.is_global_zero:
-            overall = final_evaluation(config, folder, policy).overall
+        for name, benchmark_config in final_benchmarks(config).items() if trainer.is_global_zero else ():
+            overall = final_evaluation(config, folder, policy, name, benchmark_config).overall
             for logger in loggers if overall else ():  # none where the truth is hidden
-                logger.log_metrics({f"test/{name}": overall[f"{name}-Mean"] for name in ("J&F", "J", "F")})
-            result = overall.get("J&F-Mean", result)
+                logger.log_metrics({f"{name}/{key}": overall[f"{key}-Mean"] for key in ("J&F", "J", "F")})
+            result = overall.get("J&F-Mean", result) if name == "test" or config.test is None else result
         failed = False
         return result
     except Preempted:
@@ -131,13 +136,21 @@ def check(config: DictConfig) -> None:
             raise ValueError(f"test.{key}: the benchmark has no such key; there are {', '.join(there)}")
 
 
-def final_evaluation(config: DictConfig, folder: Path, policy: MemoryPolicy) -> Scores:
+def final_benchmarks(config: DictConfig) -> dict[str, DictConfig]:
+    """What is scored at the end of a training: `test`, and what `also` names."""
+    test = {} if config.test is None else {"test": OmegaConf.merge(config.benchmark, config.test)}
+    return {**test, **(config.also or {})}  # type: ignore[dict-item]
+
+
+def final_evaluation(
+    config: DictConfig, folder: Path, policy: MemoryPolicy, name: str, benchmark_config: DictConfig
+) -> Scores:
     """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table."""
     checkpoints = folder / "checkpoints"
     best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists())
     network = load(best).to(pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
-    benchmark: Benchmark = instantiate(OmegaConf.merge(config.benchmark, config.test))
-    output = folder / f"test_{fingerprint(best)[-8:]}"  # a run that trained on gets another one
+    benchmark: Benchmark = instantiate(benchmark_config)
+    output = folder / f"{name}_{fingerprint(best)[-8:]}"  # a run that trained on gets another one
     scores = evaluate(network, policy, benchmark, output, checkpoint=fingerprint(best))
     print_scores(scores)
     return scores

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stm.config import JOB, PLAN
+from stm.config import JOB, PLAN, quoted
 from stm.evaluation.bootstrap import Difference, paired_bootstrap
 from stm.evaluation.paper import TABLES, VIDEOS, PaperRow
 
@@ -91,7 +91,7 @@ class Sweep:
         """The command that does one job again, into its folder."""
         kept = [word for word in job.overrides if not word.startswith(UNNAMED)]
         script = self.command.split(" ", 1)[0]
-        return shlex.join(["python", script, *kept, "hydra.mode=RUN", f"hydra.run.dir='{job.folder}'"])
+        return shlex.join(["python", script, *kept, "hydra.mode=RUN", f"hydra.run.dir={quoted(job.folder)}"])
 
 
 @dataclass(frozen=True)

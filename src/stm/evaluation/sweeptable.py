@@ -41,7 +41,7 @@ def _table(rows: Sequence[Row], against: Mapping[str, str]) -> str:
     head += [compared] if against else []
     lines = []
     for row in rows:
-        cells = [*row.setting.values(), row.benchmark]
+        cells = [*map(short, row.setting.values()), row.benchmark]
         cells += [str(len(row.evaluations))] if repeated else []
         cells += [_with_spread(row, name) for name in measures]
         cells += [_number(row.mean("seconds"), 3), _number(row.mean("MB"), 0)]
@@ -49,6 +49,11 @@ def _table(rows: Sequence[Row], against: Mapping[str, str]) -> str:
         cells += [_difference(row.difference)] if against else []
         lines.append(cells)
     return aligned(head, lines, left=len(keys) + 1)
+
+
+def short(value: str) -> str:
+    """A value as a table shows it: `@pretrain/checkpoints/last.ckpt` is `@pretrain`."""
+    return value.split("/")[0] if value.startswith("@") else value
 
 
 def _with_spread(row: Row, measure: str) -> str:
@@ -60,7 +65,10 @@ def _paper_cells(row: Row) -> tuple[str, str]:
     if row.paper is None:
         return "-", "-"
     values = row.paper.values
-    told = ", ".join(f"{name} {value:g}" + " s" * (name == "seconds") for name, value in values.items())
+    told = ", ".join(
+        f"{value:g} s" if name == "seconds" else f"{name} {value:.1f}" for name, value in values.items()
+    )
+    told = f"{row.paper.label}: {told}"
     if not all(one.whole for one in row.evaluations):
         return told, "-"
     differences = [

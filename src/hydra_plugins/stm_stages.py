@@ -1,0 +1,164 @@
+"""Hydra's sweeper of this project: jobs stage by stage, and one table of all of them at the end.
+
+Hydra takes sweepers from the package `hydra_plugins` alone; `conf/*.yaml` choose `hydra/sweeper: stages`.
+"""
+
+import itertools
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf, open_dict
+
+from stm.config import folder_name, quoted, rank
+
+
+@dataclass
+class StagesConf:
+    """What a file of `conf/sweep/` may say below `hydra.sweeper`.
+
+    Attributes:
+        params: key -> values with commas between; every combination is a job. The command line overrides.
+        stages: stage -> the same for its own jobs, which wait for those of earlier stages. In a value,
+            `@<stage>` is the folder of the job of that earlier stage that agrees on all that is swept there.
+        repeats: keys that tell repetitions apart, over which the table shows mean and spread.
+        against: key -> the value that the others are compared with; the first one by default.
+        paper: which of the paper's tables stands beside, such as `table5`.
+    """
+
+    _target_: str = "hydra_plugins.stm_stages.Stages"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+    stages: dict[str, dict[str, str]] | None = None
+    repeats: list[str] = field(default_factory=lambda: ["seed"])
+    against: dict[str, str] | None = None
+    paper: str | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="stages", node=StagesConf, provider="stm")
+
+
+class Stages(BasicSweeper):
+    """Launches each stage's jobs with Hydra's launcher, whichever it is; see `StagesConf`.
+
+    However the jobs end, the table of what is there is written and printed.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        stages: dict[str, dict[str, str]] | None = None,
+        repeats: Sequence[str] = ("seed",),
+        against: dict[str, str] | None = None,
+        paper: str | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.stages = stages or {"": {}}
+        self.told = {"repeats": list(repeats), "against": dict(against or {}), "paper": paper}
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all jobs.
+
+        Raises:
+            Exception: what the first failed job raised; the others ran all the same.
+        """
+        from stm.sweeps import gather, write_plan
+
+        assert self.config is not None and self.launcher is not None
+        folder = Path(str(self.config.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        plan = self._plan(arguments, folder)
+        write_plan(folder, plan, {**self.told, "command": shlex.join([Path(sys.argv[0]).name, *arguments])})
+        returns: list[JobReturn] = []
+        try:
+            for _, stage in itertools.groupby(plan, key=lambda job: job["stage"]):
+                jobs = [job["overrides"] for job in stage]
+                for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
+                    self.validate_batch_is_legal(batch)
+                    returns += self.launcher.launch(batch, initial_job_idx=len(returns))
+        finally:
+            if rank() == 0:
+                gather(folder, self.config)
+        for job in returns:
+            if job.status == JobStatus.FAILED:
+                _ = job.return_value  # raises
+        return [returns]
+
+    def _plan(self, arguments: list[str], folder: Path) -> list[dict[str, Any]]:
+        """All jobs in order: number, stage, folder, overrides, and what was asked before `@` was replaced."""
+        plan: list[dict[str, Any]] = []
+        for stage, params in self.stages.items():
+            stage_jobs = list(self._combinations({**self.params, **params}, arguments))
+            for asked in stage_jobs:
+                overrides = [f"{key}={_placed(value, asked, plan, folder)}" for key, value in asked.items()]
+                job = {"number": len(plan), "stage": stage, "overrides": overrides, "asked": asked}
+                if stage:
+                    job["folder"] = _name(len(plan), stage, asked, stage_jobs)
+                    overrides.append(f"hydra.sweep.subdir={quoted(job['folder'])}")
+                else:
+                    job["folder"] = self._subfolder(len(plan), overrides)
+                plan.append(job)
+        return plan
+
+    def _combinations(self, params: dict[str, str], arguments: list[str]) -> Iterator[dict[str, str]]:
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)  # type: ignore[union-attr]
+        words = [f"{key}={value}" for key, value in params.items()] + arguments
+        (jobs,) = self.split_arguments(parser.parse_overrides(words), None)
+        for job in jobs:
+            yield dict(word.split("=", 1) for word in job)
+
+    def _subfolder(self, number: int, overrides: list[str]) -> str:
+        """Where the launcher will put a job, below the sweep's folder, by the configuration."""
+        assert self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.num = number
+        return _resolved(config, "hydra.sweep.subdir")
+
+
+def _resolved(config: Any, key: str) -> str:
+    """A value of Hydra's own configuration, which may ask `hydra:` for others."""
+    from hydra.core.hydra_config import HydraConfig
+
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        return str(OmegaConf.select(config, key))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _name(number: int, stage: str, asked: dict[str, str], stage_jobs: Sequence[dict[str, str]]) -> str:
+    """A job's folder: its number, its stage, and what tells it from the stage's other jobs."""
+    swept = [key for key in asked if any(asked[key] != other[key] for other in stage_jobs)]
+    words = [f"{key}-{asked[key].removeprefix('@').partition('/')[0]}" for key in swept]
+    return folder_name("_".join([str(number), stage, *words]))
+
+
+def _placed(value: str, asked: dict[str, str], plan: Sequence[dict[str, Any]], folder: Path) -> str:
+    """A value with `@<stage>` replaced by the folder of the job that it means.
+
+    Raises:
+        ValueError: there is no such job, or more than one.
+    """
+    if not value.startswith("@"):
+        return value
+    stage, _, rest = value[1:].partition("/")
+    jobs = [job for job in plan if job["stage"] == stage]
+    swept = {key for job in jobs for key in job["asked"] if job["asked"][key] != jobs[0]["asked"][key]}
+    found = [job for job in jobs if all(job["asked"][key] == asked.get(key) for key in swept)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{value}: {len(found)} jobs of the stage {stage!r} agree with {asked} on {sorted(swept)}; "
+            "it must be one"
+        )
+    return quoted(folder / found[0]["folder"] / rest)

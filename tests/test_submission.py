@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stm.clip import ArrayVideo
-from stm.evaluation.submission import write_submission
+from stm.evaluation.submission import check_submission, write_submission
 from stm.masks import PALETTE, write_mask
 
 
@@ -79,5 +79,26 @@ def test_each_violation_is_named(folder, videos, tmp_path):
 
 
 def test_an_unknown_layout_is_refused(folder, videos, tmp_path):
-    with pytest.raises(ValueError, match="layout='mose' is unknown; allowed: davis, youtube"):
-        write_submission(folder, videos, tmp_path / "s.zip", "mose")
+    with pytest.raises(ValueError, match="layout='coco' is unknown; allowed: davis, mose, youtube"):
+        write_submission(folder, videos, tmp_path / "s.zip", "coco")
+
+
+def test_a_zip_of_others_is_checked_like_a_server_does(folder, videos, tmp_path):
+    for layout in ("davis", "mose", "youtube"):
+        path = write_submission(folder, videos, tmp_path / f"{layout}.zip", layout)
+        assert check_submission(path, videos, layout) == []
+    assert len(check_submission(tmp_path / "davis.zip", videos, "youtube")) == 2 * 5, "all in the wrong place"
+    grey = io.BytesIO()
+    Image.fromarray(videos[0].mask(0)).save(grey, "png")
+    with zipfile.ZipFile(tmp_path / "davis.zip") as whole, zipfile.ZipFile(tmp_path / "x.zip", "w") as spoilt:
+        for name in ("bear/00000.png", "swan/00000.png"):
+            spoilt.writestr(name, whole.read(name))
+        spoilt.writestr("bear/00001.png", grey.getvalue())
+        spoilt.writestr("swan/00002.png", b"no picture")
+        spoilt.writestr("__MACOSX/swan/._00000.png", b"")
+    assert check_submission(tmp_path / "x.zip", videos, "davis") == [
+        "swan/00004.png: missing",
+        "__MACOSX/swan/._00000.png: nobody asked for it",
+        "swan/00002.png: no picture",
+        "bear/00001.png: mode L, a palette PNG (P) is wanted",
+    ]

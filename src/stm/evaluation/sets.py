@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from stm.data import videos
 from stm.data.synthetic import synthetic_videos
@@ -80,6 +81,20 @@ def synthetic(
     made = synthetic_videos(count, seed, split, kind, pixels, frames)
     # the videos' names tell the rest
     return Benchmark(f"synthetic-{kind}-{split}", made, size, "davis", source=f"{pixels} pixels")
+
+
+def rebuilt(values: Mapping[str, Any]) -> Benchmark:
+    """A benchmark from what a file of `conf/benchmark/` says, `_target_` included, as a run wrote it down.
+
+    Raises:
+        ValueError: `_target_` is no function of this module.
+    """
+    values = dict(values)
+    module, _, name = str(values.pop("_target_", "")).rpartition(".")
+    if module != __name__ or name not in ("davis", "youtube_vos", "folder", "synthetic"):
+        raise ValueError(f"_target_={module}.{name}: no benchmark of this package")
+    build: Callable[..., Benchmark] = globals()[name]
+    return build(**values)
 
 
 def _only(found: Sequence, names: Sequence[str]) -> Sequence:

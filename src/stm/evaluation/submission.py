@@ -1,4 +1,4 @@
-"""A zip of predicted masks, as the servers of DAVIS and YouTube-VOS take it."""
+"""A zip of predicted masks, as the servers of DAVIS, MOSE and YouTube-VOS take it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from stm.clip import Video
 
-LAYOUTS = {"davis": "{video}/{frame}.png", "youtube": "Annotations/{video}/{frame}.png"}
-"""Where a mask stands in the zip: DAVIS wants its sequences at the root, YouTube-VOS in a folder."""
+LAYOUTS = {
+    "davis": "{video}/{frame}.png",
+    "mose": "{video}/{frame}.png",
+    "youtube": "Annotations/{video}/{frame}.png",
+}
+"""Where a mask stands in the zip: DAVIS and MOSE want sequences at the root, YouTube-VOS in a folder."""
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
@@ -27,7 +31,7 @@ def write_submission(
         masks: folder with `<video>/<frame>.png`, such as `masks` of an evaluation's output.
         videos: what the server wants: the `written` frames of each.
         destination: the zip to write; it appears whole or not at all.
-        layout: `davis` or `youtube`.
+        layout: `davis`, `mose` or `youtube`.
 
     Raises:
         ValueError: the layout is unknown, or masks are missing or wrong; each violation is named.
@@ -56,21 +60,44 @@ def write_submission(
 def check_masks(masks: Path, video: Video) -> list[str]:
     """What is wrong with one video's masks? A line each: missing, no palette, other size, unknown ids."""
     violations: list[str] = []
-    size: tuple[int, ...] | None = None
     for t in video.written:
         path = masks / video.name / f"{video.frame_names[t]}.png"
         if not path.exists():
             violations.append(f"{path}: missing")
             continue
         with Image.open(path) as image:
-            if image.mode != "P":
-                violations.append(f"{path}: mode {image.mode}, a palette PNG (P) is wanted")
-                continue
-            labels = np.asarray(image)
-        size = size or video.frame(t).shape[:2]
-        if labels.shape != size:
-            violations.append(f"{path}: size {labels.shape}, the frame has {size}")
-        unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.entries})
-        if unknown:
-            violations.append(f"{path}: ids {unknown}, the video has {sorted(video.entries)}")
+            violations += [f"{path}: {wrong}" for wrong in _wrong(image, video)]
     return violations
+
+
+def check_submission(archive: str | Path, videos: Sequence[Video], layout: str) -> list[str]:
+    """What would a server find wrong with a zip, ours or another's? A line for each violation.
+
+    Folders and frames must be those asked for and no others; each mask is checked as in `check_masks`.
+    """
+    wanted = {
+        LAYOUTS[layout].format(video=video.name, frame=video.frame_names[t]): video
+        for video in videos
+        for t in video.written
+    }
+    with zipfile.ZipFile(archive) as opened:
+        there = {name for name in opened.namelist() if not name.endswith("/")}
+        violations = [f"{name}: missing" for name in wanted if name not in there]
+        violations += [f"{name}: nobody asked for it" for name in sorted(there - wanted.keys())]
+        for name in (name for name in wanted if name in there):
+            try:
+                with opened.open(name) as file, Image.open(file) as image:
+                    violations += [f"{name}: {wrong}" for wrong in _wrong(image, wanted[name])]
+            except UnidentifiedImageError:
+                violations.append(f"{name}: no picture")
+    return violations
+
+
+def _wrong(image: Image.Image, video: Video) -> list[str]:
+    """What a server takes exception to in one mask."""
+    if image.mode != "P":
+        return [f"mode {image.mode}, a palette PNG (P) is wanted"]
+    labels, size = np.asarray(image), video.frame(0).shape[:2]
+    wrong = [] if labels.shape == size else [f"size {labels.shape}, the frame has {size}"]
+    unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.entries})
+    return [*wrong, f"ids {unknown}, the video has {sorted(video.entries)}"] if unknown else wrong

@@ -1,0 +1,209 @@
+"""A page that tells all of an evaluation or a sweep, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from stm.clip import Video
+from stm.config import JOB, PLAN
+from stm.evaluation import figures
+from stm.evaluation.gathered import Sweep, read_sweep, rows_of
+from stm.evaluation.overlays import LEGEND, LEGIBLE
+from stm.evaluation.page import PAGE, cell, data, figure, from_markdown, table, three
+from stm.evaluation.reopened import Opened
+from stm.evaluation.sweeptable import markdown, short
+from stm.evaluation.tables import write_whole
+from stm.viz import overlay, write_video
+
+LONGEST = 150
+"""Frames of a film in the page; of longer videos, every second, third, ... is shown."""
+
+
+def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Write the page of an evaluation's or a sweep's folder, and its figures as files beside.
+
+    Args:
+        folder: of an evaluation (`scores.json`), of a training run with a final evaluation, or of a sweep.
+        path: the page; `report.html` in the folder by default. The figures go to `figures/` there.
+
+    Raises:
+        FileNotFoundError: the folder holds none of these.
+    """
+    folder = Path(folder)
+    path = Path(path) if path else folder / "report.html"
+    if (folder / PLAN).exists():
+        body = _of_sweep(read_sweep(folder), path.parent / "figures")
+    else:
+        found = [
+            folder / "scores.json",
+            *sorted(folder.glob("*/scores.json"), key=lambda p: -p.stat().st_mtime),
+        ]
+        scores = next((one for one in found if one.exists()), None)
+        if scores is None:
+            raise FileNotFoundError(
+                f"{folder}: neither scores.json nor {PLAN}: no evaluation, no sweep of ours"
+            )
+        body = _of_evaluation(Opened(scores.parent), path.parent / "figures")
+    write_whole(path, PAGE.format(title=html.escape(folder.resolve().name), body="\n".join(body)))
+    return path
+
+
+def _of_evaluation(opened: Opened, folder: Path) -> Iterator[str]:
+    values = opened.values
+    yield f"<p>{html.escape(_headline(opened))}</p>"
+    yield "<h2>Scores</h2>"
+    columns = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+    whole = [("all objects", values["global"]), *values["baselines"].items()]
+    further = [name for name in values["global"] if name not in columns]
+    names = [*columns, *further]
+    yield table(
+        ["", *names], [[label, *(three(measures.get(name)) for name in names)] for label, measures in whole]
+    )
+    ranked = opened.ranked()
+    if ranked:
+        yield "<h2>Distribution</h2>"
+        yield figure(
+            figures.sorted_j({"J": list(opened.j.values())}),
+            folder / "sorted_j",
+            "J of all objects on all frames, sorted (the paper's figure 7).",
+        )
+        yield figure(
+            figures.j_over_time(opened),
+            folder / "j_over_time",
+            f"J over the course of the videos; below, frames of the worst ones, {LEGEND}.",
+        )
+    yield from _films(opened)
+    yield "<h2>Every object</h2>"
+    heads = ("sequence", "object", "category", "frames", *columns)
+    rows = sorted(values["sequences"], key=lambda row: row["J&F-Mean"])
+    yield table(heads, [[cell(row.get(name)) for name in heads] for row in rows])
+    yield from _card(opened)
+
+
+def _headline(opened: Opened) -> str:
+    settings, speed = opened.values["settings"], opened.values["speed"]
+    size = "the frames' own size" if settings["size"] is None else f"short side {settings['size']}"
+    policy = settings["policy"]
+    told = (
+        ", ".join(f"{key}={value}" for key, value in policy.items()) if isinstance(policy, dict) else policy
+    )
+    return (
+        f"{settings['benchmark']} at {size}; {settings['checkpoint']}; memory: {told}; "
+        f"{speed['frames_per_second']:.1f} frames a second, at most {speed['peak_memory_mb']:.0f} MB in use"
+    )
+
+
+def _films(opened: Opened) -> Iterator[str]:
+    """The worst, the middle and the best sequence, playing; without truth, the first three."""
+    chosen = {f"number {n}": name for n, name in enumerate(list(opened.sequences)[:3], start=1)}
+    if ranked := opened.ranked():
+        chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+    playing = {which: name for which, name in chosen.items() if name in opened.videos}
+    if not playing:
+        yield "<p>The videos are no longer where they were: no films.</p>"
+        return
+    yield f"<h2>{', '.join(playing).capitalize()}</h2>"
+    yield f"<p>{LEGEND.capitalize()}.</p>"
+    yield '<div class="films">'
+    for which, name in playing.items():
+        j = list(opened.mean_j(name).values())
+        told = f", J {np.mean(j):.3f}" if j else ""
+        yield (
+            "<figure><video controls loop muted autoplay playsinline "
+            f'src="{_film(opened, opened.videos[name])}"></video>'
+            f"<figcaption>{which}: {html.escape(name)}{told}</figcaption></figure>"
+        )
+    yield "</div>"
+
+
+def _film(opened: Opened, video: Video) -> str:
+    """An MP4 as a data address."""
+    written = list(video.written)
+    step = -(-len(written) // LONGEST)
+    truthful = set(video.annotated)
+
+    def pictures() -> Iterator[np.ndarray]:
+        for t in itertools.islice(written, 0, None, step):
+            if t < min(video.entries.values(), default=0):
+                continue
+            frame, labels = video.frame(t), opened.mask(video, t)
+            truth = video.mask(t) if t in truthful else None
+            times = -(-LEGIBLE // min(labels.shape))
+            larger = [a if a is None else a.repeat(times, 0).repeat(times, 1) for a in (frame, labels, truth)]
+            assert larger[0] is not None and larger[1] is not None
+            yield overlay(larger[0], larger[1], truth=larger[2])
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        write_video(path, pictures(), fps=12)
+        return data("video/mp4", path.read_bytes())
+
+
+def _of_sweep(sweep: Sweep, folder: Path) -> Iterator[str]:
+    yield "<h2>Table</h2>"
+    yield from from_markdown(markdown(sweep))
+    rows = [row for row in rows_of(sweep) if row.objects]
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        members = [row for row in rows if row.benchmark == benchmark]
+        labels = [", ".join(map(short, row.setting.values())) or "all" for row in members]
+        opened = [[Opened(one.folder) for one in row.evaluations] for row in members]
+        yield f"<h2>{html.escape(benchmark)}</h2>"
+        curves = {
+            label: [j for one in group for j in one.j.values()]
+            for label, group in zip(labels, opened, strict=True)
+        }
+        yield figure(
+            figures.sorted_j(curves),
+            folder / f"sorted_j_{benchmark}",
+            "J of all objects on all frames, sorted (the paper's figure 7).",
+        )
+        points = {
+            label: (row.mean("J"), row.mean("seconds"), row.mean("MB"))
+            for label, row in zip(labels, members, strict=True)
+        }
+        if len(points) > 1:
+            yield figure(
+                figures.pareto(points),  # type: ignore[arg-type]  # what has objects has been measured
+                folder / f"pareto_{benchmark}",
+                "Accuracy against speed against memory.",
+            )
+            firsts = {label: group[0] for label, group in zip(labels, opened, strict=True)}
+            shown = dict(itertools.islice(firsts.items(), 6))
+            compared = figures.side_by_side(shown)
+            if compared is not None:
+                yield figure(
+                    compared,
+                    folder / f"side_by_side_{benchmark}",
+                    f"The frames on which J differs most (the paper's figure 6), {LEGEND}.",
+                )
+        best = max(zip(members, opened, strict=True), key=lambda pair: pair[0].mean("J") or 0)
+        yield f"<p>Of the best, {html.escape(', '.join(map(short, best[0].setting.values())))}:</p>"
+        yield from _films(best[1][0])
+    first = next((one for job in sweep.jobs for one in job.evaluations), None)
+    if first is not None:
+        yield from _card(Opened(first.folder))
+
+
+def _card(opened: Opened) -> Iterator[str]:
+    """What it takes to do it again."""
+    yield "<h2>To do it again</h2>"
+    rows = [["checkpoint", str(opened.values["settings"]["checkpoint"])]]
+    rows += [["data", opened.fingerprint() or "no longer where they were"]]
+    if opened.job is not None and (opened.job / JOB).exists():
+        end = json.loads((opened.job / JOB).read_text())
+        rows += [[name, str(value)] for name, value in end.get("made_by", {}).items()]
+    config = opened.configuration
+    if config is not None and "seed" in config:
+        rows.append(["seed", str(config.seed)])
+    yield table(["", ""], rows)
+    if config is not None:
+        text = html.escape(OmegaConf.to_yaml(config))
+        yield f"<details open><summary>configuration</summary><pre>{text}</pre></details>"

@@ -1,0 +1,195 @@
+"""The report and its figures, from an evaluation that really ran; the page in a real browser."""
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import network
+from typer.testing import CliRunner
+
+from stm.apps.cli import app
+from stm.evaluation import figures
+from stm.evaluation.benchmark import evaluate
+from stm.evaluation.reopened import Opened
+from stm.evaluation.report import write_report
+from stm.evaluation.sets import synthetic
+from stm.memory import MemoryPolicy
+from stm.sweeps import write_plan
+
+BENCHMARK = {"count": 3, "kind": "plain", "pixels": 48, "frames": 8, "split": "test"}
+POLICIES = {"first": MemoryPolicy(previous=False, every=None), "every_5": MemoryPolicy()}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Path:
+    """A sweep's folder: two policies, evaluated by an untrained network."""
+    folder, untrained = tmp_path_factory.mktemp("sweep"), network()
+    jobs = []
+    for number, (memory, policy) in enumerate(POLICIES.items()):
+        job = folder / f"{number}_{memory}"
+        evaluate(untrained, policy, synthetic(**BENCHMARK), job, checkpoint="x", progress=False, workers=0)
+        (job / ".hydra").mkdir()
+        values = "".join(f"  {key}: {value}\n" for key, value in BENCHMARK.items())
+        config = f"checkpoint: x\nbenchmark:\n  _target_: stm.evaluation.sets.synthetic\n{values}"
+        (job / ".hydra" / "config.yaml").write_text(config)
+        end = {"status": "completed", "error": "", "made_by": {"git commit": "0ddba11"}}
+        (job / "job.json").write_text(json.dumps(end))
+        asked = {"benchmark": "synthetic", "memory": memory}
+        jobs.append({"number": number, "stage": "", "folder": job.name, "asked": asked, "overrides": []})
+    write_plan(folder, jobs, {"command": "evaluate.py sweep=memory checkpoint=<x>"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(sweep) -> Path:
+    return write_report(sweep)
+
+
+def readable(path: Path) -> np.ndarray:
+    picture = np.asarray(Image.open(path).convert("L")).astype(float)
+    assert picture.std() > 5 and min(picture.shape) > 200
+    return picture
+
+
+# --- figures ---
+
+
+def test_figures_lie_beside_as_files(page):
+    for name in ("sorted_j", "pareto", "side_by_side"):
+        stem = f"{name}_synthetic-plain-test"
+        readable(page.parent / "figures" / f"{stem}.png")
+        assert "<svg" in (page.parent / "figures" / f"{stem}.svg").read_text()[:1000]
+
+
+def test_figure_7_sorts(sweep):
+    values = list(Opened(sweep / "0_first").j.values())
+    figure = figures.sorted_j({"first": values, "none": [0.0, 1.0]})
+    line, other = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), sorted(values))
+    assert list(other.get_xdata()) == [25, 75]
+    assert line.get_linestyle() != other.get_linestyle(), "told apart without colour"
+    assert figures.drawn(figure) == figures.drawn(figures.sorted_j({"first": values, "none": [0.0, 1.0]}))
+
+
+def test_the_curves_differ_in_grey():
+    """Neighbours in the order of colours differ in brightness or in dashes."""
+    looks = figures._looks()
+    first = [next(looks) for _ in range(15)]
+    assert len(set(map(str, first))) == 15
+
+
+def test_the_front_is_what_nothing_beats():
+    rng = np.random.default_rng(0)
+    cost, gain = rng.integers(0, 6, 30), rng.integers(0, 6, 30)
+    front = figures.best_front(cost, gain)
+    for place in range(30):
+        others = [q for q in range(30) if cost[q] <= cost[place] and gain[q] >= gain[place]]
+        beaten = any(cost[q] < cost[place] or gain[q] > gain[place] for q in others)
+        same = any((cost[q], gain[q]) == (cost[place], gain[place]) for q in front)
+        assert same != beaten
+
+
+def test_frames_that_differ_most(sweep):
+    opened = [Opened(sweep / "0_first"), Opened(sweep / "1_every_5")]
+    (name, t), *_ = figures.differing(opened, 2)
+    largest = 0.0
+    for key, j in opened[0].j.items():
+        if sum(k[0] == key[0] and k[2] == key[2] for k in opened[0].j) == 1:
+            largest = max(largest, abs(j - opened[1].j[key]))
+    gap = abs(opened[0].mean_j(name)[t] - opened[1].mean_j(name)[t])
+    assert gap >= largest - 1e-12 and t in opened[0].mean_j(name)
+
+
+def test_j_over_time_shows_the_worst(sweep):
+    opened = Opened(sweep / "1_every_5")
+    figure = figures.j_over_time(opened, worst=2)
+    text = [one.get_text() for one in figure.axes[0].get_legend().get_texts()]
+    means = {name: np.mean(list(opened.mean_j(name).values())) for name in opened.sequences}
+    assert f"{min(means, key=means.get)} ({min(means.values()):.2f})" == text[2]
+    assert len(figure.axes) == 1 + 2 * 5
+    figures.drawn(figure, "png")
+
+
+# --- the page ---
+
+
+def test_the_page_asks_nobody(page):
+    text = page.read_text()
+    for address in re.findall(r'(?:src|href)="([^"]*)', text):
+        assert address.startswith("data:"), address[:80]
+    assert "<script" not in text and "url(" not in text
+    assert "checkpoint=&lt;x&gt;" in text, "text is text"
+
+
+def test_what_it_takes_to_do_it_again(page, sweep):
+    text = page.read_text()
+    for told in ("0ddba11", "stm.evaluation.sets.synthetic", Opened(sweep / "0_first").fingerprint()):
+        assert told in text
+
+
+def test_the_data_have_a_fingerprint(sweep):
+    opened = Opened(sweep / "0_first")
+    assert opened.fingerprint() == Opened(sweep / "1_every_5").fingerprint()
+    other = Opened(sweep / "0_first")
+    other.__dict__["videos"] = dict(list(opened.videos.items())[1:])
+    assert other.fingerprint() != opened.fingerprint()
+
+
+def test_without_the_videos_it_is_a_page_without_films(sweep, tmp_path):
+    shutil.copytree(sweep / "0_first", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / ".hydra")
+    text = write_report(tmp_path / "moved").read_text()
+    assert "no films" in text and "<video" not in text and "all objects" in text
+
+
+def test_the_command(sweep, tmp_path):
+    done = CliRunner().invoke(app, ["report", str(sweep / "0_first"), "--output", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "r.html").exists() and (tmp_path / "figures" / "sorted_j.svg").exists()
+    with pytest.raises(FileNotFoundError, match="no evaluation, no sweep"):
+        write_report(tmp_path / "figures")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if program is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for switch in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.mark.parametrize("which", ["sweep", "evaluation"])
+def test_in_a_browser(browser, page, sweep, tmp_path, which):
+    path = page if which == "sweep" else write_report(sweep / "0_first", tmp_path / "report.html")
+    browser.get(path.resolve().as_uri())
+    playing = (
+        "return [...document.querySelectorAll('video')].map(v => [v.currentTime, v.videoWidth, v.error])"
+    )
+    browser.execute_script("document.querySelector('video').scrollIntoView()")  # unseen, none begins
+    end = time.monotonic() + 20
+    while not all(seconds > 0 for seconds, *_ in browser.execute_script(playing)):
+        assert time.monotonic() < end, browser.execute_script(playing)
+        time.sleep(0.1)
+    films = browser.execute_script(playing)
+    assert len(films) == 3 and all(width >= 192 and error is None for _, width, error in films)
+    pictures = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert len(pictures) >= 2 and all(whole and width > 200 for whole, width in pictures)
+    wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, "the page scrolls to no side"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked)

@@ -148,7 +148,7 @@ def test_a_correction_replaces_the_objects_prediction_and_is_remembered() -> Non
     assert segmenter.object_ids == [1, 2]
     assert torch.equal(shown[3][2], inside.float())
     torch.testing.assert_close(shown[3][1], without[3][1] * ~inside)
-    assert segmenter.memory_frames() == [[0, 3, 4]]
+    assert segmenter.memory_frames() == [[0, 3, 4], [0, 4]], "it stays for object 2 alone"
     assert not torch.allclose(shown[5], without[5], atol=1e-4), "the correction is read later"
 
 

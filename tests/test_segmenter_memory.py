@@ -1,0 +1,398 @@
+"""What can be asked of a segmenter after a frame, changed in mid-video, and taken along to another one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+from torch import Tensor
+
+import stm
+from stm.memory import MemoryPolicy
+from stm.network import STM
+from stm.segmenter import Segmenter
+from stm.segmenter.attention import enlarge
+
+SIZE = (32, 48)
+FRAMES, MASKS = small.frames(12), small.masks(12, 3).numpy()
+POLICIES = {
+    "paper": MemoryPolicy(every=3),
+    "top_k": MemoryPolicy(every=2, top_k=3),
+    "near": MemoryPolicy(every=2, motion=0.2),
+    "prototypes": MemoryPolicy(every=1, max_frames=3, prototypes=4, leaves="least_used"),
+    "novel": MemoryPolicy(every=1, max_frames=4, leaves="most_alike", novel=0.0),
+}
+
+
+def only(mask: np.ndarray, *labels: int) -> np.ndarray:
+    return np.where(np.isin(mask, labels), mask, 0).astype(np.uint8)
+
+
+def begun(network: STM, policy: MemoryPolicy | None = None, frames: int = 6, objects: int = 2) -> Segmenter:
+    segmenter = Segmenter(network, policy)
+    for t in range(frames):
+        segmenter.step(FRAMES[t], only(MASKS[0], *range(1, objects + 1)) if t == 0 else None)
+    return segmenter
+
+
+def go_on(segmenter: Segmenter, frames: range = range(6, 12)) -> list[Tensor]:
+    return [segmenter.step(FRAMES[t]) for t in frames]
+
+
+# attention
+
+
+def slow_attention(segmenter: Segmenter, slot: int, kind: str, policy: MemoryPolicy) -> np.ndarray:
+    """The weights (N, Q) of an object's read, cell by cell with numpy, of a segmenter with one group."""
+    bank = segmenter._objects.groups[0].bank
+    keys = bank.read()[0][0].double().numpy()
+    keys = keys[min(slot, len(keys) - 1)]
+    query = segmenter._written.query.key[0].flatten(1).double().numpy()
+    weights = np.zeros((keys.shape[1], query.shape[1]))
+    for q in range(query.shape[1]):
+        logits = np.array([key @ query[:, q] for key in keys.T])
+        if kind == "l2":
+            logits = (2 * logits - (keys**2).sum(0)) / np.sqrt(len(keys))
+        if policy.motion is not None:
+            rows, columns = np.unravel_index(np.arange(keys.shape[1]) % query.shape[1], (2, 3))
+            row, column = np.unravel_index(q, (2, 3))
+            ages = np.repeat([segmenter.t - t for t in order(segmenter)], query.shape[1])
+            apart = ((rows - row) ** 2 + (columns - column) ** 2) / 2**2
+            logits = logits - apart / (2 * ages * policy.motion**2)
+        if policy.top_k is not None:
+            logits[logits < np.sort(logits)[-policy.top_k]] = -np.inf
+        exponentials = np.exp(logits - logits.max())
+        weights[:, q] = exponentials / exponentials.sum()
+    return weights
+
+
+def order(segmenter: Segmenter) -> list[int]:
+    """The frames in the order of their cells."""
+    return [t for t, _, _ in sorted(segmenter._objects.groups[0].bank.layout(), key=lambda f: f[1].start)]
+
+
+@pytest.mark.parametrize("keys", ["image_mask", "image"])
+@pytest.mark.parametrize(("kind", "name"), [("dot", "paper"), ("l2", "top_k"), ("dot", "near")])
+def test_attention_is_the_mean_of_the_reads_weights(keys: str, kind: str, name: str) -> None:
+    policy = POLICIES[name]
+    segmenter = begun(small.network(keys=keys, similarity=kind), policy)
+    region = np.zeros(SIZE, dtype=bool)
+    region[5:30, 10:40] = True
+    share = region.reshape(2, 16, 3, 16).mean((1, 3)).ravel()
+    for slot, label in enumerate((1, 2)):
+        weights = slow_attention(segmenter, slot, kind, policy)
+        for at, of_cells in (
+            (None, np.full(6, 1 / 6)),
+            ((17, 40), np.eye(6)[5]),
+            (region, share / share.sum()),
+        ):
+            attention = segmenter.attention(label, at)
+            assert list(attention.maps) == segmenter.memory_frames()[0]
+            assert sum(attention.shares.values()) == pytest.approx(1, abs=1e-5)
+            expected = weights @ of_cells
+            for place, t in enumerate(order(segmenter)):
+                found = attention.maps[t].flatten().numpy()
+                np.testing.assert_allclose(found, expected[6 * place : 6 * place + 6], atol=1e-5)
+
+
+def test_attention_to_prototypes_is_told_apart() -> None:
+    attention = begun(small.network(), POLICIES["prototypes"], 8).attention(1)
+    assert attention.prototypes.shape == (4,)
+    assert float(attention.prototypes.sum()) + sum(attention.shares.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_values_weighted_by_attention_are_the_readout() -> None:
+    segmenter = begun(small.network(keys="image"), POLICIES["paper"])
+    values = segmenter._objects.groups[0].bank.read()[1][0]
+    for slot, label in enumerate((1, 2)):
+        attention = segmenter.attention(label, (0, 20))  # cell (0, 1)
+        flat = torch.cat([attention.maps[t].flatten() for t in order(segmenter)])
+        torch.testing.assert_close(values[slot] @ flat, segmenter.readout[0, slot, :, 0, 1])
+
+
+def test_attention_where_there_is_none() -> None:
+    segmenter = Segmenter(small.network())
+    with pytest.raises(ValueError, match="no last frame"):
+        segmenter.attention(1)
+    segmenter.step(FRAMES[0], only(MASKS[0], 1))
+    with pytest.raises(ValueError, match="object 1 entered in this frame"):
+        segmenter.attention(1)
+    segmenter.step(FRAMES[1])
+    for at, named in (
+        ((32, 0), r"within \(32, 48\)"),
+        (np.zeros(SIZE), "not empty"),
+        (np.ones((3, 3)), r"\(32, 48\)"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            segmenter.attention(1, at)
+    with pytest.raises(ValueError, match=r"object 7 is not known; there are \[1\]"):
+        segmenter.attention(7)
+
+
+def test_a_map_covers_the_pixels_of_its_cells() -> None:
+    """A frame of 30 x 44 has a pixel of padding above and two to the left."""
+    enlarged = enlarge(torch.arange(6.0).view(2, 3), (30, 44))
+    assert enlarged.shape == (30, 44)
+    assert enlarged[0].tolist() == [0] * 14 + [1] * 16 + [2] * 14
+    assert enlarged[:, 0].tolist() == [0] * 15 + [3] * 15
+
+
+# removed, absent, corrected
+
+
+def test_removing_an_object_leaves_the_logits_of_the_others() -> None:
+    """In the next frame, whatever the policy; the keys of this network see no other object."""
+    for keys in ("image_mask", "image"):
+        for removed in (1, 2, 3):
+            kept = [label for label in (1, 2, 3) if label != removed]
+            segmenter, whole = (
+                begun(small.network(keys=keys), POLICIES["paper"], objects=3) for _ in range(2)
+            )
+            segmenter.remove(removed)
+            assert segmenter.object_ids == kept
+            assert segmenter.memory_frames() == whole.memory_frames()
+            assert segmenter.memory_bytes() < whole.memory_bytes()
+            probabilities = segmenter.step(FRAMES[6])
+            whole.step(FRAMES[6])
+            assert probabilities.shape == (3, *SIZE)
+            torch.testing.assert_close(probabilities.sum(0), torch.ones(SIZE))
+            torch.testing.assert_close(segmenter.logits[:, 1:], whole.logits[:, kept], atol=1e-4, rtol=1e-4)
+
+
+def test_with_the_first_frame_alone_it_is_as_if_the_object_had_never_been_given() -> None:
+    policy = MemoryPolicy(previous=False, every=None)
+    segmenter = begun(small.network(), policy, objects=3)
+    segmenter.remove(2)
+    never = Segmenter(small.network(), policy)
+    for t in range(6):
+        never.step(FRAMES[t], only(MASKS[0], 1, 3) if t == 0 else None)
+    for ours, theirs in zip(go_on(segmenter), go_on(never), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_an_object_removed_is_background_in_the_last_frame_and_may_come_again() -> None:
+    segmenter = begun(small.network(), objects=2)
+    before = segmenter._written.probabilities
+    segmenter.remove(1)
+    torch.testing.assert_close(segmenter._written.probabilities[:, 0], before[:, 0] + before[:, 1])
+    assert torch.equal(segmenter._written.probabilities[:, 1], before[:, 2])
+    segmenter.step(FRAMES[6], only(MASKS[6], 1))
+    assert segmenter.object_ids == [2, 1]
+    segmenter.remove(2)
+    segmenter.remove(1)
+    with pytest.raises(ValueError, match="no object is known"):
+        segmenter.step(FRAMES[7])
+    with pytest.raises(ValueError, match="object 1 is not known"):
+        segmenter.remove(1)
+    assert segmenter.step(FRAMES[7], only(MASKS[7], 3)).shape == (2, *SIZE)
+    assert segmenter.step(FRAMES[8]).shape == (2, *SIZE)
+
+
+def test_a_correction_afterwards_is_one_that_came_with_the_frame() -> None:
+    ours, theirs = begun(small.network()), begun(small.network())
+    mask = only(MASKS[6], 2, 3)  # corrects object 2, adds object 3
+    ours.step(FRAMES[6])
+    assert torch.equal(ours.correct(mask), theirs.step(FRAMES[6], mask))
+    for a, b in zip(go_on(ours, range(7, 12)), go_on(theirs, range(7, 12)), strict=True):
+        assert torch.equal(a, b)
+    assert ours.memory_frames() == theirs.memory_frames()
+
+
+def test_a_correction_stays_for_the_corrected_alone() -> None:
+    policy = MemoryPolicy(every=None)
+    segmenter = begun(small.network(), policy, 4, objects=3)
+    segmenter.correct(only(MASKS[3], 1, 3))
+    go_on(segmenter)
+    assert segmenter.memory_frames() == [[0, 3, 8], [0, 8]]
+    corrected, plain = (
+        begun(small.network(), policy, 4, objects=3),
+        begun(small.network(), policy, 4, objects=3),
+    )
+    corrected.correct(only(MASKS[3], 1))
+    for each in (corrected, plain):
+        each.step(FRAMES[4])
+        each.step(FRAMES[5])
+    frames = [corrected.attention(label).maps.keys() for label in (1, 2, 3)]
+    assert [list(held) for held in frames] == [[0, 3, 4], [0, 4], [0, 4]]
+
+
+def test_objects_keep_their_channels_when_their_memories_part() -> None:
+    """With a correction that is the prediction itself, parting changes nothing but what stays."""
+    network, policy = small.network(), MemoryPolicy(every=1)  # all frames stay in any case
+    for keys in ("image_mask", "image"):
+        network = small.network(keys=keys)
+        parted, whole = begun(network, policy, 3, objects=3), begun(network, policy, 3, objects=3)
+        for segmenter in (parted, whole):
+            probabilities = segmenter.step(FRAMES[3], only(MASKS[3], 2) if segmenter is parted else None)
+            if segmenter is parted:
+                given = probabilities
+        whole.correct(only(MASKS[3], 1, 2, 3))
+        parted.correct(only(MASKS[3], 1, 2, 3))
+        assert given.shape == (4, *SIZE)
+        assert len(parted.memory_frames()) == 2
+        for a, b in zip(go_on(parted, range(4, 9)), go_on(whole, range(4, 9)), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_an_absent_object_has_an_empty_mask_that_stays() -> None:
+    segmenter = begun(small.network(), MemoryPolicy(every=None))
+    before = segmenter._written.probabilities[0]
+    probabilities = segmenter.correct(absent=[2])
+    assert not probabilities[2].any()
+    assert torch.equal(probabilities[1], before[1])
+    torch.testing.assert_close(probabilities[0], 1 - before[1])
+    go_on(segmenter)
+    assert [list(segmenter.attention(label).maps) for label in (1, 2)] == [[0, 10], [0, 5, 10]]
+    with pytest.raises(ValueError, match="object 9 is not known"):
+        segmenter.correct(absent=[9])
+    with pytest.raises(ValueError, match="the mask shows object 2"):
+        segmenter.correct(only(MASKS[5], 2), absent=[2])
+    assert segmenter.object_ids == [1, 2]
+
+
+# confidence
+
+
+def test_confidence_by_hand() -> None:
+    probabilities = torch.zeros(4, 1, 5)
+    probabilities[1, 0] = torch.tensor([0.9, 0.7, 0.4, 0.0, 0.0])  # mask: the first two
+    probabilities[2, 0] = torch.tensor([0.0, 0.2, 0.0, 0.3, 0.0])  # nowhere the likeliest
+    probabilities[3, 0] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0])  # given
+    probabilities[0] = 1 - probabilities[1:].sum(0)
+    segmenter = Segmenter(small.network())
+    mask = np.array([[5, 7, 9, 0, 0]] * 5, dtype=np.uint8)
+    segmenter.step(torch.zeros(3, 5, 5), mask)
+    sure = segmenter.confidence(probabilities)
+    assert list(sure) == [5, 7, 9]
+    assert sure[5] == pytest.approx((0.8, 1.6 / 2.4))
+    assert sure[7] == (0, 0) and sure[9] == (1, 1)
+
+
+def test_confidence_is_the_expected_overlap() -> None:
+    """Objects drawn pixel by pixel from the probabilities overlap the mask that much, taken together."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand((40, 50), generator=generator) ** 2
+    segmenter = Segmenter(small.network())
+    segmenter.step(torch.zeros(3, 40, 50), np.ones((40, 50), dtype=np.uint8))
+    score = segmenter.confidence(torch.stack([1 - p, p]))[1].score
+    mask = p > 0.5
+    drawn = torch.rand((2000, 40, 50), generator=generator) < p
+    overlap = (drawn & mask).sum() / (drawn | mask).sum()
+    assert score == pytest.approx(float(overlap), abs=2e-3)
+
+
+# saved, and used on another video
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("keys", ["image_mask", "image"])
+def test_a_memory_loaded_goes_on_bit_by_bit(name: str, keys: str, tmp_path: Path) -> None:
+    network = small.network(keys=keys, others_channel=True)
+    segmenter = begun(network, POLICIES[name], 5)
+    segmenter.step(FRAMES[5], only(MASKS[5], 2, 3))  # corrects one object, adds another
+    segmenter.save(tmp_path / "below" / "memory.pth")
+    loaded = Segmenter.load(tmp_path / "below" / "memory.pth", network)
+    assert (loaded.t, loaded.object_ids, loaded.policy) == (5, [1, 2, 3], POLICIES[name])
+    assert loaded.memory_frames() == segmenter.memory_frames()
+    for ours, theirs in zip(go_on(loaded), go_on(segmenter), strict=True):
+        assert torch.equal(ours, theirs)
+    assert loaded.memory_frames() == segmenter.memory_frames()
+    assert loaded.attention(1).shares == segmenter.attention(1).shares
+    assert [path.name for path in (tmp_path / "below").iterdir()] == ["memory.pth"]
+
+
+def test_a_memory_is_used_on_another_video_of_another_size(tmp_path: Path) -> None:
+    network, policy = small.network(), MemoryPolicy(every=3)
+    begun(network, policy, 6).save(tmp_path / "memory.pth")
+    segmenter = Segmenter.load(tmp_path / "memory.pth", network)
+    segmenter.next_video()
+    assert segmenter.memory_frames() == [[0, 3]], "frame 5 was a previous one"
+    for frame in small.frames(5, (48, 80), seed=9):
+        assert segmenter.step(frame).shape == (3, 48, 80)
+        shapes = {t: tuple(weights.shape) for t, weights in segmenter.attention(2).maps.items()}
+        assert shapes == {t: (2, 3) if t <= 5 else (3, 5) for t in segmenter.memory_frames()[0]}
+    assert segmenter.memory_frames() == [[0, 3, 6, 9]] and segmenter.t == 10
+
+
+def test_references_of_several_sizes_are_read_as_one_memory() -> None:
+    """The same as the network's own read of their cells side by side."""
+    network = small.network()
+    pictures = [small.frames(1, size, seed)[0] for seed, size in enumerate([(32, 48), (48, 32), (30, 30)])]
+    masks = [small.masks(1, 1, tuple(p.shape[-2:]))[0].numpy() for p in pictures]
+    segmenter = Segmenter(network, MemoryPolicy(previous=False, every=None))
+    for picture, mask in zip(pictures, masks, strict=True):
+        segmenter.step(picture, mask)
+        segmenter.next_video()
+    found = segmenter.step(FRAMES[0])
+    with torch.no_grad():
+        memories = [
+            network.memorize(picture / 255, torch.from_numpy(mask == 1).float()[None])
+            for picture, mask in zip(pictures, masks, strict=True)
+        ]
+        memory = tuple(
+            torch.cat([part.flatten(2) for part in parts], -1) for parts in zip(*memories, strict=True)
+        )
+        expected = torch.softmax(network.segment(FRAMES[0] / 255, memory), dim=0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert segmenter.memory_frames() == [[0, 1, 2]]
+
+
+def test_a_full_memory_makes_room_for_frames_of_another_size() -> None:
+    policy = MemoryPolicy(every=1, max_frames=4)
+    segmenter = begun(small.network(), policy, 8)
+    segmenter.next_video()
+    for frame in small.frames(6, (48, 80), seed=3):
+        segmenter.step(frame)
+    assert segmenter.memory_frames() == [[0, 10, 11, 12]]
+    assert {weights.shape for weights in segmenter.attention(1).maps.values()} == {(2, 3), (3, 5)}
+    assert sum(segmenter.attention(1).shares.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_other_networks_and_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.pth"
+    begun(small.network()).save(path)
+    for other, named in (
+        (small.network(key_channels=4), "its key channels is 8, here it is 4"),
+        (small.network(value_channels=8), "its value channels is 16"),
+        (small.network(keys="image"), "its keys shared by objects is 0"),
+        (small.network(read_stride=8), "its read stride is 16"),
+        (small.network(seed=5), "its sum of key is"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            Segmenter.load(path, other)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Segmenter.load(tmp_path / "nothing.pth", small.network())
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"\x80\x04cos\nsystem\n(S'true'\ntR."):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read"):
+            Segmenter.load(path, small.network())
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match=r"was not written by Segmenter.save"):
+        Segmenter.load(path, small.network())
+
+
+def test_a_memory_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.pth"
+    begun(small.network()).save(path)
+    whole = torch.load(path, weights_only=True)
+    group = whole["groups"][0]
+    for spoilt in (
+        {"groups": []},
+        {"groups": [group | {"keys": group["keys"][..., :-1]}]},
+        {"groups": [group | {"notes": group["notes"][..., :-1]}]},
+        {"groups": [group | {"values": group["values"][:, :1]}]},
+        {"groups": [group | {"slots": [0, 7]}]},
+        {"groups": [group | {"frames": [(0, True, True, 2, 5)]}]},
+        {"policy": {"every": 0}},
+        {"policy": {"evry": 1}},
+        {"object_ids": [1]},
+        {"pending": {"frame": torch.zeros(1, 3, 8, 8)}},
+        {"pending": whole["pending"] | {"frame": torch.zeros(1, 3, 8, 8)}},
+    ):
+        torch.save(whole | spoilt, path)
+        with pytest.raises(ValueError, match="do not fit"):
+            Segmenter.load(path, small.network())
+    with pytest.raises(ValueError, match="after its first frame"):
+        stm.Segmenter(small.network()).save(path)

@@ -20,7 +20,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = _conv(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
+        inner = F.relu(self.conv1(F.relu(x)), inplace=True)
+        return self.conv2(inner).add_(self.shortcut(x))
 
 
 class Refinement(nn.Module):

@@ -28,7 +28,7 @@ class Winograd(nn.Module):
     """Another way to compute a 3x3 convolution of stride 1 that keeps the map's size, in float32.
 
     The map is cut into tiles of 6x6 that overlap by 2; each gives 4x4 of the result. Between the transforms
-    the channels of each of a tile's 36 places are mixed by a matrix. Errors are some 1e-5 of the largest value.
+    the channels of each of a tile's 36 places are mixed by a matrix. Errors: 1e-5 of the largest value.
     """
 
     transform: Tensor
@@ -70,5 +70,7 @@ class Winograd(nn.Module):
                 mixed = self.inverse @ torch.bmm(places, self.weight).flatten(1)
                 pixels = mixed.view(4, 4, -1, right, self.out_channels)
                 result[n, top : top + rows] = pixels.permute(2, 0, 3, 1, 4)
-        whole = result.view(count, 4 * down, 4 * right, self.out_channels)[:, :height, :width]
-        return (whole if self.bias is None else whole + self.bias).permute(0, 3, 1, 2)
+                if self.bias is not None:
+                    result[n, top : top + rows] += self.bias
+        whole = result.view(count, 4 * down, 4 * right, self.out_channels)
+        return whole[:, :height, :width].contiguous().permute(0, 3, 1, 2)

@@ -140,7 +140,7 @@ def _resolved(config: Any, key: str) -> str:
 def _name(number: int, stage: str, asked: dict[str, str], stage_jobs: Sequence[dict[str, str]]) -> str:
     """A job's folder: its number, its stage, and what tells it from the stage's other jobs."""
     swept = [key for key in asked if any(asked[key] != other[key] for other in stage_jobs)]
-    words = [f"{key}-{asked[key].removeprefix('@').partition('/')[0]}" for key in swept]
+    words = [f"{key.rpartition('.')[2]}-{asked[key].removeprefix('@').partition('/')[0]}" for key in swept]
     return folder_name("_".join([str(number), stage, *words]))
 
 

@@ -71,7 +71,7 @@ def _folders_of_a_sweep(config_name: str, overrides: Sequence[Override], sweep: 
     if sweep:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(config_name, overrides=[f"sweep={sweep}"], return_hydra_config=True)
-        swept |= {str(key) for key in config.hydra.sweeper.params or {}} - alike
+        swept |= set(config.hydra.sweeper.params or {}) - alike
     exclude = ",".join(sorted((alike | UNNAMED) - swept))
     words = [f"hydra.job.config.override_dirname.exclude_keys=[{exclude}]"]
     if (

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -49,7 +50,7 @@ class JobFile(Callback):
             Path(config.hydra.runtime.output_dir) / JOB,
             {
                 "status": "failed" if failed else "completed",
-                "error": f"{type(value).__name__}: {value}" if failed else "",
+                "error": _told(value) if failed else "",
                 "score": None if failed else value,
                 "seconds": round(time.time() - self.began, 1),
                 "configuration": _fingerprint(job_return.cfg),
@@ -84,6 +85,11 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown: no git repository"
     return answer.stdout.strip()
+
+
+def _told(error: Exception) -> str:
+    """A user's mistake says all by itself."""
+    return str(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
 
 
 def finished_before(folder: Path, config: DictConfig) -> bool:

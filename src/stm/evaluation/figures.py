@@ -221,17 +221,25 @@ def side_by_side(policies: Mapping[str, Opened], count: int = 4) -> Figure | Non
 
 
 def differing(evaluations: Sequence[Opened], count: int) -> list[tuple[str, int]]:
-    """(video, frame) where J differs most between evaluations, at most one a video, the largest first."""
+    """(video, frame) where J differs most between evaluations, one a video, the largest first.
+
+    Frames that show no object are left out: there a single pixel decides between 0 and 1.
+    """
     there = set.intersection(*(set(opened.videos) for opened in evaluations)) if evaluations else set()
     found = []
     for name in sorted(there):
-        tracks = [opened.mean_j(name) for opened in evaluations]
+        tracks, video = [opened.mean_j(name) for opened in evaluations], evaluations[0].videos[name]
         frames = set.intersection(*map(set, tracks))
         gaps = {t: max(track[t] for track in tracks) - min(track[t] for track in tracks) for t in frames}
-        if gaps:
-            t = max(gaps, key=lambda t: (gaps[t], -t))
+        showing = (t for t in sorted(gaps, key=lambda t: (-gaps[t], t)) if _shows(video, t))
+        if (t := next(showing, None)) is not None:
             found.append((gaps[t], name, t))
     return [(name, t) for _, name, t in sorted(found, key=lambda one: (-one[0], one[1]))[:count]]
+
+
+def _shows(video: Video, t: int) -> bool:
+    truth = video.mask(t)
+    return truth is not None and bool(np.isin(truth, list(video.entries)).any())
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

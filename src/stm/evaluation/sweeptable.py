@@ -99,7 +99,7 @@ def _notes(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
         names = list(dict.fromkeys(name for row in table.rows for name in row.values))
         cells = [[row.label, *(_number(row.values.get(name), None) for name in names)] for row in table.rows]
         notes.append(f"The paper's {table.title}:\n\n{aligned(['', *names], cells, left=1)}")
-    else:
+    elif any(row.paper for row in rows):
         notes.append(f"Beside it the paper's {table.title}.")
     return [*notes, *table.notes]
 

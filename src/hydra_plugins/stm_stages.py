@@ -100,7 +100,12 @@ class Stages(BasicSweeper):
             stage_jobs = list(self._combinations({**self.params, **params}, arguments))
             for asked in stage_jobs:
                 overrides = [f"{key}={_placed(value, asked, plan, folder)}" for key, value in asked.items()]
-                job = {"number": len(plan), "stage": stage, "overrides": overrides, "asked": asked}
+                job: dict[str, Any] = {
+                    "number": len(plan),
+                    "stage": stage,
+                    "overrides": overrides,
+                    "asked": asked,
+                }
                 if stage:
                     job["folder"] = _name(len(plan), stage, asked, stage_jobs)
                     overrides.append(f"hydra.sweep.subdir={quoted(job['folder'])}")
@@ -118,7 +123,7 @@ class Stages(BasicSweeper):
 
     def _subfolder(self, number: int, overrides: list[str]) -> str:
         """Where the launcher will put a job, below the sweep's folder, by the configuration."""
-        assert self.hydra_context is not None
+        assert self.hydra_context is not None and self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.num = number

@@ -139,7 +139,7 @@ def check(config: DictConfig) -> None:
 def final_benchmarks(config: DictConfig) -> dict[str, DictConfig]:
     """What is scored at the end of a training: `test`, and what `also` names."""
     test = {} if config.test is None else {"test": OmegaConf.merge(config.benchmark, config.test)}
-    return {**test, **(config.also or {})}  # type: ignore[dict-item]
+    return {**test, **(config.also or {})}
 
 
 def final_evaluation(

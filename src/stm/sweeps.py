@@ -131,8 +131,8 @@ def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any
 
     told = {key: logger[key] for key in ("mode", "project", "entity", "group", "tags", "notes")}
     run = wandb_logger(str(folder), **told, name=folder.name, job_type="sweep")
-    columns = list(rows[0])
-    data = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
+    columns: list[str | int] = [*rows[0]]
+    data = [[None if value == "" else value for value in row.values()] for row in rows]
     run.experiment.log({"sweep": wandb.Table(columns=columns, data=data)})
     close([run], failed=False)
 

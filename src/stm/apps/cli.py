@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from stm.apps.check import check
+from stm.apps.report import report
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # panels would double the time that --help takes
 )
 app.command()(check)
+app.command()(report)
 
 
 def _show_version(wanted: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,7 +26,7 @@ from stm.viz import overlay
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = "osD^vPX*<>hp"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -87,9 +88,9 @@ def sorted_j(curves: Mapping[str, Sequence[float]]) -> Figure:
         axes.set(
             xlim=(0, 100), ylim=(-0.01, 1.01), xlabel="percentile of all objects on all frames", ylabel="J"
         )
-        axes.legend(title="(mean of the curve)", loc="lower right" if len(curves) < 8 else "center left")
-        if len(curves) >= 8:
-            axes.get_legend().set_bbox_to_anchor((1.02, 0.5))
+        few = {"loc": "lower right"}
+        many = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+        axes.legend(title="(mean of the curve)", **(few if len(curves) < 8 else many))
         return figure
 
 

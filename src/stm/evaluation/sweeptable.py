@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stm.evaluation.bootstrap import Difference
-from stm.evaluation.gathered import MEASURED, Row, Sweep, compared_with, rows_of
+from stm.evaluation.gathered import MEASURED, Evaluation, Row, Sweep, compared_with, rows_of
 from stm.evaluation.paper import TABLES
 from stm.evaluation.tables import write_whole
 
@@ -132,7 +132,8 @@ def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
     keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.asked))
     rows = []
     for job in sweep.jobs:
-        for one in job.evaluations or [None]:
+        evaluations: Sequence[Evaluation | None] = job.evaluations or [None]
+        for one in evaluations:
             row: dict[str, Any] = {"job": job.number, "folder": str(job.folder), "status": job.ended}
             row |= {key: job.asked.get(key, "") for key in keys if key != "benchmark"}
             row["benchmark"] = one.benchmark if one else job.asked.get("benchmark", "")

@@ -15,6 +15,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from stm.apps.check import check
+from stm.apps.segment import segment
+from stm.apps.track import track
 from stm.apps.report import report
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # panels would double the time that --help takes
 )
+app.command()(segment)
+app.command()(track)
 app.command()(check)
 app.command()(report)
 

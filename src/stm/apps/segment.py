@@ -1,0 +1,58 @@
+"""`stm segment`: find objects of reference pictures in another picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def segment(
+    ref_img: Annotated[
+        list[Path], typer.Option(metavar="PICTURE", help="A picture that shows the objects; may be repeated.")
+    ],
+    ref_mask: Annotated[
+        list[Path],
+        typer.Option(metavar="MASK", help="Its mask: a palette or grey PNG of object ids. One each."),
+    ],
+    query_img: Annotated[
+        Path, typer.Option(metavar="PICTURE", help="Where the objects are to be found, of any size.")
+    ],
+    weights: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="A checkpoint of this project, or the authors' STM_weights.pth."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(metavar="FILE.json", help="What is found; masks and pictures come to lie beside it."),
+    ],
+    size: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=16,
+            help="Larger pictures are shrunk to a short side of N pixels for the network.",
+        ),
+    ] = 480,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
+    ] = "auto",
+) -> int:
+    """Find objects in a picture, given reference pictures with masks of them.
+
+    Written are FILE.json, and with its name FILE_mask.png, FILE_visualization.png and FILE_arrays.npz.
+
+    Exit code: 2 for bad input, told in a line on stderr and in FILE.json ("status": "error"), else 0.
+    """
+    from stm.apps.prediction import check_output, failed, write_json
+
+    check_output(output)
+    try:
+        from stm.apps.prediction import run
+
+        run(ref_img, ref_mask, query_img, weights, output, size, device)
+    except Exception as error:
+        write_json(output, failed(error))
+        raise
+    return 0

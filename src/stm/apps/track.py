@@ -1,0 +1,70 @@
+"""`stm track`: follow objects through a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def track(
+    video: Annotated[
+        Path, typer.Option(metavar="FILM|FOLDER", help="A film, such as an mp4, or a folder of frames.")
+    ],
+    mask: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[FRAME:]MASK",
+            help="A palette or grey PNG of object ids, of frame 0 or, as 37:M.png, of frame 37. May be "
+            "repeated: further masks add objects or correct those that are known.",
+        ),
+    ],
+    weights: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="A checkpoint of this project, or the authors' STM_weights.pth."),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where masks, scores and the film are written.")
+    ],
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[,KEY=VALUE...]",
+            help="What is remembered: a file of conf/memory, and changes, as diverse,top_k=20.",
+        ),
+    ] = "every_5",
+    size: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=16, help="Larger frames are shrunk to a short side of N pixels for the network."
+        ),
+    ] = 480,
+    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
+    save_every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How often to save what going on needs.")
+    ] = 60,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
+    ] = "auto",
+) -> int:
+    """Follow objects through a video, given their masks in one frame or more.
+
+    Written are FOLDER/masks, a palette PNG a frame; confidence.csv, a row an object and frame; overlay.mp4;
+    and track.json. The same command goes on where it was interrupted.
+    """
+    from stm.apps.following import follow, parse_masks
+    from stm.apps.policies import policy_named
+
+    follow(
+        video,
+        parse_masks(mask),
+        weights,
+        output,
+        policy_named(memory),
+        size=size,
+        device=device,
+        film=overlay,
+        save_every=save_every,
+    )
+    return 0

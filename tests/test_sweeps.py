@@ -13,6 +13,7 @@ from commands import NETWORK, TINY, VIDEOS, run, succeed
 from hydra import compose, initialize_config_dir
 
 from stm.config import CONF
+from stm.sweeps import gather, write_plan
 
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 EVALUATE = ("benchmark=synthetic", *VIDEOS, "threads=1")
@@ -158,3 +159,17 @@ def test_table_4_stage_by_stage(tmp_path: Path) -> None:
     assert output.count("finished before") == 4 and "5 of 5 jobs are finished." in output
     again = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
     assert {n for n in folders if again[n] != weights[n]} == {"3"}
+
+
+def test_wandb_gets_the_table(tmp_path: Path) -> None:
+    """Offline, from a sweep of one job that has not run."""
+    job = {"number": 0, "stage": "", "folder": "0_x", "asked": {"seed": "1"}, "overrides": ["seed=1"]}
+    write_plan(tmp_path, [job], {"command": "train.py sweep=seeds"})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["logger=wandb", "sweep=seeds"])
+    gather(tmp_path, config)
+    (file,) = (tmp_path / "wandb" / "latest-run").rglob("*.table.json")
+    told = json.loads(file.read_text())
+    row = dict(zip(told["columns"], told["data"][0], strict=True))
+    assert (row["job"], row["status"], row["seed"], row["J"]) == (0, "unfinished", "1", None)
+    assert (tmp_path / "table.md").read_text().count("0_x: unfinished") == 1

@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stm.clip import Video
+from stm.evaluation.overlays import picture
 from stm.evaluation.reopened import Opened
-from stm.viz import overlay
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
@@ -137,7 +137,7 @@ def _strip(
     frames = list(track)
     for column, t in enumerate(frames[round(p)] for p in np.linspace(0, len(frames) - 1, 5)):
         axes = figure.add_subplot(grid[row, column])  # type: ignore[index]
-        _picture(axes, overlay(video.frame(t), opened.mask(video, t), truth=video.mask(t)))
+        _show(axes, picture(video.frame(t), opened.mask(video, t), video.mask(t)))
         axes.set_title(f"{video.frame_names[t]}  J {track[t]:.2f}", fontsize=7, pad=2)
         if column == 0:
             axes.set_ylabel(video.name, fontsize=7)
@@ -210,11 +210,11 @@ def side_by_side(policies: Mapping[str, Opened], count: int = 4) -> Figure | Non
         for row, (name, t) in enumerate(chosen):
             video, truth = videos[name], videos[name].mask(t)
             assert truth is not None
-            _picture(grid[row, 0], overlay(video.frame(t), truth))
+            _show(grid[row, 0], picture(video.frame(t), truth, None))
             grid[row, 0].set_ylabel(f"{name}\nframe {video.frame_names[t]}", fontsize=7)
             for column, (label, opened) in enumerate(policies.items(), start=1):
                 axes = grid[row, column]
-                _picture(axes, overlay(video.frame(t), opened.mask(video, t), truth=truth))
+                _show(axes, picture(video.frame(t), opened.mask(video, t), truth))
                 j = opened.mean_j(name)[t]
                 axes.set_title(f"{label}  J {j:.2f}" if row == 0 else f"J {j:.2f}", fontsize=8, pad=2)
         grid[0, 0].set_title("truth", fontsize=8, pad=2)
@@ -256,8 +256,8 @@ def _looks(first: int = 0) -> Iterator[tuple[str, object]]:
         number += 1
 
 
-def _picture(axes: Axes, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="nearest")
+def _show(axes: Axes, pixels: np.ndarray) -> None:
+    axes.imshow(pixels, interpolation="antialiased")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():

@@ -56,10 +56,10 @@ def _all(video: Video, masks: Path, leave_off: Event | None) -> Iterator[np.ndar
     for t, labels in written_masks(masks, video):
         if leave_off is not None and leave_off.is_set():
             raise CancelledError(f"{video.name}: the film was given up at frame {video.frame_names[t]}")
-        yield _picture(video.frame(t), labels, video.mask(t) if t in truthful else None)
+        yield picture(video.frame(t), labels, video.mask(t) if t in truthful else None)
 
 
-def _picture(frame: np.ndarray, labels: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+def picture(frame: np.ndarray, labels: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
     """An overlay, in which a small picture's pixels are repeated until lines and labels are legible."""
     times = -(-LEGIBLE // min(labels.shape))
     frame, labels = (array.repeat(times, 0).repeat(times, 1) for array in (frame, labels))
@@ -78,7 +78,7 @@ def _chosen(
     for t in (written[place] for place in places):
         name = video.frame_names[t]
         truth = video.mask(t) if t in truthful and t > first else None
-        pictures.append(_picture(video.frame(t), read_mask(masks / f"{name}.png"), truth))
+        pictures.append(picture(video.frame(t), read_mask(masks / f"{name}.png"), truth))
         labels.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
     return pictures, labels
 

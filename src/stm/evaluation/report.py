@@ -16,12 +16,12 @@ from stm.clip import Video
 from stm.config import JOB, PLAN
 from stm.evaluation import figures
 from stm.evaluation.gathered import Sweep, read_sweep, rows_of
-from stm.evaluation.overlays import LEGEND, LEGIBLE
+from stm.evaluation.overlays import LEGEND, picture
 from stm.evaluation.page import PAGE, cell, data, figure, from_markdown, table, three
 from stm.evaluation.reopened import Opened
 from stm.evaluation.sweeptable import markdown, short
 from stm.evaluation.tables import write_whole
-from stm.viz import overlay, write_video
+from stm.viz import write_video
 
 LONGEST = 150
 """Frames of a film in the page; of longer videos, every second, third, ... is shown."""
@@ -134,12 +134,7 @@ def _film(opened: Opened, video: Video) -> str:
         for t in itertools.islice(written, 0, None, step):
             if t < min(video.entries.values(), default=0):
                 continue
-            frame, labels = video.frame(t), opened.mask(video, t)
-            truth = video.mask(t) if t in truthful else None
-            times = -(-LEGIBLE // min(labels.shape))
-            larger = [a if a is None else a.repeat(times, 0).repeat(times, 1) for a in (frame, labels, truth)]
-            assert larger[0] is not None and larger[1] is not None
-            yield overlay(larger[0], larger[1], truth=larger[2])
+            yield picture(video.frame(t), opened.mask(video, t), video.mask(t) if t in truthful else None)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"

@@ -158,13 +158,15 @@ def test_given_frames_leave_only_where_nothing_else_can() -> None:
     assert bank.frames == [0, 4, 5]
 
 
-def test_a_room_that_shrinks_is_kept() -> None:
-    bank = MemoryBank(MemoryPolicy(every=1, max_mb=1))
+@pytest.mark.parametrize(("every", "expected"), [(1, [0, 8, 9]), (3, [0, 6, 9])])
+def test_a_room_that_shrinks_is_kept(every: int, expected: list[int]) -> None:
+    """At frame 9, with frame 8 there to stay or as the previous frame."""
+    bank = MemoryBank(MemoryPolicy(every=every, max_mb=1))
     for t in range(10):
         value = torch.full((1, 1, 2, 2, 2), float(t))
         bank.write(t, value, value, t == 0, room=8 if t < 9 else 3)
-    assert bank.frames == [0, 8, 9]
-    assert sorted(bank.read()[1][0, 0, 0].tolist()) == [0] * 4 + [8] * 4 + [9] * 4
+    assert bank.frames == expected
+    assert sorted(bank.read()[1][0, 0, 0].tolist()) == [t for t in expected for _ in range(4)]
     assert bank.bytes == 3 * 2 * 8 * 4
 
 

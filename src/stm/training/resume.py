@@ -42,9 +42,10 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
         return None
     for path in there:
         if is_zipfile(path):  # its directory is at its end: a file cut off has none
+            if path != there[0]:
+                log.warning("%s is no whole checkpoint", there[0])
             log.info("resume=%s: going on with %s", resume, path)
             return path
-        log.warning("%s is no whole checkpoint", path)
     raise ValueError(f"resume={resume}: {' and '.join(map(str, there))} is no whole checkpoint")
 
 

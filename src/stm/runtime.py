@@ -29,7 +29,7 @@ from stm.evaluation.scores import Scores
 from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
-from stm.network import STM, compiled, fingerprint, load
+from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.sweeps import finished_before, score_before
 from stm.training.module import STMModule
 from stm.training.preemption import Preempted, requeue_when_time_is_up
@@ -171,9 +171,10 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
     if config.plan:
         print_plan(plan(network, policy, benchmark, number.itemsize), policy, device)
         return None
+    network = compiled(network) if config.compile else for_inference(network)  # once for all videos
     with torch.autocast(device.type, number, enabled=number != torch.float32):
         scores = evaluate(
-            compiled(network) if config.compile else network,
+            network,
             policy,
             benchmark,
             folder,

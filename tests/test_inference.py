@@ -94,6 +94,18 @@ def test_winograds_way_is_the_convolution(count: int, height: int, width: int, b
         torch.testing.assert_close(Winograd(conv.float())(x).double(), expected, rtol=0, atol=3e-5)
 
 
+def test_winograds_way_stays_in_float32_where_the_rest_computes_in_16_bits() -> None:
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(256, 256, 3, padding=1), torch.randn(1, 256, 12, 12)
+    with torch.no_grad():
+        expected = conv(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = Winograd(conv)(x.bfloat16())
+    assert found.dtype == torch.float32
+    # what is left is the rounding of the input: 2^-9 a number, over 2304 products
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+
+
 def test_winograds_way_is_for_large_plain_convolutions_alone() -> None:
     def suits(*channels: int, **arguments: Any) -> bool:
         return Winograd.suits(nn.Conv2d(*channels, **({"kernel_size": 3, "padding": 1} | arguments)))

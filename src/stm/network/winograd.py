@@ -54,8 +54,10 @@ class Winograd(nn.Module):
             and min(module.in_channels, module.out_channels) >= LEAST_CHANNELS
         )
 
+    @torch.autocast("cpu", enabled=False)  # in 16 bits the transforms would lose everything
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> (N, C', H, W), channels last."""
+        """x (N, C, H, W) -> float32 (N, C', H, W), channels last."""
+        x = x.float()
         count, channels, height, width = x.shape
         down, right = -(-height // 4), -(-width // 4)
         edges = (0, 0, 1, 4 * right + 1 - width, 1, 4 * down + 1 - height)

@@ -147,6 +147,13 @@ def test_without_the_videos_it_is_a_page_without_films(sweep, tmp_path):
     assert "no films" in text and "<video" not in text and "all objects" in text
 
 
+def test_evaluations_without_a_plan_are_no_sweep(sweep, tmp_path):
+    for job in sweep.glob("*_*/"):
+        shutil.copytree(job, tmp_path / job.name)
+    with pytest.raises(ValueError, match=r"holds 2 evaluations without a .*; name one, such as"):
+        write_report(tmp_path)
+
+
 def test_the_command(sweep, tmp_path):
     done = CliRunner().invoke(app, ["report", str(sweep / "0_first"), "--output", str(tmp_path / "r.html")])
     assert done.exit_code == 0, done.output

@@ -3,13 +3,15 @@
 import csv
 import io
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from stm.evaluation.scores import MEASURES, ObjectScores, Scores, SequenceScores
-from stm.evaluation.tables import print_scores, scores_dict, write_scores
+from stm.evaluation.tables import policy_in_words, print_scores, scores_dict, write_scores
+from stm.memory import MemoryPolicy
 
 
 def one(sequence, label, j, f, category=None):
@@ -38,6 +40,14 @@ def printed(scores):
     console = Console(file=io.StringIO(), width=200)
     print_scores(scores, console)
     return console.file.getvalue()
+
+
+def test_a_policy_is_told_by_what_is_on():
+    assert policy_in_words(asdict(MemoryPolicy())) == "first, previous, every=5"
+    assert policy_in_words(asdict(MemoryPolicy(first=False, every=None, top_k=20))) == "previous, top_k=20"
+    bounded = MemoryPolicy(every=2, max_frames=6, leaves="most_alike")
+    told = "first, previous, every=2, max_frames=6, leaves=most_alike, decay=0.95"
+    assert policy_in_words(asdict(bounded)) == told
 
 
 def test_the_mean_runs_over_objects_not_sequences(scores):

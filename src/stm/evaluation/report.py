@@ -20,7 +20,7 @@ from stm.evaluation.overlays import LEGEND, picture
 from stm.evaluation.page import PAGE, cell, data, figure, from_markdown, table, three
 from stm.evaluation.reopened import Opened
 from stm.evaluation.sweeptable import markdown, short
-from stm.evaluation.tables import write_whole
+from stm.evaluation.tables import policy_in_words, write_whole
 from stm.viz import write_video
 
 LONGEST = 150
@@ -36,6 +36,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the folder holds none of these.
+        ValueError: it holds several evaluations that are no sweep.
     """
     folder = Path(folder)
     path = Path(path) if path else folder / "report.html"
@@ -50,6 +51,11 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
         if scores is None:
             raise FileNotFoundError(
                 f"{folder}: neither scores.json nor {PLAN}: no evaluation, no sweep of ours"
+            )
+        if scores.parent != folder and not (folder / ".hydra").exists() and len(found) > 2:
+            raise ValueError(
+                f"{folder}: holds {len(found) - 1} evaluations without a {PLAN} that makes a sweep of them; "
+                f"name one, such as {scores.parent}"
             )
         body = _of_evaluation(Opened(scores.parent), path.parent / "figures")
     write_whole(path, PAGE.format(title=html.escape(folder.resolve().name), body="\n".join(body)))
@@ -91,10 +97,7 @@ def _of_evaluation(opened: Opened, folder: Path) -> Iterator[str]:
 def _headline(opened: Opened) -> str:
     settings, speed = opened.values["settings"], opened.values["speed"]
     size = "the frames' own size" if settings["size"] is None else f"short side {settings['size']}"
-    policy = settings["policy"]
-    told = (
-        ", ".join(f"{key}={value}" for key, value in policy.items()) if isinstance(policy, dict) else policy
-    )
+    told = policy_in_words(settings["policy"])
     return (
         f"{settings['benchmark']} at {size}; {settings['checkpoint']}; memory: {told}; "
         f"{speed['frames_per_second']:.1f} frames a second, at most {speed['peak_memory_mb']:.0f} MB in use"

@@ -50,12 +50,18 @@ def _cells(objects: int, values: Mapping[str, float], copied: Mapping[str, float
 def _headline(scores: Scores) -> str:
     settings = scores.settings
     size = settings.get("size")
-    policy = settings.get("policy")
-    described = (
-        ", ".join(f"{key}={value}" for key, value in policy.items()) if isinstance(policy, dict) else policy
-    )
     at = "the frames' own size" if size is None else f"short side {size}"
-    return f"{settings.get('benchmark')} at {at}; memory: {described}"
+    return f"{settings.get('benchmark')} at {at}; memory: {policy_in_words(settings.get('policy'))}"
+
+
+def policy_in_words(policy: Any) -> str:
+    """The values of a policy that say something, such as `first, previous, every=5, max_frames=6`."""
+    if not isinstance(policy, Mapping):
+        return str(policy)
+    bounded = policy.get("max_frames") or policy.get("max_mb")
+    idle = () if bounded else ("leaves", "decay")  # nothing ever leaves
+    told = {key: value for key, value in policy.items() if value not in (None, False, 0) and key not in idle}
+    return ", ".join(key if value is True else f"{key}={value}" for key, value in told.items())
 
 
 def notes(scores: Scores) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from stm.apps.doctor.facts import Facts, look_at_frame, look_at_mask
 from stm.clip import VOID
 from stm.data.files import read_frame
+from stm.evaluation.segmenting import resized_mask, seen_size
 from stm.masks import object_ids, read_mask
 from stm.network import STM, load
 
@@ -112,18 +113,10 @@ def shrunk(frame: np.ndarray, size: int) -> np.ndarray:
 def shrunk_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """An index mask (H, W) to go with `shrunk`; an object too small for it keeps one pixel."""
     height, width = shrunk_size(mask, size)
-    if (height, width) == mask.shape:
-        return mask
-    small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    for label in set(object_ids(mask)) - set(object_ids(small)):
-        rows, columns = np.nonzero(mask == label)
-        middle = len(rows) // 2
-        small[rows[middle] * height // mask.shape[0], columns[middle] * width // mask.shape[1]] = label
-    return small
+    return mask if (height, width) == mask.shape else resized_mask(mask, (width, height))
 
 
 def shrunk_size(picture: np.ndarray, size: int) -> tuple[int, int]:
     """Height and width of `shrunk` and `shrunk_mask`."""
     height, width = picture.shape[:2]
-    scale = min(1.0, size / min(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return seen_size((height, width), min(size, height, width))

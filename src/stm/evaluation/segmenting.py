@@ -109,7 +109,7 @@ def decoded(video: Video, size: int | None, device: torch.device) -> Iterator[De
             if (rows, columns) != (height, width):
                 how = cv2.INTER_AREA if rows < height else cv2.INTER_LINEAR
                 seen = cv2.resize(frame, (columns, rows), interpolation=how)
-                seen_given = None if given is None else _resized(given, (columns, rows))
+                seen_given = None if given is None else resized_mask(given, (columns, rows))
             ready = _page_locked(seen) if device.type == "cuda" else seen
         yield Decoded(t, (height, width), given, ready, seen_given)
 
@@ -127,7 +127,7 @@ def _page_locked(frame: np.ndarray) -> Tensor:
     return locked.permute(2, 0, 1)
 
 
-def _resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An index mask at another size (width, height); an object too small for it keeps one pixel."""
     resized = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
     for label in sorted(set(object_ids(mask)) - set(object_ids(resized))):

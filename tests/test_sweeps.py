@@ -109,6 +109,57 @@ def test_a_sweep_by_m_has_a_table_too(trained: Path) -> None:
     assert [row["memory"] for row in table(trained / "by_m")] == ["first", "every_5"]
 
 
+# --- stages ---
+
+PROGRAM = """
+from pathlib import Path
+import hydra
+from hydra.core.hydra_config import HydraConfig
+import stm.config
+
+@hydra.main(version_base="1.3", config_path=".", config_name="program")
+def run(config):
+    (Path(HydraConfig.get().runtime.output_dir) / "last.ckpt").write_text("half")
+    if config.room == "no" and not Path("more_room").exists():
+        raise MemoryError("no room")
+    return 0.5
+
+run()
+"""
+"""A training that saves a checkpoint and then fails, if it is of the first stage and has no room."""
+CONFIGURATION = """
+defaults: [_self_, override hydra/sweeper: stages]
+room: "yes"
+init: null
+hydra:
+  mode: MULTIRUN
+  sweep: {dir: sweep}
+  callbacks: {job_file: {_target_: stm.sweeps.JobFile}}
+  sweeper:
+    stages:
+      first: {room: "no"}
+      second: {init: "null,@first/last.ckpt"}
+      third: {init: "@first/last.ckpt"}
+"""
+
+
+def test_nothing_begins_from_what_a_failed_job_left(tmp_path: Path) -> None:
+    """Or it would count as finished, and a half-trained checkpoint's scores stand in the table for good."""
+    program, names = tmp_path / "program.py", ("0_first", "1_second_init-null", "2_second_init-first")
+    program.write_text(PROGRAM)
+    (tmp_path / "program.yaml").write_text(CONFIGURATION)
+    code, output = run(program, folder=tmp_path)
+    assert code == 1 and "1 of 4 jobs are finished." in output
+    assert "- 0_first: MemoryError: no room" in output
+    assert "- 2_second_init-first: unfinished" in output and "- 3_third: unfinished" in output
+    ends = {name: tmp_path / "sweep" / name / "job.json" for name in names}
+    assert [path.exists() for path in ends.values()] == [True, True, False]
+    before = ends[names[1]].read_bytes()
+    (tmp_path / "more_room").touch()
+    assert "4 of 4 jobs are finished." in succeed(program, folder=tmp_path)
+    assert ends[names[1]].read_bytes() == before, "what made it stands there"
+
+
 # --- trainings ---
 
 ARMS = (
@@ -153,12 +204,15 @@ def test_table_4_stage_by_stage(tmp_path: Path) -> None:
     ]
     assert len(rows) == 10 and all(row["J"] for row in rows)
     weights = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
+    ends = {n: (folders[n] / "job.json").read_bytes() for n in folders}
     (folders["3"] / "job.json").unlink()
     (folders["3"] / "checkpoints" / "last.ckpt").unlink()
     output = succeed("train.py", *ARMS, folder=tmp_path)
     assert output.count("finished before") == 4 and "5 of 5 jobs are finished." in output
     again = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
     assert {n for n in folders if again[n] != weights[n]} == {"3"}
+    changed = {n for n in folders if (folders[n] / "job.json").read_bytes() != ends[n]}
+    assert changed == {"3"}, "what made the others stands there"
 
 
 def test_wandb_gets_the_table(tmp_path: Path) -> None:

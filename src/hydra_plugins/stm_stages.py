@@ -4,9 +4,10 @@ Hydra takes sweepers from the package `hydra_plugins` alone; `conf/*.yaml` choos
 """
 
 import itertools
+import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf, open_dict
 
 from stm.config import folder_name, quoted, rank
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Stages(BasicSweeper):
         self.told = {"repeats": list(repeats), "against": dict(against or {}), "paper": paper}
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run all jobs.
+        """Run all jobs but those that begin from what a failed one left: it may be a half-trained checkpoint.
 
         Raises:
             Exception: what the first failed job raised; the others ran all the same.
@@ -79,12 +82,17 @@ class Stages(BasicSweeper):
         plan = self._plan(arguments, folder)
         write_plan(folder, plan, {**self.told, "command": shlex.join([Path(sys.argv[0]).name, *arguments])})
         returns: list[JobReturn] = []
+        missing: set[int] = set()  # numbers of the jobs that failed or were left out
         try:
             for _, stage in itertools.groupby(plan, key=lambda job: job["stage"]):
-                jobs = [job["overrides"] for job in stage]
-                for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size):
-                    self.validate_batch_is_legal(batch)
-                    returns += self.launcher.launch(batch, initial_job_idx=len(returns))
+                jobs = list(_beginning(stage, missing))
+                ended = self._launch([job["overrides"] for job in jobs], len(returns))
+                missing |= {
+                    job["number"]
+                    for job, end in zip(jobs, ended, strict=True)
+                    if end.status == JobStatus.FAILED
+                }
+                returns += ended
         finally:
             if rank() == 0:
                 gather(folder, self.config)
@@ -93,18 +101,32 @@ class Stages(BasicSweeper):
                 _ = job.return_value  # raises
         return [returns]
 
+    def _launch(self, jobs: list[list[str]], begun: int) -> list[JobReturn]:
+        """Run jobs, told by their overrides, as many at a time as are allowed; `begun` ran before."""
+        assert self.launcher is not None
+        ended: list[JobReturn] = []
+        for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size) if jobs else ():
+            self.validate_batch_is_legal(batch)
+            ended += self.launcher.launch(batch, initial_job_idx=begun + len(ended))
+        return ended
+
     def _plan(self, arguments: list[str], folder: Path) -> list[dict[str, Any]]:
-        """All jobs in order: number, stage, folder, overrides, and what was asked before `@` was replaced."""
+        """All jobs in order: number, stage, folder, overrides, what was asked before `@` was replaced, and
+        the numbers of the jobs that `@` means.
+        """
         plan: list[dict[str, Any]] = []
         for stage, params in self.stages.items():
             stage_jobs = list(self._combinations({**self.params, **params}, arguments))
             for asked in stage_jobs:
-                overrides = [f"{key}={_placed(value, asked, plan, folder)}" for key, value in asked.items()]
+                meant = {key: _meant(word, asked, plan) for key, word in asked.items() if word[:1] == "@"}
+                placed = {key: _placed(asked[key], folder / job["folder"]) for key, job in meant.items()}
+                overrides = [f"{key}={value}" for key, value in {**asked, **placed}.items()]
                 job: dict[str, Any] = {
                     "number": len(plan),
                     "stage": stage,
                     "overrides": overrides,
                     "asked": asked,
+                    "after": [one["number"] for one in meant.values()],
                 }
                 if stage:
                     job["folder"] = _name(len(plan), stage, asked, stage_jobs)
@@ -149,15 +171,23 @@ def _name(number: int, stage: str, asked: dict[str, str], stage_jobs: Sequence[d
     return folder_name("_".join([str(number), stage, *words]))
 
 
-def _placed(value: str, asked: dict[str, str], plan: Sequence[dict[str, Any]], folder: Path) -> str:
-    """A value with `@<stage>` replaced by the folder of the job that it means.
+def _beginning(stage: Iterable[dict[str, Any]], missing: set[int]) -> Iterator[dict[str, Any]]:
+    """A stage's jobs but those that begin from missing ones, which are missing then, too."""
+    for job in stage:
+        if missing.isdisjoint(job["after"]):
+            yield job
+        else:
+            log.warning("%s is left out: what it begins from failed", job["folder"])
+            missing.add(job["number"])
+
+
+def _meant(value: str, asked: dict[str, str], plan: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The job that a value `@<stage>/...` means.
 
     Raises:
         ValueError: there is no such job, or more than one.
     """
-    if not value.startswith("@"):
-        return value
-    stage, _, rest = value[1:].partition("/")
+    stage = value[1:].partition("/")[0]
     jobs = [job for job in plan if job["stage"] == stage]
     swept = {key for job in jobs for key in job["asked"] if job["asked"][key] != jobs[0]["asked"][key]}
     found = [job for job in jobs if all(job["asked"][key] == asked.get(key) for key in swept)]
@@ -166,4 +196,9 @@ def _placed(value: str, asked: dict[str, str], plan: Sequence[dict[str, Any]], f
             f"{value}: {len(found)} jobs of the stage {stage!r} agree with {asked} on {sorted(swept)}; "
             "it must be one"
         )
-    return quoted(folder / found[0]["folder"] / rest)
+    return found[0]
+
+
+def _placed(value: str, folder: Path) -> str:
+    """A value with `@<stage>` replaced by the folder of the job that it means."""
+    return quoted(folder / value.partition("/")[2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 import shlex
 import subprocess
@@ -36,7 +35,10 @@ def write_plan(folder: Path, jobs: Sequence[Mapping[str, Any]], told: Mapping[st
 
 
 class JobFile(Callback):
-    """Writes `job.json` into a job's folder when it has ended, well or not; Hydra calls it."""
+    """Writes `job.json` into a job's folder when it has ended, well or not; Hydra calls it.
+
+    A job that ends again as it ended before keeps its file.
+    """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.began = time.time()
@@ -44,10 +46,12 @@ class JobFile(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if rank() > 0:
             return
-        value = job_return._return_value
+        value, folder = job_return._return_value, Path(config.hydra.runtime.output_dir)
         failed = isinstance(value, Exception)
+        if finished_before(folder, job_return.cfg) and value == score_before(folder):
+            return  # nothing new: what made it, and how long that took, stands there
         _write(
-            Path(config.hydra.runtime.output_dir) / JOB,
+            folder / JOB,
             {
                 "status": "failed" if failed else "completed",
                 "error": _told(value) if failed else "",
@@ -92,7 +96,7 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
 
 
-def finished_before(folder: Path, config: DictConfig) -> bool:
+def finished_before(folder: Path, config: DictConfig | None) -> bool:
     """Did a job of the same configuration come to its end in this folder?"""
     try:
         end = json.loads((folder / JOB).read_text())
@@ -143,7 +147,6 @@ def _fingerprint(config: DictConfig | None) -> str:
 
 
 def _write(path: Path, values: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(values, indent=1, default=str))
-    beside.replace(path)
+    from stm.evaluation.tables import write_whole
+
+    write_whole(path, json.dumps(values, indent=1, default=str))

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from stm.apps.given import read_picture
-from stm.data.files import list_images
+from stm.data.files import list_images, read_frame
 
 
 class Frames:
@@ -30,14 +30,14 @@ class Frames:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.names, self._suffix = list_images(path)
-        height, width = self._read(0).shape[:2]
+        height, width = read_picture(self._file(0)).shape[:2]
         self.size = height, width
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def _read(self, t: int) -> np.ndarray:
-        return read_picture(self.path / f"{self.names[t]}{self._suffix}")
+    def _file(self, t: int) -> Path:
+        return self.path / f"{self.names[t]}{self._suffix}"
 
     def read(self, start: int = 0) -> Iterator[np.ndarray]:
         """The frames from one on, uint8 (H, W, 3).
@@ -46,8 +46,8 @@ class Frames:
             ValueError: one is broken, or of another size than the first.
         """
         for t in range(start, len(self)):
-            frame = self._read(t)
-            _same_size(frame, self.size, f"{self.path / self.names[t]}{self._suffix}")
+            frame = read_frame(self._file(t))  # once: a second look takes as long as a network on a GPU
+            _same_size(frame, self.size, self._file(t))
             yield frame
 
 
@@ -66,7 +66,8 @@ class Film(Frames):
                     raise ValueError(f"{path}: there is no video in it")
                 stream = container.streams.video[0]
                 self.fps = float(stream.average_rate) if stream.average_rate else None
-                count = sum(packet.size > 0 for packet in container.demux(stream))
+                # of a film that was trimmed, those before its beginning are there, and are not shown
+                count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{path}: no film that can be read ({_told(error)})") from error
         self.names = [f"{t:05d}" for t in range(count)]

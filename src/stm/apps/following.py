@@ -143,8 +143,9 @@ def _segment(
     """Segment what is left, and what that took."""
     start = first + segmenter.t + 1 if segmenter.t >= 0 else 0
     began = saved = perf_counter()
-    pause, most_bytes, done = save_every, 0, 0
-    workers = default_workers()
+    pause, most_bytes, done = save_every, segmenter.memory_bytes(), 0
+    device = segmenter.network.mean.device
+    workers = default_workers(device)
     coming = ahead(frames.read(start), 3 if workers else 0)
     with (
         Progress(frames.path.name, len(frames), start) as progress,
@@ -174,7 +175,7 @@ def _segment(
             "frames": done,
             "seconds": seconds,
             "frames_per_second": done / seconds,
-            "device": str(segmenter.network.mean.device),
+            "device": str(device),
         },
         "memory_bytes": most_bytes,
     }

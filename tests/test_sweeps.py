@@ -131,6 +131,7 @@ CONFIGURATION = """
 defaults: [_self_, override hydra/sweeper: stages]
 room: "yes"
 init: null
+steps: 1
 hydra:
   mode: MULTIRUN
   sweep: {dir: sweep}
@@ -139,7 +140,7 @@ hydra:
     stages:
       first: {room: "no"}
       second: {init: "null,@first/last.ckpt"}
-      third: {init: "@first/last.ckpt"}
+      third: {init: "@first/last.ckpt", steps: 3}
 """
 
 
@@ -158,6 +159,7 @@ def test_nothing_begins_from_what_a_failed_job_left(tmp_path: Path) -> None:
     (tmp_path / "more_room").touch()
     assert "4 of 4 jobs are finished." in succeed(program, folder=tmp_path)
     assert ends[names[1]].read_bytes() == before, "what made it stands there"
+    assert [row["steps"] for row in csv.DictReader((tmp_path / "sweep" / "table.csv").open())][-1] == "3"
 
 
 # --- trainings ---

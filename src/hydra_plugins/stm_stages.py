@@ -4,6 +4,7 @@ Hydra takes sweepers from the package `hydra_plugins` alone; `conf/*.yaml` choos
 """
 
 import itertools
+import json
 import logging
 import shlex
 import sys
@@ -39,7 +40,7 @@ class StagesConf:
     _target_: str = "hydra_plugins.stm_stages.Stages"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
-    stages: dict[str, dict[str, str]] | None = None
+    stages: dict[str, dict[str, Any]] | None = None
     repeats: list[str] = field(default_factory=lambda: ["seed"])
     against: dict[str, str] | None = None
     paper: str | None = None
@@ -58,7 +59,7 @@ class Stages(BasicSweeper):
         self,
         max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
-        stages: dict[str, dict[str, str]] | None = None,
+        stages: dict[str, dict[str, Any]] | None = None,
         repeats: Sequence[str] = ("seed",),
         against: dict[str, str] | None = None,
         paper: str | None = None,
@@ -136,9 +137,10 @@ class Stages(BasicSweeper):
                 plan.append(job)
         return plan
 
-    def _combinations(self, params: dict[str, str], arguments: list[str]) -> Iterator[dict[str, str]]:
+    def _combinations(self, params: dict[str, Any], arguments: list[str]) -> Iterator[dict[str, str]]:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)  # type: ignore[union-attr]
-        words = [f"{key}={value}" for key, value in params.items()] + arguments
+        told = {key: one if isinstance(one, str) else json.dumps(one) for key, one in params.items()}
+        words = [f"{key}={value}" for key, value in told.items()] + arguments
         (jobs,) = self.split_arguments(parser.parse_overrides(words), None)
         for job in jobs:
             yield dict(word.split("=", 1) for word in job)

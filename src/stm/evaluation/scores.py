@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stm.clip import VOID, Video
+from stm.evaluation.calibration import Track, beside, tracks_from
 from stm.evaluation.metrics import Statistics, similarity_and_accuracy, statistics
 from stm.masks import read_mask
 
@@ -208,6 +209,7 @@ class SequenceScores:
         peak_bytes: the most memory in use meanwhile: the process's on a CPU, tensors on a GPU.
         objects: the network's scores, an object each; empty without truth.
         baselines: the same of each baseline.
+        confidence: how sure the network was, a track an object, with or without truth.
     """
 
     name: str
@@ -217,6 +219,7 @@ class SequenceScores:
     peak_bytes: int
     objects: tuple[ObjectScores, ...]
     baselines: Mapping[str, tuple[ObjectScores, ...]] = field(default_factory=dict)
+    confidence: tuple[Track, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -226,7 +229,14 @@ class SequenceScores:
     def from_dict(cls, values: Mapping[str, Any]) -> SequenceScores:
         """What `to_dict` gave, after a trip through JSON."""
         baselines = {name: _objects(rows) for name, rows in values["baselines"].items()}
-        return cls(**{**values, "objects": _objects(values["objects"]), "baselines": baselines})
+        sure = tracks_from(values.get("confidence", ()))
+        objects = _objects(values["objects"])
+        return cls(**{**values, "objects": objects, "baselines": baselines, "confidence": sure})
+
+    def beside_j(self, kind: str) -> list[tuple[float, float]]:
+        """Confidence (`inside` or `score`) and J of every object on every frame that counts."""
+        scored = ((row.object, t, j) for row in self.objects for t, j in zip(row.frames, row.j, strict=True))
+        return beside(self.confidence, scored, kind)
 
 
 def _objects(rows: Iterable[Mapping[str, Any]]) -> tuple[ObjectScores, ...]:

@@ -18,7 +18,8 @@ from stm.evaluation.scores import Prediction
 from stm.masks import object_ids, restore_ids
 from stm.memory import MemoryPolicy
 from stm.network import STM
-from stm.segmenter import Segmenter
+from stm.segmenter import Confidence, Segmenter
+from stm.segmenter.confidence import from_sums, mask_sums
 
 
 def segment_video(
@@ -169,6 +170,7 @@ class Predicted:
         t: the frame's number.
         slots: uint8 (H, W) on the host, 1 + slot of the likeliest object.
         object_ids: slot -> object id.
+        sums: (O, 3) on the host, what tells the confidence, at the network's size.
         given: the frame's given mask.
         began, ended: before and after.
     """
@@ -176,6 +178,7 @@ class Predicted:
     t: int
     slots: Tensor
     object_ids: tuple[int, ...]
+    sums: Tensor
     given: np.ndarray | None
     began: Moment
     ended: Moment
@@ -189,6 +192,13 @@ class Predicted:
             labels = np.where(self.given > 0, self.given, labels)
         return labels
 
+    def confidence(self) -> dict[int, Confidence]:
+        """Object id -> confidence, without the objects whose mask was given; waits for the device."""
+        self.ended.wait()
+        told = () if self.given is None else object_ids(self.given)
+        found = from_sums(self.sums, self.object_ids)
+        return {label: sure for label, sure in found.items() if label not in told}
+
 
 @torch.inference_mode()  # around each step and not around the loop: a generator's context leaks to its caller
 def predict(segmenter: Segmenter, frame: Decoded) -> Predicted:
@@ -197,10 +207,11 @@ def predict(segmenter: Segmenter, frame: Decoded) -> Predicted:
     began = Moment(device)
     seen = frame.seen.to(device, non_blocking=True) if isinstance(frame.seen, Tensor) else frame.seen
     probabilities = segmenter.step(seen, frame.seen_given)
+    sums = mask_sums(probabilities).to("cpu", non_blocking=True)
     if probabilities.shape[-2:] != frame.shape:
         probabilities = F.interpolate(
             probabilities[None].float(), frame.shape, mode="bilinear", align_corners=False
         )[0]
     likeliest = probabilities.max(0).indices  # argmax(0) gives the same 10 times as slowly on a CPU
     slots = likeliest.to(torch.uint8).to("cpu", non_blocking=True)
-    return Predicted(frame.t, slots, tuple(segmenter.object_ids), frame.given, began, Moment(device))
+    return Predicted(frame.t, slots, tuple(segmenter.object_ids), sums, frame.given, began, Moment(device))

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall
 
 SHOWN = ("J-Mean", "F-Mean", "J&F-Mean")
@@ -95,6 +96,7 @@ def scores_dict(scores: Scores) -> dict[str, Any]:
         "global": scores.overall or empty,
         "baselines": {name: values or empty for name, values in scores.baselines.items()},
         "sequences": [row.row() for row in scores.objects],
+        "calibration": {kind: calibrated(scores, kind) for kind in KINDS},
         "settings": dict(scores.settings),
         "speed": {
             "frames": sum(sequence.segmented for sequence in scores.sequences),
@@ -103,6 +105,13 @@ def scores_dict(scores: Scores) -> dict[str, Any]:
             "peak_memory_mb": scores.peak_mb,
         },
     }
+
+
+def calibrated(scores: Scores, kind: str) -> dict[str, Any] | None:
+    """How well a confidence, `inside` or `score`, tells J; None without truth."""
+    pairs = [pair for sequence in scores.sequences for pair in sequence.beside_j(kind)]
+    found = calibration(*zip(*pairs, strict=True)) if pairs else None
+    return None if found is None else found.to_dict()
 
 
 def write_scores(scores: Scores, output: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stm.clip import Video
+from stm.evaluation.calibration import tracks
 from stm.evaluation.peak import PeakMemory
 from stm.evaluation.pipeline import Behind, ahead
 from stm.evaluation.scores import (
@@ -33,6 +34,7 @@ from stm.evaluation.segmenting import (
 from stm.masks import write_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
+from stm.segmenter import Confidence
 
 AHEAD = 3
 """Frames that are decoded before the network asks for them."""
@@ -54,6 +56,7 @@ class VideoRun:
         self._tallies = {name: Tally(video, protocol) for name in names}
         self._written = set() if masks is None else set(video.written)
         self._seconds: list[float] = []
+        self._confidence: dict[int, dict[int, Confidence]] = {}  # of each frame, of each object
         self._peak_bytes = 0
         self._tasks: list[Future[None]] = []
 
@@ -93,6 +96,7 @@ class VideoRun:
             self._peak_bytes,
             objects.pop(NETWORK),
             objects,
+            tracks(self._confidence),
         )
 
     def _submit(self, later: Behind, task: Callable[..., None], *arguments: object) -> None:
@@ -109,6 +113,7 @@ class VideoRun:
         with naming(self.video, t):
             labels = predicted.labels()
             self._seconds.append(predicted.ended.seconds_since(predicted.began))
+            self._confidence[t] = predicted.confidence()
             if t in self._written:
                 self._write(t, labels)
             truth = self.video.mask(t) if t in self._tallies[NETWORK].frames else None

@@ -39,10 +39,10 @@ def list_images(folder: str | Path, suffixes: tuple[str, ...] = FRAME_SUFFIXES) 
         raise ValueError(f"{folder}: images must share one suffix, found {', '.join(endings)}")
     # Videos share most of their names (00000, 00005, ...): interned, 100 k frames are a few thousand strings.
     names = [sys.intern(name.removesuffix(endings[0])) for name in found]
-    return sorted(names, key=_natural), endings[0]
+    return sorted(names, key=natural), endings[0]
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
+def natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 

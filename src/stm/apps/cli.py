@@ -17,6 +17,7 @@ import typer
 from stm.apps.check import check
 from stm.apps.report import report
 from stm.apps.segment import segment
+from stm.apps.strip import strip
 from stm.apps.track import track
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command()(segment)
 app.command()(track)
 app.command()(check)
 app.command()(report)
+app.command()(strip)
 
 
 def _show_version(wanted: bool) -> None:

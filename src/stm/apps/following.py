@@ -19,13 +19,13 @@ import torch
 from torch.nn import functional as F
 
 from stm.apps.films import Frames, open_frames
-from stm.apps.given import network_on, read_given, shrunk, shrunk_mask
+from stm.apps.given import network_on, read_given, shrunk, shrunk_mask, tell_of_demonstration
 from stm.apps.progress import Progress
 from stm.evaluation.pipeline import Behind, ahead, behind, default_workers
 from stm.evaluation.tables import write_whole
 from stm.masks import object_ids, read_mask, write_mask
 from stm.memory import MemoryPolicy
-from stm.network import fingerprint
+from stm.network import DEMONSTRATION, fingerprint
 from stm.segmenter import Confidence, Segmenter
 from stm.viz import overlay, write_video
 
@@ -54,7 +54,7 @@ def parse_masks(words: Sequence[str]) -> dict[int, Path]:
 def follow(
     video: Path,
     mask_files: Mapping[int, Path],
-    weights: Path,
+    weights: Path | None,
     output: Path,
     policy: MemoryPolicy,
     *,
@@ -64,6 +64,8 @@ def follow(
     save_every: float,
 ) -> None:
     """Segment a video into `output`; what an interrupted run has done is not done again.
+
+    Without weights, with the demonstration network.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or not what it should be, or `output` has results of
@@ -78,10 +80,11 @@ def follow(
             )
         given[t] = read_given(path, frames.size, video)
     network = network_on(weights, device)
+    notice = tell_of_demonstration(weights)
     settings = {
         "video": f"{video.name}, {len(frames)} frames of {frames.size[1]}x{frames.size[0]}",
         "masks": {str(t): hashlib.sha256(mask.tobytes()).hexdigest()[:16] for t, mask in given.items()},
-        "weights": fingerprint(weights),
+        "weights": fingerprint(weights or DEMONSTRATION),
         "memory": asdict(policy),
         "size": size,
     }
@@ -97,7 +100,8 @@ def follow(
         _tidy(output)
         _write_told(output, {"tool": "stm", "status": "running", "settings": settings})
         measured = _segment(frames, given, segmenter, first, output, size, save_every)
-        told = {"tool": "stm", "status": "ok", "settings": settings, **measured, **_summary(output)}
+        told = {"tool": "stm", "status": "ok", **notice, "settings": settings, **measured}
+        told |= _summary(output)
         _write_told(output, told)
         state.unlink(missing_ok=True)
     if film and not (output / "overlay.mp4").exists():

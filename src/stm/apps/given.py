@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from stm.clip import VOID
 from stm.data.files import read_frame
 from stm.evaluation.segmenting import resized_mask, seen_size
 from stm.masks import object_ids, read_mask
-from stm.network import STM, load
+from stm.network import DEMONSTRATION, NOTICE, STM, load
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -64,8 +65,8 @@ def _refuse(path: Path, facts: Facts) -> None:
         raise ValueError(f"{path}: {facts.fault[1]}")
 
 
-def network_on(weights: Path, device: str) -> STM:
-    """The network of a checkpoint, on a device.
+def network_on(weights: Path | None, device: str) -> STM:
+    """The network of a checkpoint, or the demonstration's, on a device.
 
     Args:
         device: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU where there is one.
@@ -74,7 +75,7 @@ def network_on(weights: Path, device: str) -> STM:
         FileNotFoundError: there is no such file.
         ValueError: it holds no weights of such a network, or there is no such device.
     """
-    where = _device(device)
+    where, weights = _device(device), weights or DEMONSTRATION
     try:
         network = load(weights)
     except OSError:
@@ -86,6 +87,19 @@ def network_on(weights: Path, device: str) -> STM:
         raise ValueError(f"{weights}: there are weights that are not finite")
     torch.set_flush_denormal(True)  # several times as fast on a CPU
     return network.to(where)
+
+
+def size_for(weights: Path | None) -> int:
+    """The largest short side that a network sees if nothing is said: the demonstration's saw small frames."""
+    return 160 if weights is None else 480
+
+
+def tell_of_demonstration(weights: Path | None) -> dict[str, str]:
+    """Where no weights are given, say on stderr whose are used; the same as an entry for the JSON file."""
+    if weights is not None:
+        return {}
+    print(f"stm: no --weights: {NOTICE}", file=sys.stderr)
+    return {"notice": NOTICE}
 
 
 def _device(name: str) -> torch.device:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stm.apps.given import network_on, read_given, read_picture, shrunk, shrunk_mask
+from stm.apps.given import (
+    network_on,
+    read_given,
+    read_picture,
+    shrunk,
+    shrunk_mask,
+    tell_of_demonstration,
+)
 from stm.apps.picturing import picture_of
 from stm.evaluation.tables import write_whole
 from stm.masks import write_mask
@@ -68,12 +75,14 @@ def run(
     pictures: Sequence[Path],
     masks: Sequence[Path],
     query: Path,
-    weights: Path,
+    weights: Path | None,
     output: Path,
     size: int,
     device: str,
 ) -> None:
     """Read all that is given, find the objects, and write `output` and the files beside it.
+
+    Without weights, with the demonstration network.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or not what it should be.
@@ -89,6 +98,7 @@ def run(
         references.append(Example(path, picture, read_given(mask_path, picture.shape[:2], path)))
     seen = read_picture(query)
     network = network_on(weights, device)
+    notice = tell_of_demonstration(weights)
     loaded = perf_counter() - began
     try:
         prediction = find(network, references, seen, size)
@@ -96,7 +106,7 @@ def run(
         if "allocate memory" not in str(error):
             raise
         raise MemoryError(f"out of memory: --size {size // 2} needs a quarter of it") from error
-    write(output, references, query, seen, prediction, loaded, _device_name(network))
+    write(output, references, query, seen, prediction, loaded, _device_name(network), notice)
 
 
 @torch.inference_mode()
@@ -149,6 +159,7 @@ def write(
     prediction: Prediction,
     load_seconds: float,
     device: str,
+    notice: dict[str, str],
 ) -> None:
     """Write all files, `output` at last; they are made beside, so that nothing is half-written."""
     names = {
@@ -178,6 +189,7 @@ def write(
     told = {
         "tool": "stm",
         "status": "ok",
+        **notice,
         "results": [_result(label, prediction, references, query, files) for label in prediction.object_ids],
         "timing": {
             "runtime": f"{prediction.seconds:.3f} s for {1 + len(references)} pictures",

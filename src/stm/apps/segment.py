@@ -19,22 +19,27 @@ def segment(
     query_img: Annotated[
         Path, typer.Option(metavar="PICTURE", help="Where the objects are to be found, of any size.")
     ],
-    weights: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="A checkpoint of this project, or the authors' STM_weights.pth."),
-    ],
     output: Annotated[
         Path,
         typer.Option(metavar="FILE.json", help="What is found; masks and pictures come to lie beside it."),
     ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A checkpoint of this project, or the authors' STM_weights.pth; without, a small network "
+            "that comes with stm to try things out.",
+        ),
+    ] = None,
     size: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             min=16,
-            help="Larger pictures are shrunk to a short side of N pixels for the network.",
+            help="Larger pictures are shrunk to a short side of N pixels for the network: 480, or 160 "
+            "without --weights.",
         ),
-    ] = 480,
+    ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
     ] = "auto",
@@ -49,9 +54,10 @@ def segment(
 
     check_output(output)
     try:
+        from stm.apps.given import size_for
         from stm.apps.prediction import run
 
-        run(ref_img, ref_mask, query_img, weights, output, size, device)
+        run(ref_img, ref_mask, query_img, weights, output, size or size_for(weights), device)
     except Exception as error:
         write_json(output, failed(error))
         raise

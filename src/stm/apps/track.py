@@ -20,13 +20,17 @@ def track(
             "repeated: further masks add objects or correct those that are known.",
         ),
     ],
-    weights: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="A checkpoint of this project, or the authors' STM_weights.pth."),
-    ],
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where masks, scores and the film are written.")
     ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A checkpoint of this project, or the authors' STM_weights.pth; without, a small network "
+            "that comes with stm to try things out.",
+        ),
+    ] = None,
     memory: Annotated[
         str,
         typer.Option(
@@ -35,11 +39,14 @@ def track(
         ),
     ] = "every_5",
     size: Annotated[
-        int,
+        int | None,
         typer.Option(
-            metavar="N", min=16, help="Larger frames are shrunk to a short side of N pixels for the network."
+            metavar="N",
+            min=16,
+            help="Larger frames are shrunk to a short side of N pixels for the network: 480, or 160 without "
+            "--weights.",
         ),
-    ] = 480,
+    ] = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How often to save what going on needs.")
@@ -54,6 +61,7 @@ def track(
     and track.json. The same command goes on where it was interrupted.
     """
     from stm.apps.following import follow, parse_masks
+    from stm.apps.given import size_for
     from stm.apps.policies import policy_named
 
     follow(
@@ -62,7 +70,7 @@ def track(
         weights,
         output,
         policy_named(memory),
-        size=size,
+        size=size or size_for(weights),
         device=device,
         film=overlay,
         save_every=save_every,

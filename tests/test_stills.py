@@ -225,7 +225,7 @@ def test_coco_keeps_the_254_largest(tmp_path):
 def test_coco_holds_no_object_an_image(tmp_path):
     annotations = [{"segmentation": [box_polygon(A)], "image_id": 100 + i} for i in range(50)]
     stills = write_coco(tmp_path, annotations, images=50)
-    assert all(isinstance(value, np.ndarray | str) for value in vars(stills).values())
+    assert all(isinstance(value, np.ndarray | str | bool) for value in vars(stills).values())
     again = pickle.loads(pickle.dumps(stills))
     assert np.array_equal(again.mask(49), stills.mask(49))
 

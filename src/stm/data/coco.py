@@ -1,20 +1,23 @@
 """COCO as stills: polygons and run lengths of the annotations, decoded when an image is read.
 
-The json is read once into flat arrays. An image's annotations are a slice of them: reading an image looks at
-nothing but its own, and a loading process holds no Python object for each.
+The json is read once into flat arrays, kept in an index beside it. An image's annotations are a slice of
+them: reading an image looks at nothing but its own, and a loading process holds no Python object for each.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from array import array
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from stm.clip import VOID
 from stm.data.files import check_size, read_frame
+from stm.data.index import indexed, members
+
+FORM = "images (id, file_name, height, width) and annotations (image_id, segmentation, area)"
 
 
 class CocoStills:
@@ -37,46 +40,21 @@ class CocoStills:
         for path in (Path(images), Path(annotations)):
             if not path.exists():
                 raise FileNotFoundError(f"{path}: there is no such file or folder")
-        self.name, self._images = name, str(images)
+        self.name, self._images, self._json = name, str(images), str(annotations)
         try:
-            self._index(json.loads(Path(annotations).read_bytes()))
-        except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"{annotations}: must have images (id, file_name, height, width) and annotations "
-                f"(image_id, segmentation, area) ({error!r})"
-            ) from error
+            arrays, self._mapped = indexed(annotations, lambda: flat(Path(annotations).read_text("utf-8")))
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{annotations}: must have {FORM} ({error!r})") from error
+        self._names, self._shapes = arrays["names"], arrays["shapes"]
+        self._annotations, self._crowd, self._parts = arrays["annotations"], arrays["crowd"], arrays["parts"]
+        self._points, self._runs = arrays["points"], arrays["runs"]
+        self._begin, self._end, self._is_polygon = arrays["begin"], arrays["end"], arrays["is_polygon"]
         if len(self) == 0:
-            raise ValueError(f"{annotations}: no image has an annotation")
+            raise ValueError(f"{annotations}: must have {FORM}; no image has an annotation")
 
-    def _index(self, described: dict) -> None:
-        """Lay all out flat: annotation a has the parts first[a] to first[a + 1] - 1: polygons or runs."""
-        place = {image["id"]: i for i, image in enumerate(described["images"])}
-        annotations = described["annotations"]
-        crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)
-        owner = np.array([place[a["image_id"]] for a in annotations], dtype=np.int64)
-        # By image; in it crowds first, then from large to small: the order of drawing.
-        area = np.array([float(a.get("area", 0)) for a in annotations])
-        order = np.lexsort((-area, ~crowd, owner))
-        parts = [_parts(annotations[a]["segmentation"]) for a in order]
-        self._crowd = crowd[order]
-        self._first = _offsets(len(p) for p in parts)
-        flat = [part for p in parts for part in p]
-        self._is_polygon = np.array([part.dtype == np.float32 for part in flat], dtype=bool)
-        polygons = [part for part in flat if part.dtype == np.float32]
-        runs = [part for part in flat if part.dtype == np.uint32]
-        self._points = np.concatenate([np.empty(0, np.float32), *polygons])
-        self._runs = np.concatenate([np.empty(0, np.uint32), *runs])
-        # Where a part begins: polygons and runs take turns in the list, but lie in arrays of their own.
-        self._begin = np.zeros(len(flat), dtype=np.int64)
-        self._end = np.zeros(len(flat), dtype=np.int64)
-        for chosen, found in ((self._is_polygon, polygons), (~self._is_polygon, runs)):
-            offsets = _offsets(map(len, found))
-            self._begin[chosen], self._end[chosen] = offsets[:-1], offsets[1:]
-        used, begins = np.unique(owner[order], return_index=True)
-        self._annotations = np.append(begins, len(order))
-        kept = [described["images"][i] for i in used]
-        self._names = np.array([image["file_name"].encode() for image in kept], dtype=np.bytes_)
-        self._shapes = np.array([(image["height"], image["width"]) for image in kept], dtype=np.int32)
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """A loading process that is started anew maps the index, too, and is sent nothing."""
+        return (CocoStills, (self._images, self._json, self.name)) if self._mapped else super().__reduce__()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -105,7 +83,7 @@ class CocoStills:
         return mask
 
     def _draw(self, mask: np.ndarray, annotation: int, label: int) -> None:
-        for part in range(self._first[annotation], self._first[annotation + 1]):
+        for part in range(*self._parts[annotation]):
             inside = slice(self._begin[part], self._end[part])
             if self._is_polygon[part]:
                 fill_polygon(mask, self._points[inside].reshape(-1, 2), label)
@@ -116,6 +94,54 @@ class CocoStills:
 def coco(images: str | Path, annotations: str | Path, name: str = "coco") -> CocoStills:
     """COCO's images with their instances, see `CocoStills`."""
     return CocoStills(images, annotations, name)
+
+
+def flat(text: str) -> dict[str, np.ndarray]:
+    """The arrays of a COCO json: those of images, then of annotations, then of polygons and run lengths.
+
+    Image i has the annotations annotations[i] to annotations[i + 1] - 1 in the order of drawing: crowds
+    first, then from large to small. Annotation a has the parts from parts[a, 0] to parts[a, 1] - 1; part p is
+    points[begin[p]:end[p]] where it is a polygon, else runs[begin[p]:end[p]].
+    """
+    images: dict[int, tuple[str, int, int]] = {}
+    points, runs = array("f"), array("I")
+    begin, end, is_polygon = array("q"), array("q"), array("b")
+    owner, area, crowd, parts = array("q"), array("d"), array("b"), array("q")
+    for name, member in members(text):
+        if name == "images":
+            images[member["id"]] = (member["file_name"], member["height"], member["width"])
+        elif name == "annotations":
+            first = len(begin)
+            segmentation = member["segmentation"]
+            polygons = not isinstance(segmentation, dict)
+            stored, into = (segmentation, points) if polygons else ([_counts(segmentation)], runs)
+            for part in stored:
+                if not polygons or len(part) >= 6:
+                    begin.append(len(into))
+                    into.extend(part)
+                    end.append(len(into))
+                    is_polygon.append(polygons)
+            owner.append(member["image_id"])
+            area.append(member.get("area", 0))
+            crowd.append(bool(member.get("iscrowd", 0)))
+            parts.extend((first, len(begin)))
+    place = {identity: i for i, identity in enumerate(images)}
+    owners = np.array([place[identity] for identity in owner], dtype=np.int64)
+    order = np.lexsort((-np.array(area), ~np.array(crowd, dtype=bool), owners))
+    used, begins = np.unique(owners[order], return_index=True)
+    told = list(images.values())
+    return {
+        "names": np.array([told[i][0].encode() for i in used], dtype=np.bytes_),
+        "shapes": np.array([told[i][1:] for i in used], dtype=np.int32).reshape(-1, 2),
+        "annotations": np.append(begins, len(order)),
+        "crowd": np.array(crowd, dtype=bool)[order],
+        "parts": np.array(parts, dtype=np.int64).reshape(-1, 2)[order],
+        "begin": np.array(begin, dtype=np.int64),
+        "end": np.array(end, dtype=np.int64),
+        "is_polygon": np.array(is_polygon, dtype=bool),
+        "points": np.array(points, dtype=np.float32),
+        "runs": np.array(runs, dtype=np.uint32),
+    }
 
 
 def fill_polygon(mask: np.ndarray, points: np.ndarray, label: int) -> None:
@@ -170,13 +196,7 @@ def uncompress_runs(text: str | bytes) -> np.ndarray:
     return np.array(numbers, dtype=np.uint32)
 
 
-def _parts(segmentation: dict | Sequence[Sequence[float]]) -> list[np.ndarray]:
-    """Polygons as float32 (2 x points,), or one array of run lengths, uint32."""
-    if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        return [uncompress_runs(counts) if isinstance(counts, str) else np.array(counts, dtype=np.uint32)]
-    return [np.array(polygon, dtype=np.float32) for polygon in segmentation if len(polygon) >= 6]
-
-
-def _offsets(lengths: Iterable[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int64)
+def _counts(segmentation: dict) -> list[int]:
+    """Run lengths, as a list or in COCO's string."""
+    counts = segmentation["counts"]
+    return uncompress_runs(counts).tolist() if isinstance(counts, str) else counts

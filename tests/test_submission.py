@@ -1,13 +1,20 @@
 """Zips for the servers: the right names and nothing else, equal bytes, and every violation named."""
 
 import io
+import json
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from data_trees import boxes, write_video
 from PIL import Image
+from typer.testing import CliRunner
 
+from stm.apps.cli import app
 from stm.clip import ArrayVideo
+from stm.data.videos import davis
 from stm.evaluation.submission import check_submission, write_submission
 from stm.masks import PALETTE, write_mask
 
@@ -97,8 +104,91 @@ def test_a_zip_of_others_is_checked_like_a_server_does(folder, videos, tmp_path)
         spoilt.writestr("swan/00002.png", b"no picture")
         spoilt.writestr("__MACOSX/swan/._00000.png", b"")
     assert check_submission(tmp_path / "x.zip", videos, "davis") == [
-        "swan/00004.png: missing",
-        "__MACOSX/swan/._00000.png: nobody asked for it",
         "swan/00002.png: no picture",
+        "swan/00004.png: missing",
         "bear/00001.png: mode L, a palette PNG (P) is wanted",
+        "__MACOSX/swan/._00000.png: nobody asked for it",
     ]
+
+
+def test_a_folder_is_checked_as_the_zip_that_it_would_make(folder, videos, tmp_path):
+    for layout in ("davis", "youtube"):
+        told = check_submission(folder, videos, layout)
+        assert {line.rpartition("/")[2] for line in told} == {
+            "00001.png: nobody asked for it",
+            "00003.png: nobody asked for it",
+        }
+    path = write_submission(folder, videos, tmp_path / "y.zip", "youtube")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert check_submission(tmp_path / "unpacked", videos, "youtube") == []
+    assert len(check_submission(tmp_path / "unpacked", videos, "davis")) == 2 * 5
+    with pytest.raises(FileNotFoundError, match="no such zip or folder"):
+        check_submission(tmp_path / "nowhere.zip", videos, "davis")
+
+
+def test_what_is_damaged_is_named(folder, videos, tmp_path):
+    path = write_submission(folder, videos, tmp_path / "s.zip", "davis")
+    whole = (folder / "bear" / "00001.png").read_bytes()
+    with zipfile.ZipFile(path) as read, zipfile.ZipFile(tmp_path / "x.zip", "w") as spoilt:
+        for name in read.namelist():
+            spoilt.writestr(name, whole[: len(whole) // 2] if name == "bear/00001.png" else read.read(name))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            spoilt.writestr("swan/00000.png", whole)
+    twice, broken = check_submission(tmp_path / "x.zip", videos, "davis")
+    assert twice == "swan/00000.png: stands there 2 times"
+    assert broken.startswith("bear/00001.png: broken (")
+    (tmp_path / "cut.zip").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cut.zip: no zip that can be read"):
+        check_submission(tmp_path / "cut.zip", videos, "davis")
+
+
+# --- the command ---
+
+
+def commanded(*words) -> tuple[int, str]:
+    done = CliRunner().invoke(
+        app, ["check-submission", *map(str, words)], standalone_mode=False, catch_exceptions=False
+    )
+    return done.return_value, done.output
+
+
+def test_the_command_for_davis(shared_data, tmp_path):
+    """Real frames: the truth itself is a submission that is taken, one without a mask is not."""
+    root = shared_data / "DAVIS"
+    wanted = davis(root, 2017, "val")
+    for video in wanted:
+        shutil.copytree(Path(video.mask_path(0)).parent, tmp_path / "masks" / video.name)
+    words = ("--server", "davis", "--benchmark-root", root, "--split", "val")
+    code, output = commanded(tmp_path / "masks", *words)
+    assert code == 0 and "nothing that the server would refuse" in output
+    (tmp_path / "masks" / wanted[0].name / "00003.png").unlink()
+    code, output = commanded(tmp_path / "masks", *words)
+    assert (
+        code == 1 and output.startswith(f"{wanted[0].name}/00003.png: missing\n") and "1 violations" in output
+    )
+
+
+def test_the_command_for_the_others(tmp_path):
+    """MOSE: a mask in the first frame alone. YouTube-VOS: meta.json tells which frames are wanted."""
+    mask = boxes({1: (5, 5, 20, 20)})
+    write_video(tmp_path / "mose", "a", [mask, None, None])
+    write_video(tmp_path / "youtube" / "valid", "b", [mask, None, None], step=5)
+    objects = {"1": {"category": "cat", "frames": ["00000", "00010"]}}
+    meta = {"videos": {"b": {"objects": objects}}}
+    (tmp_path / "youtube" / "valid" / "meta.json").write_text(json.dumps(meta))
+    for server, names in {
+        "mose": ("a/00000", "a/00001", "a/00002"),
+        "youtube": ("b/00000", "b/00010"),
+    }.items():
+        folder, root = tmp_path / f"{server}_masks", tmp_path / server
+        for name in names:
+            write_mask(folder / f"{name}.png", mask)
+        words = (folder, "--server", server, "--benchmark-root", root)
+        code, output = commanded(*words)
+        assert code == 0 and f"1 videos, {len(names)} masks are wanted" in output, output
+        write_mask(folder / f"{names[-1]}.png", 2 * mask)
+        code, output = commanded(*words)
+        assert code == 1 and f"{names[-1]}.png: ids [2], the video has [1]" in output
+    with pytest.raises(ValueError, match="--split val: the folder of a MOSE split is given as"):
+        commanded(folder, "--server", "mose", "--benchmark-root", tmp_path / "mose", "--split", "val")

@@ -18,6 +18,7 @@ from stm.apps.check import check
 from stm.apps.report import report
 from stm.apps.segment import segment
 from stm.apps.strip import strip
+from stm.apps.submission import check_submission
 from stm.apps.track import track
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command()(segment)
 app.command()(track)
 app.command()(check)
 app.command()(report)
+app.command("check-submission")(check_submission)
 app.command()(strip)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -60,13 +63,14 @@ def write_submission(
 def check_masks(masks: Path, video: Video) -> list[str]:
     """What is wrong with one video's masks? A line each: missing, no palette, other size, unknown ids."""
     violations: list[str] = []
+    size = video.frame(0).shape[:2]
     for t in video.written:
         path = masks / video.name / f"{video.frame_names[t]}.png"
         if not path.exists():
             violations.append(f"{path}: missing")
             continue
-        with Image.open(path) as image:
-            violations += [f"{path}: {wrong}" for wrong in _wrong(image, video)]
+        with path.open("rb") as file:
+            violations += [f"{path}: {wrong}" for wrong in _wrong(file, video, size)]
     return violations
 
 
@@ -74,30 +78,68 @@ def check_submission(archive: str | Path, videos: Sequence[Video], layout: str) 
     """What would a server find wrong with a zip, ours or another's? A line for each violation.
 
     Folders and frames must be those asked for and no others; each mask is checked as in `check_masks`.
+
+    Args:
+        archive: the zip; or a folder to be zipped, such as `masks` of an evaluation's output.
+        videos: what the server wants: the `written` frames of each.
+        layout: `davis`, `mose` or `youtube`.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: it is no zip.
     """
-    wanted = {
-        LAYOUTS[layout].format(video=video.name, frame=video.frame_names[t]): video
-        for video in videos
-        for t in video.written
-    }
-    with zipfile.ZipFile(archive) as opened:
-        there = {name for name in opened.namelist() if not name.endswith("/")}
-        violations = [f"{name}: missing" for name in wanted if name not in there]
-        violations += [f"{name}: nobody asked for it" for name in sorted(there - wanted.keys())]
-        for name in (name for name in wanted if name in there):
-            try:
-                with opened.open(name) as file, Image.open(file) as image:
-                    violations += [f"{name}: {wrong}" for wrong in _wrong(image, wanted[name])]
-            except UnidentifiedImageError:
-                violations.append(f"{name}: no picture")
-    return violations
+    archive = Path(archive)
+    if not archive.exists():
+        raise FileNotFoundError(f"{archive}: there is no such zip or folder")
+    if archive.is_dir():
+        top = Path(LAYOUTS[layout]).parts[0] + "/" if layout == "youtube" else ""
+        top = "" if (archive / top).is_dir() else top  # ours have none until they are zipped
+        files = [path for path in sorted(archive.rglob("*")) if path.is_file()]
+        return _violations(
+            {top + path.relative_to(archive).as_posix(): _opener(path) for path in files}, videos, layout
+        )
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if not name.endswith("/")]
+            twice = [f"{name}: stands there {n} times" for name, n in Counter(names).items() if n > 1]
+            return twice + _violations({name: partial(opened.open, name) for name in names}, videos, layout)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{archive}: no zip that can be read ({error})") from error
 
 
-def _wrong(image: Image.Image, video: Video) -> list[str]:
+def _opener(path: Path) -> Callable[[], IO[bytes]]:
+    return lambda: path.open("rb")
+
+
+def _violations(
+    there: Mapping[str, Callable[[], IO[bytes]]], videos: Sequence[Video], layout: str
+) -> list[str]:
+    """What is wrong with files, each told by its name and what opens it."""
+    violations, known = [], set()
+    for video in videos:
+        size = video.frame(0).shape[:2]
+        for t in video.written:
+            name = LAYOUTS[layout].format(video=video.name, frame=video.frame_names[t])
+            known.add(name)
+            if name not in there:
+                violations.append(f"{name}: missing")
+                continue
+            with there[name]() as file:
+                violations += [f"{name}: {wrong}" for wrong in _wrong(file, video, size)]
+    return violations + [f"{name}: nobody asked for it" for name in sorted(there.keys() - known)]
+
+
+def _wrong(file: IO[bytes], video: Video, size: tuple[int, ...]) -> list[str]:
     """What a server takes exception to in one mask."""
-    if image.mode != "P":
-        return [f"mode {image.mode}, a palette PNG (P) is wanted"]
-    labels, size = np.asarray(image), video.frame(0).shape[:2]
+    try:
+        with Image.open(file) as image:
+            if image.mode != "P":
+                return [f"mode {image.mode}, a palette PNG (P) is wanted"]
+            labels = np.asarray(image)
+    except UnidentifiedImageError:
+        return ["no picture"]
+    except (OSError, SyntaxError) as error:  # how Pillow tells of a PNG that is cut short or damaged
+        return [f"broken ({error})"]
     wrong = [] if labels.shape == size else [f"size {labels.shape}, the frame has {size}"]
     unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.entries})
     return [*wrong, f"ids {unknown}, the video has {sorted(video.entries)}"] if unknown else wrong

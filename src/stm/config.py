@@ -17,7 +17,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-CONF = Path(__file__).parents[2] / "conf"
+_CARRIED = Path(__file__).with_name("conf")
+CONF = _CARRIED if _CARRIED.is_dir() else Path(__file__).parents[2] / "conf"
+"""The groups' files: a wheel carries them in the package, a checkout has them at its top."""
 PLAN, JOB = "jobs.json", "job.json"
 """What tells a sweep's jobs, in the sweep's folder; and how a job ended, in the job's."""
 
@@ -82,6 +84,7 @@ class EvaluateConfig:
         compile: fuse the network with torch.compile, which takes a minute or so at the start.
         threads: CPU threads of torch; null leaves torch's choice.
         plan: print what the memory will hold in each video, and stop.
+        patience: where several processes evaluate together, seconds after which one counts as dead.
         overlays: write a picture of each sequence.
         video: write an mp4 of each sequence.
         submission: 'davis', 'mose' or 'youtube' to zip the masks as that server wants them.
@@ -95,6 +98,7 @@ class EvaluateConfig:
     compile: bool = False
     threads: int | None = None
     plan: bool = False
+    patience: float = 300.0
     overlays: bool = True
     video: bool = False
     submission: str | None = None
@@ -137,6 +141,18 @@ def new_name() -> str:
 def rank() -> int:
     """This process's number among those of the run; 0 is the one that tells and writes."""
     return max(int(os.environ.get(name, 0)) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
+def world_size() -> int:
+    """How many processes the run has: what torchrun says (or who else sets RANK), or the tasks of srun."""
+    if "RANK" in os.environ:
+        return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
+
+
+def local_rank() -> int:
+    """This process's number among those of its machine, which picks its GPU."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
 
 
 def log_name(job: str) -> str:

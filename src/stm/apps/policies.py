@@ -11,9 +11,6 @@ import yaml
 from stm.config import CONF
 from stm.memory import MemoryPolicy
 
-DEFAULT = "every_5"
-"""What `MemoryPolicy` is by itself: known without the files, too, which an installed package lacks."""
-
 
 def policy_named(text: str) -> MemoryPolicy:
     """The policy of a file in `conf/memory/`, its values changed by what follows, `key=value` each.
@@ -36,7 +33,7 @@ def policy_named(text: str) -> MemoryPolicy:
 
 def names() -> list[str]:
     """The policies that there are."""
-    return sorted(path.stem for path in (CONF / "memory").glob("*.yaml")) or [DEFAULT]
+    return sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
 
 
 def _file(name: str) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def _file(name: str) -> dict[str, Any]:
             f"--memory {name} does not exist.{_meant(name, names())} There are {', '.join(names())}"
         )
     path = CONF / "memory" / f"{name}.yaml"
-    own = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
     begun: dict[str, Any] = {}
     for other in own.pop("defaults", []):
         begun |= _file(other)

@@ -58,7 +58,9 @@ def test_a_policy_by_name_and_the_weights_that_come_with_it(installed: Path) -> 
     done = stm(installed, *TRACK, "diverse,max_frames=2", "--output", "out", "--no-overlay")
     assert done.returncode == 0, done.stderr
     told = json.loads((installed / "out" / "track.json").read_text())
-    assert told["settings"]["memory"]["max_frames"] == 2 and told["settings"]["memory"]["leaves"] == "most_alike"
+    assert (
+        told["settings"]["memory"]["max_frames"] == 2 and told["settings"]["memory"]["leaves"] == "most_alike"
+    )
     assert "demonstration network" in told["notice"] and "demonstration.pth" in told["settings"]["weights"]
     assert len(list((installed / "out" / "masks").iterdir())) == 4
 

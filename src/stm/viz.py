@@ -74,19 +74,21 @@ def _dashes(lines: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
     return [line[start : start + length] for line in lines for start in range(0, len(line), 2 * length)]
 
 
-def heat(frame: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def heat(frame: np.ndarray, weights: np.ndarray, highest: float | None = None) -> np.ndarray:
     """A darkened grey frame that glows where weights are high, uint8 (H, W, 3).
 
     Args:
         frame: uint8 (H, W, 3), RGB.
         weights: (H, W), at least 0; the highest glows most, half as much as it does at a quarter of it.
+        highest: what glows most, where several pictures are to be compared; by default the highest of these.
 
     Raises:
         ValueError: the weights have another size than the frame.
     """
     if weights.shape != frame.shape[:2]:
         raise ValueError(f"weights of size {weights.shape} do not fit a frame of size {frame.shape[:2]}")
-    strength = np.sqrt(weights / max(float(weights.max()), 1e-12)).clip(0, 1)
+    most = float(weights.max()) if highest is None else highest
+    strength = np.sqrt(weights / max(most, 1e-12)).clip(0, 1)
     glow = cv2.applyColorMap(np.rint(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = 0.6 * frame.mean(axis=-1, keepdims=True)
     share = strength[..., None]

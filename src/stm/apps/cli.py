@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from stm.apps.attention import attention
 from stm.apps.check import check
 from stm.apps.report import report
 from stm.apps.segment import segment
@@ -30,6 +31,7 @@ app.command()(segment)
 app.command()(track)
 app.command()(check)
 app.command()(report)
+app.command()(attention)
 app.command("check-submission")(check_submission)
 app.command()(strip)
 

@@ -137,7 +137,7 @@ def _strip(
     frames = list(track)
     for column, t in enumerate(frames[round(p)] for p in np.linspace(0, len(frames) - 1, 5)):
         axes = figure.add_subplot(grid[row, column])  # type: ignore[index]
-        _show(axes, picture(video.frame(t), opened.mask(video, t), video.mask(t)))
+        bare(axes, picture(video.frame(t), opened.mask(video, t), video.mask(t)))
         axes.set_title(f"{video.frame_names[t]}  J {track[t]:.2f}", fontsize=7, pad=2)
         if column == 0:
             axes.set_ylabel(video.name, fontsize=7)
@@ -210,11 +210,11 @@ def side_by_side(policies: Mapping[str, Opened], count: int = 4) -> Figure | Non
         for row, (name, t) in enumerate(chosen):
             video, truth = videos[name], videos[name].mask(t)
             assert truth is not None
-            _show(grid[row, 0], picture(video.frame(t), truth, None))
+            bare(grid[row, 0], picture(video.frame(t), truth, None))
             grid[row, 0].set_ylabel(f"{name}\nframe {video.frame_names[t]}", fontsize=7)
             for column, (label, opened) in enumerate(policies.items(), start=1):
                 axes = grid[row, column]
-                _show(axes, picture(video.frame(t), opened.mask(video, t), truth))
+                bare(axes, picture(video.frame(t), opened.mask(video, t), truth))
                 j = opened.mean_j(name)[t]
                 axes.set_title(f"{label}  J {j:.2f}" if row == 0 else f"J {j:.2f}", fontsize=8, pad=2)
         grid[0, 0].set_title("truth", fontsize=8, pad=2)
@@ -256,7 +256,8 @@ def _looks(first: int = 0) -> Iterator[tuple[str, object]]:
         number += 1
 
 
-def _show(axes: Axes, pixels: np.ndarray) -> None:
+def bare(axes: Axes, pixels: np.ndarray) -> None:
+    """A picture, with nothing around it."""
     axes.imshow(pixels, interpolation="antialiased")
     axes.set(xticks=[], yticks=[])
     axes.grid(False)

@@ -19,6 +19,8 @@ from stm.masks import read_mask
 
 if TYPE_CHECKING:
     from stm.evaluation.benchmark import Benchmark
+    from stm.memory import MemoryPolicy
+    from stm.network import STM
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ class Opened:
         means = {name: self.mean_j(name) for name in self.sequences}
         return sorted((n for n in means if means[n]), key=lambda n: float(np.mean(list(means[n].values()))))
 
+    def shown(self) -> dict[str, str]:
+        """The worst, the middle and the best sequence that are there; without truth, the first three."""
+        chosen = {f"number {n}": name for n, name in enumerate(list(self.sequences)[:3], start=1)}
+        if ranked := self.ranked():
+            chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+        return {which: name for which, name in chosen.items() if name in self.videos}
+
     def mask(self, video: Video, t: int) -> np.ndarray:
         """The predicted labels of a frame, uint8 (H, W)."""
         return read_mask(self.folder / "masks" / video.name / f"{video.frame_names[t]}.png")
@@ -103,6 +112,43 @@ class Opened:
             return sets.rebuilt(values)
         except (OSError, ValueError):
             return None
+
+    @cached_property
+    def policy(self) -> MemoryPolicy:
+        """Which frames were remembered."""
+        from stm.memory import MemoryPolicy
+
+        return MemoryPolicy(**self.values["settings"]["policy"])
+
+    @cached_property
+    def network(self) -> STM:
+        """The network that was evaluated, on a GPU where there is one.
+
+        Raises:
+            FileNotFoundError: its checkpoint is no longer there.
+            ValueError: there is another one in its place.
+        """
+        import torch
+
+        from stm.network import fingerprint, for_inference, load
+
+        path, wanted = self._checkpoint, self.values["settings"]["checkpoint"]
+        if path is None or not path.exists():
+            raise FileNotFoundError(f"{self.folder}: its checkpoint {path or wanted} is no longer there")
+        if fingerprint(path) != wanted:
+            raise ValueError(f"{self.folder}: {wanted} was evaluated, {path} is {fingerprint(path)} now")
+        return for_inference(load(path).to("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def _checkpoint(self) -> Path | None:
+        """Where the evaluated weights were; a training's end evaluates its best, or its last."""
+        config = self.configuration
+        if config is None or self.job is None:
+            return None
+        if config.get("checkpoint"):
+            return self._began_in / config.checkpoint
+        name = self.values["settings"]["checkpoint"].split(" ")[0]
+        return self.job / "checkpoints" / name
 
     @property
     def _began_in(self) -> Path:

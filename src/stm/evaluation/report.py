@@ -6,7 +6,7 @@ import html
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ from omegaconf import OmegaConf
 
 from stm.clip import Video
 from stm.config import JOB, PLAN
-from stm.evaluation import figures
+from stm.evaluation import attentionfigure, figures
+from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.gathered import Sweep, read_sweep, rows_of
+from stm.evaluation.looking import look_again
 from stm.evaluation.overlays import LEGEND, picture
 from stm.evaluation.page import PAGE, cell, data, figure, from_markdown, table, three
+from stm.evaluation.reliability import CAPTION, HEADS, reliability, row_of
 from stm.evaluation.reopened import Opened
 from stm.evaluation.sweeptable import markdown, short
 from stm.evaluation.tables import policy_in_words, write_whole
@@ -27,12 +30,13 @@ LONGEST = 150
 """Frames of a film in the page; of longer videos, every second, third, ... is shown."""
 
 
-def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
+def write_report(folder: str | Path, path: str | Path | None = None, attention: bool = True) -> Path:
     """Write the page of an evaluation's or a sweep's folder, and its figures as files beside.
 
     Args:
         folder: of an evaluation (`scores.json`), of a training run with a final evaluation, or of a sweep.
         path: the page; `report.html` in the folder by default. The figures go to `figures/` there.
+        attention: draw where in memory the network looks, for which the videos shown are segmented again.
 
     Raises:
         FileNotFoundError: the folder holds none of these.
@@ -41,7 +45,7 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
     folder = Path(folder)
     path = Path(path) if path else folder / "report.html"
     if (folder / PLAN).exists():
-        body = _of_sweep(read_sweep(folder), path.parent / "figures")
+        body = _of_sweep(read_sweep(folder), path.parent / "figures", attention)
     else:
         found = [
             folder / "scores.json",
@@ -57,12 +61,12 @@ def write_report(folder: str | Path, path: str | Path | None = None) -> Path:
                 f"{folder}: holds {len(found) - 1} evaluations without a {PLAN} that makes a sweep of them; "
                 f"name one, such as {scores.parent}"
             )
-        body = _of_evaluation(Opened(scores.parent), path.parent / "figures")
+        body = _of_evaluation(Opened(scores.parent), path.parent / "figures", attention)
     write_whole(path, PAGE.format(title=html.escape(folder.resolve().name), body="\n".join(body)))
     return path
 
 
-def _of_evaluation(opened: Opened, folder: Path) -> Iterator[str]:
+def _of_evaluation(opened: Opened, folder: Path, attention: bool) -> Iterator[str]:
     values = opened.values
     yield f"<p>{html.escape(_headline(opened))}</p>"
     yield "<h2>Scores</h2>"
@@ -86,7 +90,10 @@ def _of_evaluation(opened: Opened, folder: Path) -> Iterator[str]:
             folder / "j_over_time",
             f"J over the course of the videos; below, frames of the worst ones, {LEGEND}.",
         )
+    yield from _confidence({"": [opened]}, folder / "reliability")
     yield from _films(opened)
+    if attention:
+        yield from _attention(opened, folder)
     yield "<h2>Every object</h2>"
     heads = ("sequence", "object", "category", "frames", *columns)
     rows = sorted(values["sequences"], key=lambda row: row["J&F-Mean"])
@@ -105,11 +112,8 @@ def _headline(opened: Opened) -> str:
 
 
 def _films(opened: Opened) -> Iterator[str]:
-    """The worst, the middle and the best sequence, playing; without truth, the first three."""
-    chosen = {f"number {n}": name for n, name in enumerate(list(opened.sequences)[:3], start=1)}
-    if ranked := opened.ranked():
-        chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-    playing = {which: name for which, name in chosen.items() if name in opened.videos}
+    """The worst, the middle and the best sequence, playing."""
+    playing = opened.shown()
     if not playing:
         yield "<p>The videos are no longer where they were: no films.</p>"
         return
@@ -125,6 +129,37 @@ def _films(opened: Opened) -> Iterator[str]:
             f"<figcaption>{which}: {html.escape(name)}{told}</figcaption></figure>"
         )
     yield "</div>"
+
+
+def _attention(opened: Opened, folder: Path, of: str = "") -> Iterator[str]:
+    """Figure 5, for the sequences that play."""
+    yield "<h2>Where it looks</h2>"
+    try:
+        looks = [look_again(opened, name) for name in opened.shown().values()]
+    except (FileNotFoundError, ValueError) as error:
+        yield f"<p>No figure 5: {html.escape(str(error))}.</p>"
+        return
+    if looks:
+        yield figure(attentionfigure.where(looks), folder / f"attention{of}", attentionfigure.WHERE)
+        over_time = attentionfigure.over_time(looks)
+        yield figure(over_time, folder / f"attention_over_time{of}", attentionfigure.OVER_TIME)
+
+
+def _confidence(named: Mapping[str, Sequence[Opened]], path: Path) -> Iterator[str]:
+    """How well confidence tells J, of each setting's evaluations; the diagram of the first setting."""
+    told = {}
+    for label, group in named.items():
+        for kind in KINDS:
+            sequences = [one for opened in group for one in opened.sequences.values()]
+            pairs = [pair for one in sequences for pair in one.beside_j(kind)]
+            found = calibration(*zip(*pairs, strict=True)) if pairs else None
+            if found is not None:
+                told[f"{kind}{label}"] = found
+    if told:
+        yield "<h2>Does it know how good it is?</h2>"
+        yield table(HEADS, [[name, *row_of(one)] for name, one in told.items()])
+        first = dict(zip(KINDS, told.values(), strict=False))
+        yield figure(reliability(first), path, CAPTION)
 
 
 def _film(opened: Opened, video: Video) -> str:
@@ -145,7 +180,7 @@ def _film(opened: Opened, video: Video) -> str:
         return data("video/mp4", path.read_bytes())
 
 
-def _of_sweep(sweep: Sweep, folder: Path) -> Iterator[str]:
+def _of_sweep(sweep: Sweep, folder: Path, attention: bool) -> Iterator[str]:
     yield "<h2>Table</h2>"
     yield from from_markdown(markdown(sweep))
     rows = [row for row in rows_of(sweep) if row.objects]
@@ -182,9 +217,13 @@ def _of_sweep(sweep: Sweep, folder: Path) -> Iterator[str]:
                     folder / f"side_by_side_{benchmark}",
                     f"The frames on which J differs most (the paper's figure 6), {LEGEND}.",
                 )
+        named = {f", {label}": group for label, group in zip(labels, opened, strict=True)}
+        yield from _confidence(named, folder / f"reliability_{benchmark}")
         best = max(zip(members, opened, strict=True), key=lambda pair: pair[0].mean("J") or 0)
         yield f"<p>Of the best, {html.escape(', '.join(map(short, best[0].setting.values())))}:</p>"
         yield from _films(best[1][0])
+        if attention:
+            yield from _attention(best[1][0], folder, f"_{benchmark}")
     first = next((one for job in sweep.jobs for one in job.evaluations), None)
     if first is not None:
         yield from _card(Opened(first.folder))

@@ -80,6 +80,10 @@ def notes(scores: Scores) -> list[str]:
         if of_baseline:
             shown = "  ".join(f"{key} {of_baseline[key]:.3f}" for key in SHOWN)
             lines.append(f"{name}: {shown}")
+    sure = {kind: told for kind in reversed(KINDS) if (told := calibrated(scores, kind))}
+    if sure:
+        shown = "  ".join(f"{kind} {told['ece']:.3f}" for kind, told in sure.items())
+        lines.append(f"confidence's distance to J (ECE): {shown}")
     lines.append(f"{scores.frames_per_second:.1f} frames a second, at most {scores.peak_mb:.0f} MB in use")
     if scores.output is not None:
         lines.append(f"masks     {scores.output / 'masks'}")

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from small import network
+from small import NETWORK, network
 from typer.testing import CliRunner
 
 from stm.apps.cli import app
 from stm.evaluation import figures
 from stm.evaluation.benchmark import evaluate
+from stm.evaluation.calibration import calibration
+from stm.evaluation.reliability import reliability
 from stm.evaluation.reopened import Opened
 from stm.evaluation.report import write_report
 from stm.evaluation.sets import synthetic
 from stm.memory import MemoryPolicy
+from stm.network import fingerprint
 from stm.sweeps import write_plan
 
 BENCHMARK = {"count": 3, "kind": "plain", "pixels": 48, "frames": 8, "split": "test"}
@@ -29,13 +33,16 @@ POLICIES = {"first": MemoryPolicy(previous=False, every=None), "every_5": Memory
 def sweep(tmp_path_factory) -> Path:
     """A sweep's folder: two policies, evaluated by an untrained network."""
     folder, untrained = tmp_path_factory.mktemp("sweep"), network()
-    jobs = []
+    weights = {f"network.{name}": tensor for name, tensor in untrained.state_dict().items()}
+    path = tmp_path_factory.mktemp("weights") / "x.ckpt"
+    torch.save({"config": {"network": NETWORK}, "state_dict": weights}, path)
+    jobs, what = [], fingerprint(path)
     for number, (memory, policy) in enumerate(POLICIES.items()):
         job = folder / f"{number}_{memory}"
-        evaluate(untrained, policy, synthetic(**BENCHMARK), job, checkpoint="x", progress=False, workers=0)
+        evaluate(untrained, policy, synthetic(**BENCHMARK), job, checkpoint=what, progress=False, workers=0)
         (job / ".hydra").mkdir()
         values = "".join(f"  {key}: {value}\n" for key, value in BENCHMARK.items())
-        config = f"checkpoint: x\nbenchmark:\n  _target_: stm.evaluation.sets.synthetic\n{values}"
+        config = f"checkpoint: {path}\nbenchmark:\n  _target_: stm.evaluation.sets.synthetic\n{values}"
         (job / ".hydra" / "config.yaml").write_text(config)
         end = {"status": "completed", "error": "", "made_by": {"git commit": "0ddba11"}}
         (job / "job.json").write_text(json.dumps(end))
@@ -60,7 +67,14 @@ def readable(path: Path) -> np.ndarray:
 
 
 def test_figures_lie_beside_as_files(page):
-    for name in ("sorted_j", "pareto", "side_by_side"):
+    for name in (
+        "sorted_j",
+        "pareto",
+        "side_by_side",
+        "reliability",
+        "attention",
+        "attention_over_time",
+    ):
         stem = f"{name}_synthetic-plain-test"
         readable(page.parent / "figures" / f"{stem}.png")
         assert "<svg" in (page.parent / "figures" / f"{stem}.svg").read_text()[:1000]
@@ -130,6 +144,35 @@ def test_what_it_takes_to_do_it_again(page, sweep):
     text = page.read_text()
     for told in ("0ddba11", "stm.evaluation.sets.synthetic", Opened(sweep / "0_first").fingerprint()):
         assert told in text
+
+
+def test_how_well_confidence_tells_j(page, sweep):
+    """A row a setting and a confidence, with the numbers of scores.json."""
+    text = page.read_text()
+    for number, memory in enumerate(POLICIES):
+        told = json.loads((sweep / f"{number}_{memory}" / "scores.json").read_text())["calibration"]
+        for kind, values in told.items():
+            row = f"<tr><td>{kind}, {memory}</td><td>{values['count']}</td><td>{values['ece']:.3f}</td>"
+            assert row in text
+
+
+def test_the_reliability_diagram():
+    told = calibration([0.05, 0.92, 0.98], [0.2, 0.5, 0.9])
+    figure = reliability({"score": told})
+    above, below = figure.axes
+    assert [(bar.get_x(), bar.get_height()) for bar in above.patches] == [(0, 0.2), (0.9, pytest.approx(0.7))]
+    assert [bar.get_height() for bar in below.patches] == [1, 2]
+    assert list(above.lines[1].get_xdata()) == [pytest.approx(0.05), pytest.approx(0.95)]
+    assert f"ECE {(0.15 + 2 * 0.25) / 3:.3f}" in above.get_title()
+
+
+def test_without_its_checkpoint_a_report_lacks_figure_5_alone(sweep, tmp_path):
+    job = shutil.copytree(sweep / "0_first", tmp_path / "job")
+    config = job / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("x.ckpt", "gone.ckpt"))
+    text = write_report(job).read_text()
+    assert "No figure 5: " in text and "gone.ckpt is no longer there" in text and "<video" in text
+    assert "No figure 5" not in write_report(job, attention=False).read_text()
 
 
 def test_the_data_have_a_fingerprint(sweep):

@@ -52,7 +52,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="stages", node=StagesCo
 class Stages(BasicSweeper):
     """Launches each stage's jobs with Hydra's launcher, whichever it is; see `StagesConf`.
 
-    However the jobs end, the table of what is there is written and printed.
+    However the jobs end, by Ctrl-C too, the table of what is there is written and printed.
     """
 
     def __init__(
@@ -94,6 +94,8 @@ class Stages(BasicSweeper):
                     if end.status == JobStatus.FAILED
                 }
                 returns += ended
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None  # the table stands last and tells how to go on
         finally:
             if rank() == 0:
                 gather(folder, self.config)

@@ -62,7 +62,7 @@ def most_read(look: Look, count: int) -> list[int]:
 def over_time(looks: Sequence[Look]) -> Figure:
     """A column a look: the shares of the first, the previous and other frames, and of each, over time."""
     with style():
-        figure = Figure(figsize=(1.6 + 2.6 * len(looks), 4.6), layout="constrained")
+        figure = Figure(figsize=(1.6 + max(4, 2.6 * len(looks)), 4.6), layout="constrained")
         grid = figure.subplots(2, len(looks), squeeze=False, sharex="col", height_ratios=[1, 1.4])
         norm = PowerNorm(0.5, 0, 1)
         for look, above, below in zip(looks, *grid, strict=True):

@@ -2,13 +2,17 @@
 
 import csv
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY, Running, run, start, succeed
+from commands import ROOT, TINY, Running, run, start, succeed
 
 from stm.config import gpu_of_job, gpus_a_node, tasks_a_node
 
@@ -95,17 +99,21 @@ def test_a_job_of_slurm_has_a_task_for_each_device(devices: object, tasks: int) 
 
 @pytest.mark.slow
 def test_jobs_side_by_side(tmp_path: Path) -> None:
+    """In a process of its own kind: those of `commands` end without joblib's clearing up, and wait for it."""
     jobs = ("-m", *TRAINING, "launcher=parallel", "launcher.jobs=2", "name=sweep", "seed=1,2")
-    succeed("train.py", *jobs, folder=tmp_path)
+    command = [sys.executable, str(ROOT / "train.py"), *jobs]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
     folders = sorted(path for path in (tmp_path / "runs" / "sweep").iterdir() if path.is_dir())
     assert [folder.name for folder in folders] == ["0_seed-1", "1_seed-2"]
     began = [(folder / ".hydra" / "config.yaml").stat().st_mtime for folder in folders]
     ended = [(folder / "checkpoints" / "last.ckpt").stat().st_mtime for folder in folders]
     assert max(began) < min(ended), "at the same time"
     assert [checkpoint(folder)["global_step"] for folder in folders] == [4, 4]
-    code, output = run("train.py", *jobs, *TWO, "name=no", folder=tmp_path)
-    assert code == 1
-    assert "trainer.devices: 2 devices a job cannot be combined with launcher=parallel" in output
+    command += [*TWO, "name=no"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1
+    assert "trainer.devices: 2 devices a job cannot be combined with launcher=parallel" in done.stderr
 
 
 @pytest.mark.slow
@@ -156,7 +164,10 @@ def test_a_sweep_on_two_devices_runs_each_job_once(tmp_path: Path) -> None:
         assert [row["step"] for row in rows(folder) if row["train/loss"]] == ["0", "1", "2", "3"]
         assert len(list(folder.glob("test_*/scores.json"))) == 1
         assert (folder / ".hydra" / "config.yaml").exists()
-        assert (folder / "train_rank1.log").read_text().count("MEMBER: 2/2") == 1
+        told = (folder / "train_rank1.log").read_text()
+        assert told.count("MEMBER: 2/2") == 1
+        assert told.count("1 of 2 videos are the share of rank 1 of 2") == 1, "of the test phase, too"
+        assert not list(folder.glob("test_*/ranks"))
     memories = [checkpoint(folder)["config"]["memory"]["every"] for folder in folders]
     assert len(set(map(str, memories))) == 2
     alone = ("train.py", *TRAINING, *TWO, "memory=every_5", "name=alone")
@@ -184,6 +195,41 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     assert running.wait(60) != 0
     assert time.monotonic() - began < 30
     assert "the process of rank 1 was ended by SIGKILL" in running.output
+
+
+@pytest.mark.slow
+def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path: Path) -> None:
+    """Two nodes that do not share the run's folder; the second has an older checkpoint, or none."""
+    succeed("train.py", *TRAINING, "name=run", folder=tmp_path / "0")
+    checkpoints = tmp_path / "1" / "runs" / "run" / "checkpoints"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    nodes = ("trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "resume=auto", "steps=8")
+    for older in ("no", "previous.ckpt"):
+        if older != "no":
+            checkpoints.mkdir(parents=True)
+            kept = tmp_path / "0" / "runs" / "run" / "checkpoints" / older
+            shutil.copy(kept, checkpoints / "last.ckpt")
+        running = [
+            start(
+                "train.py",
+                *TRAINING,
+                *nodes,
+                "name=run",
+                folder=tmp_path / str(node),
+                environment={"NODE_RANK": str(node), **meet},
+            )
+            for node in (0, 1)
+        ]
+        assert [one.wait(120) for one in running] == [1, 1], running[0].output + running[1].output
+        step = 0 if older == "no" else 3
+        for one in running:
+            assert "Traceback" not in one.output
+            assert "the processes would go on from different steps: rank 0 from step 4 (" in one.output
+            assert f"rank 1 from step {step} (" in one.output
+            assert "all nodes must see one run folder" in one.output
+    assert checkpoint(tmp_path / "0" / "runs" / "run")["global_step"] == 4
 
 
 @pytest.mark.slow

@@ -234,8 +234,7 @@ def users_mistake(error: BaseException) -> str | None:
     ours = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1:]
     if isinstance(error, ValueError | MemoryError) and ours[0].startswith("stm."):
         return str(error)
-    if (
-        type(error).__name__ == "MisconfigurationException"
-    ):  # Lightning's: known by name, as importing takes long
+    # known by name, as importing takes long: Lightning's, and that of stm.evaluation.shards
+    if type(error).__name__ in ("MisconfigurationException", "DeadRank"):
         return str(error)
     return None

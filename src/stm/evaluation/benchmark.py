@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -17,10 +18,13 @@ from stm.evaluation.overlays import draw
 from stm.evaluation.pipeline import behind, default_workers
 from stm.evaluation.scores import PROTOCOLS, Scores, SequenceScores
 from stm.evaluation.segmenting import device_of
+from stm.evaluation.shards import Shard, at_work, shares
 from stm.evaluation.tables import write_scores, write_whole
 from stm.evaluation.videorun import VideoRun
 from stm.memory import MemoryPolicy
 from stm.network import STM
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def evaluate(
     baselines: bool = True,
     progress: bool = True,
     workers: int | None = None,
+    shard: Shard | None = None,
 ) -> Scores:
     """Run a network over a benchmark, score it beside the baselines, and write what came out.
 
@@ -84,6 +89,9 @@ def evaluate(
 
     A sequence is finished when `sequences/<name>.json` is there, which is written last. Finished sequences
     are kept, so that the same call goes on where it was interrupted.
+
+    Several processes may do it together, each with another shard and the same output folder. Each segments
+    its share, waits for what comes of the others', and returns the scores of all.
 
     Args:
         network: on the device to compute on.
@@ -98,11 +106,14 @@ def evaluate(
         progress: show a progress bar.
         workers: threads that write and score; 0 to do all in turns, which gives the same; None for as many
             as the network leaves cores free (on a CPU those beyond torch's threads), at most 4.
+        shard: which of several processes this is; None where it is alone.
 
     Raises:
-        ValueError: the folder holds results of other settings, or two videos have one name.
+        ValueError: the folder holds results of other settings, or two videos have one name; or there are
+            several processes, and no folder.
+        DeadRank: another process ended before its videos were done.
     """
-    policy = policy or MemoryPolicy()
+    policy, shard = policy or MemoryPolicy(), shard or Shard()
     settings = {
         "benchmark": benchmark.name,
         "source": benchmark.source,
@@ -115,44 +126,57 @@ def evaluate(
         if count > 1:
             raise ValueError(f"{benchmark.name}: two videos are named {name!r}; names must be unique")
     output = None if output is None else Path(output)
-    finished = {} if output is None else _finished(output, settings)
+    if output is None and shard.size > 1:
+        raise ValueError(f"{shard.size} processes evaluate together: they need an output folder to meet in")
+    kept = None if output is None else _Kept(output, settings, baselines)
     workers = default_workers(device_of(network)) if workers is None else workers
+    parts = shares(benchmark.videos, shard.size)
+    if shard.size > 1:
+        told = len(parts[shard.rank]), len(benchmark.videos), shard.rank, shard.size
+        log.info("%s: %d of %d videos are the share of rank %d of %d", benchmark.name, *told)
     results: list[Future[SequenceScores]] = []
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        disable=not progress,
-    )
-    with bar, behind(workers) as later:
-        task = bar.add_task(benchmark.name, total=len(benchmark.videos))
+    with _bar(benchmark, progress and shard.rank == 0) as bar, at_work(shard, output) as others:
 
         def finish(one: Video, run: VideoRun | SequenceScores) -> SequenceScores:
             again = isinstance(run, VideoRun)
             sequence = run.scores() if isinstance(run, VideoRun) else run
-            if output is not None:
+            if kept is not None:
                 if again:
-                    values = {"settings": settings, **sequence.to_dict()}
-                    write_whole(output / "sequences" / f"{one.name}.json", json.dumps(values))
-                draw(one, output, sequence, overlays, video, again, later.failed)
-            bar.advance(task)
+                    kept.write(sequence)
+                draw(one, kept.output, sequence, overlays, video, again, later.failed)
+            bar.advance(bar.task_ids[0])
             return sequence
 
-        for one in benchmark.videos:
-            known = finished.get(one.name)
-            if known is not None and known.length == len(one) and (known.baselines or not baselines):
-                results.append(later.submit(finish, one, known))
-                continue
-            bar.update(task, description=f"{benchmark.name}: {one.name} ({len(one)} frames)")
-            masks = None if output is None else output / "masks" / one.name
-            run = VideoRun(one, benchmark.protocol, baselines, masks)
-            run.segment(network, policy, benchmark.size, later)
-            results.append(later.submit(finish, one, run))
-    scores = Scores(settings, tuple(result.result() for result in results), benchmark.seen, output)
-    if output is not None:
+        with behind(workers) as later:
+            for one in parts[shard.rank]:
+                known = None if kept is None else kept.read(one)
+                if known is not None:
+                    results.append(later.submit(finish, one, known))
+                    continue
+                bar.update(bar.task_ids[0], description=f"{benchmark.name}: {one.name} ({len(one)} frames)")
+                masks = None if output is None else output / "masks" / one.name
+                run = VideoRun(one, benchmark.protocol, baselines, masks)
+                run.segment(network, policy, benchmark.size, later)
+                results.append(later.submit(finish, one, run))
+        sequences = [result.result() for result in results]
+        if kept is not None and shard.size > 1:
+            bar.update(bar.task_ids[0], description=f"{benchmark.name}: the other processes' videos")
+            for sequence in others.wait(parts, kept.read):
+                sequences.append(sequence)
+                bar.advance(bar.task_ids[0])
+    by_name = {sequence.name: sequence for sequence in sequences}
+    scores = Scores(settings, tuple(by_name[one.name] for one in benchmark.videos), benchmark.seen, output)
+    if output is not None and shard.rank == 0:
         write_scores(scores, output)
     return scores
+
+
+def _bar(benchmark: Benchmark, shown: bool) -> Progress:
+    """A progress bar over the videos."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    bar = Progress(*columns, disable=not shown)
+    bar.add_task(benchmark.name, total=len(benchmark.videos))
+    return bar
 
 
 def _plain(policy: MemoryPolicy) -> Any:
@@ -160,22 +184,51 @@ def _plain(policy: MemoryPolicy) -> Any:
     return json.loads(json.dumps(asdict(policy)))
 
 
-def _finished(output: Path, settings: Mapping[str, Any]) -> dict[str, SequenceScores]:
-    """The sequences that an earlier run with the same settings finished."""
-    found = {}
-    for path in sorted((output / "sequences").glob("*.json")):
+class _Kept:
+    """What came of videos, in files of an evaluation's folder: by this process, another or an earlier one.
+
+    Args:
+        output: the evaluation's folder.
+        settings: what is evaluated and how.
+        baselines: whether a video without the baselines' scores is finished.
+
+    Raises:
+        ValueError: the folder holds results of other settings.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, Any], baselines: bool) -> None:
+        self.output, self.settings, self.baselines = output, settings, baselines
+        for path in sorted((output / "sequences").glob("*.json")):
+            self._read(path)
+
+    def write(self, sequence: SequenceScores) -> None:
+        """Keep what came of a video."""
+        values = {"settings": self.settings, **sequence.to_dict()}
+        write_whole(self._path(sequence.name), json.dumps(values))
+
+    def read(self, one: Video) -> SequenceScores | None:
+        """What came of a video; None where it is not finished, or has got other frames."""
+        try:
+            sequence = self._read(self._path(one.name))
+        except FileNotFoundError:
+            return None
+        whole = sequence.length == len(one) and (sequence.baselines or not self.baselines)
+        return sequence if whole else None
+
+    def _path(self, name: str) -> Path:
+        return self.output / "sequences" / f"{name}.json"
+
+    def _read(self, path: Path) -> SequenceScores:
         values = json.loads(path.read_text())
         of_path = values.pop("settings")
         differing = [
-            f"{key} {of_path.get(key)} != {settings[key]}"
-            for key in settings
-            if of_path.get(key, settings[key]) != settings[key]
+            f"{key} {of_path.get(key)} != {self.settings[key]}"
+            for key in self.settings
+            if of_path.get(key, self.settings[key]) != self.settings[key]
         ]
         if differing:
             raise ValueError(
                 f"{path} comes from other settings ({'; '.join(differing)}): choose another output folder "
-                f"(evaluate.py: name=NEW_NAME), or delete {output} to start again"
+                f"(evaluate.py: name=NEW_NAME), or delete {self.output} to start again"
             )
-        sequence = SequenceScores.from_dict(values)
-        found[sequence.name] = sequence
-    return found
+        return SequenceScores.from_dict(values)

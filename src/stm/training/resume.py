@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+import lightning as L
 import torch
+
+from stm.training.processes import everyones
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +53,17 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
     raise ValueError(f"resume={resume}: {' and '.join(map(str, there))} is no whole checkpoint")
 
 
-def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> None:
+def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> int:
     """Refuse to go on with a run under settings that would make it neither the old run nor a new one.
+
+    Returns:
+        The step from which it goes on.
 
     Raises:
         ValueError: a setting of the network, the clips, the loss or the optimizer differs.
     """
-    began = torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]
+    held = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    began = held["config"]
     for key in ("seed", "batch_size", "network", "loss", "optimizer", "data"):
         then, now = _amounts(began[key]), _amounts(config[key])
         if then != now:
@@ -63,6 +71,34 @@ def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> None:
                 f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; "
                 "go on with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
             )
+    return held["global_step"]
+
+
+class SameStart(L.Callback):
+    """Refuses to train where the processes would go on from different steps, before any checkpoint is read.
+
+    Args:
+        checkpoint: what this process goes on from; None where it begins.
+        step: the checkpoint's.
+    """
+
+    def __init__(self, checkpoint: Path | None, step: int) -> None:
+        self.checkpoint, self.step = checkpoint, step
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Ask all processes.
+
+        Raises:
+            ValueError: the steps differ, with the first process that differs from rank 0.
+        """
+        (first, there), *others = everyones((self.step, f"{self.checkpoint} on {socket.gethostname()}"))
+        for rank, (step, where) in enumerate(others, start=1):
+            if step != first:
+                raise ValueError(
+                    f"the processes would go on from different steps: rank 0 from step {first} ({there}), "
+                    f"rank {rank} from step {step} ({where}); all nodes must see one run folder (output_root "
+                    "on a disk that they share), or give resume=CHECKPOINT that all see"
+                )
 
 
 def _amounts(values: Any) -> Any:

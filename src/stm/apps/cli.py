@@ -16,6 +16,8 @@ import typer
 
 from stm.apps.attention import attention
 from stm.apps.check import check
+from stm.apps.explore.command import explore
+from stm.apps.export import export
 from stm.apps.report import report
 from stm.apps.segment import segment
 from stm.apps.strip import strip
@@ -29,11 +31,13 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.command()(track)
+app.command()(explore)
 app.command()(check)
 app.command()(report)
 app.command()(attention)
 app.command("check-submission")(check_submission)
 app.command()(strip)
+app.command()(export)
 
 
 def _show_version(wanted: bool) -> None:

@@ -26,6 +26,7 @@ from stm.data.sampling import ClipBatches, ClipDataset
 from stm.evaluation.benchmark import Benchmark, evaluate
 from stm.evaluation.plan import plan, print_plan
 from stm.evaluation.scores import Scores
+from stm.evaluation.shards import Shard
 from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
@@ -33,8 +34,8 @@ from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.sweeps import finished_before, score_before
 from stm.training.module import STMModule
 from stm.training.preemption import Preempted, requeue_when_time_is_up
-from stm.training.processes import refuse_without_srun, together
-from stm.training.resume import refuse_other_run, resume_from
+from stm.training.processes import everyones, launched, refuse_without_srun, together
+from stm.training.resume import SameStart, refuse_other_run, resume_from
 
 PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -53,9 +54,9 @@ def train(config: DictConfig) -> float | None:
         return score_before(folder)
     check(config)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    checkpoint = resume_from(config.resume, folder)
+    checkpoint, step = resume_from(config.resume, folder), 0
     if checkpoint is not None:
-        refuse_other_run(checkpoint, plain)
+        step = refuse_other_run(checkpoint, plain)
         config = config.copy()
         config.init, config.network.pretrained = None, False  # the checkpoint has the weights
     settle(config.threads, config.seed)
@@ -75,6 +76,7 @@ def train(config: DictConfig) -> float | None:
     data = build_data(config, benchmark.videos)
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
     callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values() if callback]
+    callbacks.append(SameStart(checkpoint, step))
     trainer: L.Trainer = instantiate(
         config.trainer,
         max_steps=config.steps,
@@ -90,15 +92,17 @@ def train(config: DictConfig) -> float | None:
     try:
         for logger in loggers:
             logger.log_hyperparams({"choices": choices(), **plain})
-        with together(trainer):
+        with together(trainer) as trained:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        score = trainer.callback_metrics.get(config.monitor)
-        result = None if score is None else float(score)
-        for name, benchmark_config in final_benchmarks(config).items() if trainer.is_global_zero else ():
-            overall = final_evaluation(config, folder, policy, name, benchmark_config).overall
-            for logger in loggers if overall else ():  # none where the truth is hidden
-                logger.log_metrics({f"{name}/{key}": overall[f"{key}-Mean"] for key in ("J&F", "J", "F")})
-            result = overall.get("J&F-Mean", result) if name == "test" or config.test is None else result
+            trained()
+            score = trainer.callback_metrics.get(config.monitor)
+            result = None if score is None else float(score)
+            for name, benchmark_config in final_benchmarks(config).items():
+                scores = final_evaluation(config, trainer, folder, policy, name, benchmark_config)
+                overall = {} if scores is None else scores.overall  # none where the truth is hidden, too
+                for logger in loggers if overall else ():
+                    logger.log_metrics({f"{name}/{key}": overall[f"{key}-Mean"] for key in ("J&F", "J", "F")})
+                result = overall.get("J&F-Mean", result) if name == "test" or config.test is None else result
         failed = False
         return result
     except Preempted:
@@ -143,16 +147,30 @@ def final_benchmarks(config: DictConfig) -> dict[str, DictConfig]:
 
 
 def final_evaluation(
-    config: DictConfig, folder: Path, policy: MemoryPolicy, name: str, benchmark_config: DictConfig
-) -> Scores:
-    """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table."""
+    config: DictConfig,
+    trainer: L.Trainer,
+    folder: Path,
+    policy: MemoryPolicy,
+    name: str,
+    benchmark_config: DictConfig,
+) -> Scores | None:
+    """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table.
+
+    All processes take their shares where all see the checkpoint; else the first one does it alone, and the
+    others have no scores.
+    """
     checkpoints = folder / "checkpoints"
-    best = next(path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists())
-    network = load(best).to(pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
+    there = [path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists()]
+    content = fingerprint(there[0]) if there else ""
+    shard = Shard(trainer.global_rank, trainer.world_size) if len(set(everyones(content))) == 1 else Shard()
+    if trainer.global_rank != shard.rank:
+        return None
+    network = load(there[0]).to(pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
     benchmark: Benchmark = instantiate(benchmark_config)
-    output = folder / f"{name}_{fingerprint(best)[-8:]}"  # a run that trained on gets another one
-    scores = evaluate(network, policy, benchmark, output, checkpoint=fingerprint(best))
-    print_scores(scores)
+    output = folder / f"{name}_{content[-8:]}"  # a run that trained on gets another one
+    scores = evaluate(network, policy, benchmark, output, checkpoint=content, shard=shard)
+    if shard.rank == 0:
+        print_scores(scores)
     return scores
 
 
@@ -164,12 +182,14 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision={config.precision}: must be {', '.join(PRECISIONS)}")
     settle(config.threads)
+    shard = launched(config.patience)
     device, number = pick_device(config.device), PRECISIONS[config.precision]
     network = load(config.checkpoint).to(device)
     policy: MemoryPolicy = instantiate(config.memory)
     benchmark: Benchmark = instantiate(config.benchmark)
     if config.plan:
-        print_plan(plan(network, policy, benchmark, number.itemsize), policy, device)
+        if shard.rank == 0:
+            print_plan(plan(network, policy, benchmark, number.itemsize), policy, device)
         return None
     network = compiled(network) if config.compile else for_inference(network)  # once for all videos
     with torch.autocast(device.type, number, enabled=number != torch.float32):
@@ -181,7 +201,10 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
             checkpoint=fingerprint(config.checkpoint),
             overlays=config.overlays,
             video=config.video,
+            shard=shard,
         )
+    if shard.rank > 0:
+        return scores.overall.get("J&F-Mean")
     print_scores(scores)
     if config.submission:
         archive = write_submission(

@@ -316,6 +316,24 @@ def test_megabytes_cap_the_memory_of_all_objects(keys: str) -> None:
         tight.step(frames[1])
 
 
+@pytest.mark.parametrize(
+    "sizes", [[(64, 96), (32, 48)], [(32, 48), (64, 96)]], ids=["large first", "small first"]
+)
+def test_megabytes_cap_frames_of_different_sizes(sizes: list[tuple[int, int]]) -> None:
+    """A frame of 32x48 has 6 cells, of 64x96 has 24: there is room for three large ones and a little more."""
+    cap = 3.2 * 24 * (8 + 16) * 4
+    policy = MemoryPolicy(every=1, previous=False, max_mb=cap / 2**20)
+    segmenter, held = stm.Segmenter(small.network(), policy), []
+    for size in sizes:
+        for t, frame in enumerate(small.frames(6, size)):
+            segmenter.step(frame, small.masks(1, 1, size)[0] if t == 0 else None)
+            assert segmenter.memory_bytes() <= cap
+        segmenter.next_video()
+        held.append(len(segmenter.memory_frames()[0]))
+        assert segmenter.memory_bytes() <= cap
+    assert held == [3, 3] or held[0] > 3 == held[1]
+
+
 def test_a_batch_cannot_follow_what_one_video_shows() -> None:
     segmenter = stm.Segmenter(small.network(), MemoryPolicy(novel=0.1))
     segmenter.step(small.frames(2), small.channels(small.masks(1, 2)[0], 2)[None].expand(2, -1, -1, -1))

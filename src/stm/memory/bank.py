@@ -50,6 +50,11 @@ class MemoryBank:
         return sorted(frame.t for frame in self._slots)
 
     @property
+    def largest(self) -> int:
+        """Cells of the largest frame that is held."""
+        return max((frame.cells for frame in self._slots), default=0)
+
+    @property
     def bytes(self) -> int:
         """What the keys and values that are held take."""
         return 0 if self._cells is None else sum(part.nbytes for part in self.read())

@@ -121,10 +121,15 @@ class Objects:
                 group.bank.write(previous.t, of_group, of_value, given, of_masks, room)
 
     def _room(self, key: Tensor, value: Tensor) -> int | None:
-        """Frames that the policy has room for; keys of the image alone are held by each group."""
+        """Frames that the policy has room for, each counted as the largest of those held and this one.
+
+        Keys of the image alone are held by each group.
+        """
+        cells = math.prod(key.shape[-2:])
         keys = key.nbytes * (len(self.groups) if key.shape[1] == 1 < value.shape[1] else 1)
-        frame = keys + value.nbytes
-        return self.policy.room(frame, frame // math.prod(key.shape[-2:]) * self.policy.prototypes)
+        cell = (keys + value.nbytes) // cells
+        largest = max([cells, *(group.bank.largest for group in self.groups)])
+        return self.policy.room(cell * largest, cell * self.policy.prototypes)
 
     def advice(self, t: int, size: Sequence[int]) -> str:
         """What to set so that a video fits into the memory of the device."""
@@ -140,9 +145,10 @@ class Objects:
                 f"memory.max_mb={0.7 * megabytes:.0f} holds fewer frames in any policy; "
                 f"memory.max_frames={held // 2} as well"
             )
+        smaller = max(1, int(0.7 * min(height, width)))
         return where + (
             f"It is not the memory's frames that are too many: let the network see smaller frames, "
-            f"as by benchmark.size={max(1, int(0.7 * min(height, width)))}"
+            f"as by benchmark.size={smaller} (stm track: --size {smaller})"
         )
 
     def remove(self, slot: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsing import asked, chromium
 from PIL import Image
 from small import NETWORK, network
 from typer.testing import CliRunner
@@ -207,18 +208,8 @@ def test_the_command(sweep, tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if program is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for switch in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
+    with chromium() as chrome:
+        yield chrome
 
 
 @pytest.mark.parametrize("which", ["sweep", "evaluation"])
@@ -240,6 +231,5 @@ def test_in_a_browser(browser, page, sweep, tmp_path, which):
     wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     assert wide <= 0, "the page scrolls to no side"
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert asked and all(url.startswith(("file:", "data:")) for url in asked)
+    addresses = asked(browser)
+    assert addresses and all(address.startswith("file:") for address in addresses)

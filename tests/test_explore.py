@@ -1,0 +1,336 @@
+"""Behind the page: uploads, runs that can go back, sessions. No browser, no server."""
+
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import small
+import torch
+from PIL import Image
+
+from stm.apps.explore import media, shown
+from stm.apps.explore.media import Limits, uploaded, uploaded_mask
+from stm.apps.explore.run import Run
+from stm.apps.explore.session import PAPER, POLICIES, Session, Sessions
+from stm.apps.policies import policy_named
+from stm.masks import read_mask, write_mask
+from stm.network import for_inference
+from stm.segmenter import Segmenter
+from stm.viz import write_picture, write_video
+
+SIZE = (32, 48)
+NETWORK = for_inference(small.network())
+FRAMES = small.frames(23, SIZE).permute(0, 2, 3, 1).contiguous().numpy()
+FIRST = small.masks(1, 2, SIZE)[0].numpy()
+FIRST_ONLY = "First frame only"
+
+
+def direct(policy: str, told=None, frames=FRAMES, first=FIRST):
+    """Masks and attention over the frames by a Segmenter alone; `told`: frame -> mask, absent objects."""
+    segmenter = Segmenter(NETWORK, policy_named(policy), len(frames))
+    masks, looked = [], []
+    for t, frame in enumerate(frames):
+        probabilities = segmenter.step(frame, first if t == 0 else None)
+        if told and t in told:
+            probabilities = segmenter.correct(*told[t])
+        masks.append(segmenter.labels(probabilities))
+        looked.append(segmenter.attention(1, (20, 30)) if t else None)
+    return np.stack(masks), looked
+
+
+def finished(policy: str, folder: Path) -> Run:
+    run = Run(NETWORK, policy_named(policy), FRAMES, FIRST, folder)
+    while not run.finished:
+        run.advance()
+    return run
+
+
+# --- runs ---
+
+
+@pytest.mark.parametrize("policy", ["every_5", "every_5,max_frames=3,leaves=least_used,prototypes=4"])
+def test_a_run_is_the_segmenter_and_goes_back_to_any_frame(policy, tmp_path):
+    masks, looked = direct(policy)
+    run = finished(policy, tmp_path)
+    np.testing.assert_array_equal(run.masks, masks)
+    for t in (22, 3, 17, 16, 1, 11, 5):
+        attention = run.attention(t, 1, (20, 30))
+        assert attention.maps.keys() == looked[t].maps.keys()
+        for f, weights in looked[t].maps.items():
+            assert torch.equal(attention.maps[f], weights), (t, f)
+
+
+def test_shares_are_of_the_frames_that_the_policy_holds(tmp_path):
+    run = finished("every_5", tmp_path)
+    assert run.seen[0].shares == {}
+    for t, seen in enumerate(run.seen[1:], 1):
+        held = {f for f in range(t) if f % 5 == 0} | {t - 1}
+        for label in (1, 2):
+            assert set(seen.shares[label]) == held
+            assert sum(seen.shares[label].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_corrected_frame_goes_on_as_if_told_at_once(tmp_path):
+    run = finished("every_5", tmp_path)
+    before = np.array(run.masks)
+    mask = before[12].copy()
+    mask[2:9, 3:12] = 1
+    run.correct(12, mask, {1})
+    assert run.done == 12
+    while not run.finished:
+        run.advance()
+    expected, _ = direct("every_5", {12: (np.where(mask == 1, 1, 0), ())})
+    np.testing.assert_array_equal(run.masks, expected)
+    assert (run.masks[12][2:9, 3:12] == 1).all() and (expected[:12] == before[:12]).all()
+
+    run.correct(6, np.where(run.masks[6] == 2, 0, run.masks[6]), {2})
+    while not run.finished:
+        run.advance()
+    both, looked = direct("every_5", {6: (None, (2,)), 12: (np.where(mask == 1, 1, 0), ())})
+    np.testing.assert_array_equal(run.masks, both, "the later correction still holds")
+    assert torch.equal(run.attention(14, 1, (20, 30)).maps[12], looked[14].maps[12])
+
+
+def test_an_object_may_be_added_later_and_taken_back(tmp_path):
+    run = finished("every_5", tmp_path)
+    added = np.array(run.masks[7])
+    added[:6, :6] = 3
+    run.correct(7, added, {3})
+    while not run.finished:
+        run.advance()
+    assert 3 in run.seen[9].shares and 3 not in run.seen[7].shares
+    run.correct(7, np.where(added == 3, 0, added), {3})
+    while not run.finished:
+        run.advance()
+    assert 3 not in run.seen[9].scores and not (np.array(run.masks) == 3).any()
+
+
+# --- uploads ---
+
+
+def written(folder: Path, frames=FRAMES[:4], names=("10.png", "9.png", "b 2.PNG", "x.png")) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for name, frame in zip(names, frames, strict=True):
+        Image.fromarray(frame).save(folder / name, "PNG")
+    return [folder / name for name in names]
+
+
+def test_pictures_come_in_natural_order(tmp_path):
+    given = written(tmp_path / "given")
+    footage = uploaded(given, media.emptied(tmp_path / "own"), Limits())
+    np.testing.assert_array_equal(footage.frames, FRAMES[[1, 0, 2, 3]])
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["frames.npy"], "names are no paths"
+
+
+def test_a_film_is_cut_and_shrunk_to_the_limits(tmp_path):
+    large = [np.kron(frame, np.ones((4, 4, 1), np.uint8)) for frame in FRAMES[:9]]
+    write_video(tmp_path / "f.mp4", large, fps=10)
+    (tmp_path / "f.mp4").rename(tmp_path / "any name")
+    footage = uploaded([tmp_path / "any name"], media.emptied(tmp_path / "own"), Limits(frames=6, size=64))
+    assert footage.frames.shape == (6, 64, 96, 3) and footage.left_out == 3
+    assert footage.given == (128, 192) and footage.fps == pytest.approx(10)
+    mask = np.kron(FIRST, np.ones((4, 4), np.uint8))
+    write_mask(tmp_path / "m.png", mask)
+    np.testing.assert_array_equal(uploaded_mask(tmp_path / "m.png", footage), mask[1::2, 1::2])
+
+
+def png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+HOSTILE = {
+    "a playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
+    "a list of files": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+    "a checkpoint": b"PK\x03\x04" + bytes(100),
+    "a pickle": b"\x80\x02cos\nsystem\nq\x00.",
+    "nothing": b"",
+    "a film without content": b"\0\0\0\x18ftypisom" + bytes(100),
+    "half a picture": b"\x89PNG\r\n\x1a\n" + bytes(50),
+    "a bomb": png_header(60_000, 60_000) + bytes(100),
+    "a large picture": png_header(5_000, 5_000) + bytes(100),
+    "a svg": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_no_video_is_refused_without_naming_folders(what, tmp_path):
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(HOSTILE[what])
+    for give in (lambda: uploaded([file], media.emptied(tmp_path / "own"), Limits()), lambda: mask_of(file)):
+        with pytest.raises(ValueError, match="clip.mp4|too large") as error:
+            give()
+        assert str(tmp_path) not in str(error.value)
+
+
+def mask_of(file: Path) -> np.ndarray:
+    return uploaded_mask(file, media.Footage("", FRAMES, 12, SIZE))
+
+
+def test_limits(tmp_path):
+    files = written(tmp_path / "given")
+    own = media.emptied(tmp_path / "own")
+    with pytest.raises(ValueError, match="at most 0 MB"):
+        uploaded(files, own, Limits(upload_mb=0))
+    with pytest.raises(ValueError, match="48x32 are too large: at most 1000 pixels"):
+        uploaded(files, own, Limits(pixels=1000))
+    write_video(tmp_path / "f.mp4", FRAMES)
+    with pytest.raises(ValueError, match="48x32 are too large"):
+        uploaded([tmp_path / "f.mp4"], own, Limits(pixels=1000))
+    with pytest.raises(ValueError, match="not both"):
+        uploaded([*files, tmp_path / "f.mp4"], own, Limits())
+    Image.fromarray(FRAMES[0][:20]).save(files[-1], "PNG")
+    with pytest.raises(ValueError, match="another size"):
+        uploaded(files, own, Limits())
+    write_mask(tmp_path / "many.png", np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // 100)
+    with pytest.raises(ValueError, match="at most 6"):
+        mask_of(tmp_path / "many.png")
+    write_picture(tmp_path / "rgb.png", FRAMES[0])
+    with pytest.raises(ValueError, match="mode RGB"):
+        mask_of(tmp_path / "rgb.png")
+
+
+def test_strokes_are_the_objects_of_their_colours():
+    truth = np.zeros(SIZE, np.uint8)
+    for label, column in zip((1, 2, 3, 4, 5, 6, shown.ERASED), range(0, 42, 6), strict=True):
+        truth[4:20, column : column + 5] = label
+    table = np.zeros((256, 4), np.uint8)
+    for label, colour in shown.BRUSHES.items():
+        table[label] = *colour, 255
+    table[shown.ERASED] = 255
+    layer = np.kron(table[truth], np.ones((5, 5, 1), np.uint8))
+    np.testing.assert_array_equal(shown.strokes([layer], SIZE), truth)
+    np.testing.assert_array_equal(shown.strokes([], SIZE), 0)
+
+
+# --- sessions ---
+
+
+@pytest.fixture
+def sessions(tmp_path):
+    made = Sessions(NETWORK, tmp_path / "sessions", Limits(sessions=3))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def session(sessions, tmp_path) -> Session:
+    one = sessions.of("a")
+    one.upload(written(tmp_path / "given", FRAMES, [f"{t}.png" for t in range(len(FRAMES))]))
+    return one
+
+
+def run(session: Session, *policies: str) -> None:
+    for _ in session.start(policies):
+        pass
+
+
+def test_a_procedural_video_is_there_at_the_start(sessions):
+    one = sessions.of("a")
+    np.testing.assert_array_equal(one.drawn, one.footage.truth[0])
+    titles = {one.footage.title}
+    one.next_procedural()
+    assert len({*titles, one.footage.title}) == 2 and one.drawn.any()
+
+
+def test_two_policies_side_by_side_and_ids_as_they_were_given(session, tmp_path):
+    with pytest.raises(ValueError, match="no object is drawn"):
+        run(session, PAPER)
+    given = np.array([0, 75, 38], np.uint8)[FIRST]
+    write_mask(tmp_path / "m.png", given)
+    session.upload_mask(tmp_path / "m.png")
+    first = np.array([0, 2, 1], np.uint8)[FIRST]
+    run(session, PAPER, FIRST_ONLY)
+    for place, name in enumerate((PAPER, FIRST_ONLY)):
+        masks, _ = direct(POLICIES[name], first=first)
+        np.testing.assert_array_equal(session.run(place).masks, masks)
+    with zipfile.ZipFile(session.write_masks()) as archive:
+        archive.extractall(tmp_path / "out")
+    for place in (0, 1):
+        for t in (0, 9, 22):
+            found = read_mask(tmp_path / "out" / f"masks_{place + 1}" / f"{t:05d}.png")
+            np.testing.assert_array_equal(found, np.array([0, 38, 75], np.uint8)[session.run(place).masks[t]])
+    with av.open(str(session.write_film())) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 23 and frames[0].shape == (32, 96, 3)
+
+
+def test_correcting_tells_both_policies_and_only_what_differs(session):
+    session.draw(FIRST)
+    run(session, PAPER, FIRST_ONLY)
+    found = np.array(session.run(0).masks[8])
+    session.edit(8)
+    with pytest.raises(ValueError, match="frame 8: nothing is painted"):
+        session.start([PAPER, FIRST_ONLY])
+    strokes = np.zeros(SIZE, np.uint8)
+    strokes[found == 2] = shown.ERASED
+    session.draw(strokes)
+    run(session, PAPER, FIRST_ONLY)
+    assert session.editing == 0
+    for place, name in enumerate((PAPER, FIRST_ONLY)):
+        masks, _ = direct(POLICIES[name], {8: (None, (2,))})
+        np.testing.assert_array_equal(session.run(place).masks, masks)
+
+
+def test_a_later_start_and_a_stop_end_a_run(session):
+    session.draw(FIRST)
+    steps = session.start([PAPER])
+    next(steps), next(steps)
+    session.stop()
+    assert list(steps) == [] and session.run(0).done == 2
+    early = session.start([PAPER])
+    next(early)
+    run(session, FIRST_ONLY)
+    assert list(early) == [] and list(session.runs) == [FIRST_ONLY] and session.run(0).finished
+
+
+def test_policies_are_of_the_list(session):
+    session.draw(FIRST)
+    with pytest.raises(ValueError, match="no policy"):
+        session.start(["every_5,prototypes=1000000000"])
+
+
+def test_sessions_are_apart_and_leave_nothing(sessions, tmp_path):
+    hostile = "../../x"
+    a, b = sessions.of("a"), sessions.of(hostile)
+    assert a is sessions.of("a") and a.folder != b.folder and not (tmp_path.parent / "x").exists()
+    assert {a.folder.parent, b.folder.parent} == {sessions.folder}
+    a.draw(np.full(a.footage.size, 3, np.uint8))
+    assert not (b.drawn == 3).any()
+    sessions.end(hostile)
+    assert not b.folder.exists() and a.folder.exists()
+    sessions.of("c"), sessions.of("d")
+    with pytest.raises(ValueError, match="3 visitors"):
+        sessions.of("e")
+    a.last_used -= 3600
+    sessions.of("e")
+    assert not a.folder.exists(), "who does nothing makes room"
+    sessions.close()
+    assert not sessions.folder.exists()
+
+
+# --- what is shown ---
+
+
+def test_cards_show_the_memory_frames_and_their_shares(tmp_path):
+    one = finished("every_5", tmp_path)
+    attention = one.attention(22, 1, (20, 30))
+    text = shown.cards(one, 22, (20, 30), 1, attention)
+    assert text.count("<figure") == 1 + len(attention.maps) and "asks at (30, 20)" in text
+    for f, share in attention.shares.items():
+        kind = "given" if f == 0 else "previous" if f == 21 else "kept"
+        assert f"<strong>frame {f}</strong> {kind} · {share:.0%}" in text
+    assert Counter(text.split('"'))["most"] == 1
+
+
+def test_the_table_tells_j_against_the_truth(tmp_path):
+    one = finished("every_5", tmp_path)
+    assert ">1.00<" in shown.told({"x": one}, np.array(one.masks)).replace("1.00<", "1.00<", 1)
+    empty = np.zeros_like(one.masks)
+    assert "<td>0.00</td>" in shown.told({"x": one}, empty)
+    assert "agree on 100.0%" in shown.told({"x": one, "y": one}, None)

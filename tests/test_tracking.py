@@ -3,17 +3,27 @@
 import csv
 import json
 import os
+import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
-from commands import TINY, run, succeed
+import torch
+from commands import TINY, VIDEOS, run, succeed
+from commands import start as begin
 from PIL import Image
+from small import clip
+from test_distributed import children
+from torch.utils.data import DataLoader
 
 from stm import tracking
+from stm.clip import ClipBatch
+from stm.training.callbacks import Throughput
 
 SHORT = (*TINY, "steps=2", "validate_every=1", "test=null", "trainer.log_every_n_steps=1")
 WANDB = (
@@ -56,12 +66,32 @@ def history(start: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
+def summary(start: list[Any]) -> dict[str, Any]:
+    """What stands in the run's summary in the end."""
+    told: dict[str, Any] = {}
+    for record in start:
+        for item in record.summary.update if record.HasField("summary") else ():
+            told[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    return told
+
+
+def settings(start: list[Any]) -> dict[str, Any]:
+    """The run's configuration: what its columns in a table of runs are."""
+    updates = [update for record in start if record.HasField("config") for update in record.config.update]
+    return {update.key: json.loads(update.value_json) for update in updates}
+
+
+def told_run(start: list[Any]) -> Any:
+    return next(record.run for record in start if record.HasField("run"))
+
+
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, resumed to three."""
     folder = tmp_path_factory.mktemp("tracked")
     arguments = (*SHORT, *WANDB, "scheduler=constant", "name=tracked", "resume=auto")
-    succeed("train.py", *arguments, folder=folder)
+    often = {"WANDB_X_STATS_SAMPLING_INTERVAL": "0.5"}
+    succeed("train.py", *arguments, folder=folder, environment=often)
     succeed("train.py", *arguments, "steps=3", folder=folder)
     return folder / "runs" / "tracked"
 
@@ -69,7 +99,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wandb_has_the_run(tracked: Path) -> None:
     first, second = records(tracked)
     for start in (first, second):
-        told = next(record.run for record in start if record.HasField("run"))
+        told = told_run(start)
         assert told.run_id == (tracked / "wandb_id.txt").read_text()
         assert told.display_name == "tracked"
         assert told.run_group == "table5"
@@ -79,12 +109,12 @@ def test_wandb_has_the_run(tracked: Path) -> None:
         assert [record.exit.exit_code for record in start if record.HasField("exit")] == [0]
 
 
-def test_wandb_has_the_whole_resolved_configuration(tracked: Path) -> None:
-    config: dict[str, Any] = {}
-    for record in records(tracked)[0]:
-        for update in record.config.update if record.HasField("config") else ():
-            config[update.key] = json.loads(update.value_json)
-    assert config["choices"]["network"] == "tiny"
+def test_wandb_has_the_choices_as_columns_and_the_whole_resolved_configuration(tracked: Path) -> None:
+    columns = settings(records(tracked)[0])
+    groups = {"backbone": "tiny", "network": "tiny", "memory": "every_5", "data": "synthetic_videos"}
+    assert groups.items() <= columns.items()
+    assert {"steps": 2, "seed": 1, "batch_size": 2}.items() <= columns.items()
+    config = columns["settings"]
     assert config["network"]["key_channels"] == 8
     assert config["network"]["backbone"] == "tiny", "interpolations are resolved"
     assert config["data"]["sources"]["synthetic"]["clips"]["crop"] == 48
@@ -93,11 +123,20 @@ def test_wandb_has_the_whole_resolved_configuration(tracked: Path) -> None:
     assert "${" not in json.dumps(config)
 
 
+def test_wandb_measures_the_machine(tracked: Path) -> None:
+    measured = [record.stats for record in records(tracked)[0] if record.HasField("stats")]
+    assert {"cpu", "proc.memory.rssMB"} <= {item.key for stats in measured for item in stats.item}
+
+
 def test_wandb_has_numbers_pictures_and_tables(tracked: Path) -> None:
     first, second = records(tracked)
     lines = history(first)
     assert [line["trainer/global_step"] for line in lines if "train/loss" in line] == [0, 1]
     assert [line["trainer/global_step"] for line in lines if "val/J&F" in line] == [0, 1]
+    assert all(line["train/gradient_norm"] > 0 for line in lines if "train/loss" in line)
+    speeds = ("train/clips_per_second", "train/frames_per_second", "train/peak_memory_mb")
+    assert [line["trainer/global_step"] for line in lines if line.keys() >= set(speeds)] == [1]
+    assert {"val/J", "val/F", "val/frames_per_second", "val/peak_memory_mb"} <= summary(first).keys()
     assert [line["trainer/global_step"] for line in history(second) if "train/loss" in line] == [2]
     files = sorted((tracked / "wandb").glob("offline-run-*"))[0] / "files"
     pictures = [line for line in lines if "train/clips.filenames" in line]
@@ -128,12 +167,84 @@ def test_wandb_is_finished_when_training_fails(tmp_path: Path) -> None:
     assert [record.exit.exit_code for record in start if record.HasField("exit")] == [1]
 
 
-def test_the_final_scores_are_logged(tmp_path: Path) -> None:
-    succeed("train.py", *TINY, "steps=1", "name=t", folder=tmp_path)
-    with (tmp_path / "runs" / "t" / "logs" / "metrics.csv").open(newline="") as file:
+def test_the_final_scores_are_logged_and_checkpoints_on_demand(tmp_path: Path) -> None:
+    arguments = ("steps=1", "validate_every=1", "name=t", "logger=wandb", "logger.wandb.checkpoints=[best]")
+    succeed("train.py", *TINY, *arguments, folder=tmp_path)
+    run = tmp_path / "runs" / "t"
+    with (run / "logs" / "metrics.csv").open(newline="") as file:
         final = list(csv.DictReader(file))[-1]
-    scores = json.loads(next((tmp_path / "runs" / "t").glob("test_*/scores.json")).read_text())
+    scores = json.loads(next(run.glob("test_*/scores.json")).read_text())
     assert float(final["test/J&F"]) == pytest.approx(scores["global"]["J&F-Mean"])
+    (start,) = records(run)
+    told = {
+        **{f"test/{name}": scores["global"][f"{name}-Mean"] for name in ("J", "F", "J&F")},
+        **{f"test/{name}": scores["speed"][name] for name in ("frames_per_second", "peak_memory_mb")},
+    }
+    assert {name: summary(start)[name] for name in told} == pytest.approx(told)
+    assert summary(start)["test/sequences.nrows"] == len(scores["sequences"])
+    models = [one.artifact for one in start if one.HasField("artifact") and one.artifact.type == "model"]
+    (file,) = [content for model in models for content in model.manifest.contents]
+    best = run / "checkpoints" / "best.ckpt"
+    assert (Path(file.local_path), file.size) == (best, best.stat().st_size)
+
+
+def test_without_the_switch_no_checkpoint_is_an_artifact(tracked: Path) -> None:
+    kinds = {one.artifact.type for start in records(tracked) for one in start if one.HasField("artifact")}
+    assert kinds == {"run_table"}
+
+
+def test_an_evaluation_is_a_run_too(tracked: Path) -> None:
+    checkpoint = tracked / "checkpoints" / "best.ckpt"
+    arguments = (f"checkpoint={checkpoint}", "benchmark=synthetic", *VIDEOS, "memory=first", "threads=1")
+    succeed("evaluate.py", *arguments, "logger=wandb", "name=e", folder=tracked.parents[1])
+    run = tracked.parent / "evaluate" / "e"
+    (start,) = records(run)
+    assert told_run(start).job_type == "evaluate"
+    assert {"memory": "first", "benchmark": "synthetic"}.items() <= settings(start).items()
+    scores = json.loads((run / "scores.json").read_text())
+    assert summary(start)["test/J"] == pytest.approx(scores["global"]["J-Mean"])
+    assert summary(start)["test/peak_memory_mb"] == pytest.approx(scores["speed"]["peak_memory_mb"])
+
+
+def test_the_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
+    arguments = (*SHORT, "steps=1", "logger=wandb", "logger.wandb.job_type=null", "name=pair")
+    succeed("train.py", "-m", *arguments, "seed=1,2", folder=tmp_path)
+    sweep = tmp_path / "runs" / "pair"
+    jobs = sorted(path.parent for path in sweep.glob("*/wandb"))
+    assert len(jobs) == 2
+    told = [told_run(start) for folder in (*jobs, sweep) for start in records(folder)]
+    assert [one.run_group for one in told] == ["pair"] * 3
+    assert [one.job_type for one in told] == ["", "", "sweep"]
+
+
+def test_a_killed_run_has_lost_a_second_of_its_numbers(tmp_path: Path) -> None:
+    """W&B writes down what it holds every 15 seconds if left alone, and dies by SLURM's SIGTERM, too."""
+    log = tmp_path / "runs" / "k" / "logs" / "metrics.csv"
+
+    def steps() -> set[int]:
+        return {int(row["step"]) for row in rows(log) if "train/loss" in row} if log.exists() else set()
+
+    arguments = (*SHORT, "steps=5000", "validate_every=5000", "save_every=5000", "name=k", "logger=wandb")
+    running = begin("train.py", *arguments, folder=tmp_path)
+    running.wait_until(lambda: len(steps()) > 10)
+    before = steps()
+    time.sleep(3)
+    (service,) = (p for p in children(running.process.pid or 0) if b"wandb-core" in command_line(p))
+    os.kill(service, signal.SIGTERM)
+    running.kill()
+    assert before <= {line["trainer/global_step"] for line in history(records(log.parents[1])[0])}
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_speaks(tmp_path: Path) -> None:
+    arguments = (*SHORT, "trainer=ddp_cpu", "trainer.devices=2", "logger=wandb", "name=two")
+    output = succeed("train.py", *arguments, folder=tmp_path)
+    run = tmp_path / "runs" / "two"
+    (start,) = records(run)
+    assert [line["trainer/global_step"] for line in history(start) if "train/loss" in line] == [0, 1]
+    assert {path.name for path in run.glob("*.log")} == {"train.log", "train_rank1.log"}
+    for line in (run / "train.log").read_text().splitlines():
+        assert output.count(line) == 1
 
 
 def test_nothing_leaks_to_later_runs_of_the_process(tmp_path: Path) -> None:
@@ -164,11 +275,20 @@ def test_an_unknown_mode_is_named(tmp_path: Path) -> None:
         tracking.wandb_logger(str(tmp_path), mode="ofline")
 
 
+def test_an_unknown_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="logger.wandb.checkpoints: first: must be best or last"):
+        tracking.wandb_logger(str(tmp_path), checkpoints=["first", "best"])
+
+
 def test_a_run_folder_keeps_its_id(tmp_path: Path) -> None:
     assert tracking.run_id(tmp_path) == tracking.run_id(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     assert tracking.run_id(other) != tracking.run_id(tmp_path)
+
+
+def command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -192,6 +312,52 @@ def test_csv_goes_on_where_the_run_does(tmp_path: Path) -> None:
         {"step": "2", "loss": "9.0"},
         {"step": "2", "val": "0.7", "new": "1.0"},
     ]
+
+
+class Slow(L.LightningModule):
+    """A step takes a fifth of a second, a validation a whole one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
+        time.sleep(0.2)
+        return self.weight.sum()
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        time.sleep(1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_throughput_counts_what_is_trained_and_not_the_validations(tmp_path: Path, accumulated: int) -> None:
+    log = tracking.CSVLog(tmp_path)
+    trainer = L.Trainer(
+        max_steps=8 // accumulated,
+        val_check_interval=2,
+        log_every_n_steps=4 // accumulated,
+        accumulate_grad_batches=accumulated,
+        callbacks=[Throughput()],
+        logger=[log],
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    batches = DataLoader([clip(count=3)] * 16, batch_size=2, collate_fn=ClipBatch.collate)
+    trainer.fit(Slow(), batches, DataLoader([0]))
+    told = [row for row in rows(log.file) if "train/clips_per_second" in row]
+    assert [int(row["step"]) for row in told] == [4 // accumulated - 1, 8 // accumulated - 1]
+    for row in told:
+        clips, frames = float(row["train/clips_per_second"]), float(row["train/frames_per_second"])
+        assert 5 < clips <= 10, "two clips in 0.2 seconds; less than 4 if validations counted"
+        assert frames == pytest.approx(3 * clips, rel=1e-4)
+        resident = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+        assert 0.5 * resident < float(row["train/peak_memory_mb"]) < 2 * resident
 
 
 def test_every_logger_is_finished(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ class EvaluateConfig:
     memory: Any = MISSING
     benchmark: Any = MISSING
     launcher: Any = None
+    logger: Any = None
 
 
 ConfigStore.instance().store(name="train_schema", node=TrainConfig)

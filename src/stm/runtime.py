@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.sweeps import finished_before, score_before
 from stm.training.module import STMModule
-from stm.training.preemption import Preempted, requeue_when_time_is_up
+from stm.training.preemption import requeue_when_time_is_up
 from stm.training.processes import everyones, launched, refuse_without_srun, together
 from stm.training.resume import SameStart, refuse_other_run, resume_from
 
@@ -88,28 +87,19 @@ def train(config: DictConfig) -> float | None:
         default_root_dir=folder,
     )
     ClipBatches(config.batch_size, config.steps, world_size=trainer.world_size)  # refuses a wrong size
-    failed = True
-    try:
-        for logger in loggers:
-            logger.log_hyperparams({"choices": choices(), **plain})
-        with together(trainer) as trained:
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-            trained()
-            score = trainer.callback_metrics.get(config.monitor)
-            result = None if score is None else float(score)
-            for name, benchmark_config in final_benchmarks(config).items():
-                scores = final_evaluation(config, trainer, folder, policy, name, benchmark_config)
-                overall = {} if scores is None else scores.overall  # none where the truth is hidden, too
-                for logger in loggers if overall else ():
-                    logger.log_metrics({f"{name}/{key}": overall[f"{key}-Mean"] for key in ("J&F", "J", "F")})
-                result = overall.get("J&F-Mean", result) if name == "test" or config.test is None else result
-        failed = False
-        return result
-    except Preempted:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one, while the loggers finish
-        raise
-    finally:
-        tracking.close(loggers, failed)
+    with tracking.logged(loggers, choices(), plain), together(trainer) as trained:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        trained()
+        score = trainer.callback_metrics.get(config.monitor)
+        result = None if score is None else float(score)
+        for name, benchmark_config in final_benchmarks(config).items():
+            scores = final_evaluation(config, trainer, folder, policy, name, benchmark_config)
+            if scores is None:
+                continue
+            tracking.log_scores(loggers, name, scores)
+            if name == "test" or config.test is None:
+                result = scores.overall.get("J&F-Mean", result)
+    return result
 
 
 def check(config: DictConfig) -> None:
@@ -192,7 +182,12 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
             print_plan(plan(network, policy, benchmark, number.itemsize), policy, device)
         return None
     network = compiled(network) if config.compile else for_inference(network)  # once for all videos
-    with torch.autocast(device.type, number, enabled=number != torch.float32):
+    loggers = [instantiate(one) for one in (config.logger or {}).values() if shard.rank == 0]
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    with (
+        tracking.logged(loggers, choices(), plain),
+        torch.autocast(device.type, number, enabled=number != torch.float32),
+    ):
         scores = evaluate(
             network,
             policy,
@@ -203,6 +198,7 @@ def evaluate_checkpoint(config: DictConfig) -> float | None:
             video=config.video,
             shard=shard,
         )
+        tracking.log_scores(loggers, "test", scores)
     if shard.rank > 0:
         return scores.overall.get("J&F-Mean")
     print_scores(scores)
@@ -284,6 +280,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def choices() -> dict[str, str]:
+def choices() -> dict[str, str | None]:
     """Which file of each group was chosen: what a table of runs is sorted by."""
     return {name: choice for name, choice in HydraConfig.get().runtime.choices.items() if "hydra" not in name}

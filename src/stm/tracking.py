@@ -6,8 +6,9 @@ import csv
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,16 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from stm.config import PLAN
+from stm.evaluation.scores import Scores
+from stm.training.callbacks import log_sequences
+from stm.training.preemption import Preempted
+
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
+
+ARTIFACTS = "artifacts"
+"""The attribute of a logger with the paths that become artifacts when the run has come to its end."""
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +90,7 @@ def wandb_logger(
     job_type: str | None = None,
     tags: Sequence[str] = (),
     notes: str | None = None,
+    checkpoints: Sequence[str] = (),
 ) -> WandbLogger:
     """A Weights & Biases logger whose run goes on when the run folder does.
 
@@ -88,12 +98,16 @@ def wandb_logger(
         directory: the run folder; the run's id lies there as `wandb_id.txt`.
         mode: 'offline' (sync later with `wandb sync`), 'online' or 'disabled'.
         project: and the following: as W&B has them.
+        group: None is the sweep's folder for a job of a sweep.
+        checkpoints: 'best', 'last': which become artifacts when the run has come to its end.
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError: an unknown mode or checkpoint.
     """
     if mode not in ("offline", "online", "disabled"):
         raise ValueError(f"logger.wandb.mode={mode!r}: must be offline, online or disabled")
+    if unknown := set(checkpoints) - {"best", "last"}:
+        raise ValueError(f"logger.wandb.checkpoints: {', '.join(sorted(unknown))}: must be best or last")
     from lightning.pytorch.loggers import WandbLogger  # W&B takes a second to import
 
     folder = Path(directory)
@@ -107,11 +121,14 @@ def wandb_logger(
         project=project,
         entity=entity,
         name=name,
-        group=group,
+        group=group or _sweep_of(folder),
         job_type=job_type,
         tags=list(tags),
         notes=notes,
+        # It writes down what it holds every 15 seconds else, and SLURM's SIGTERM ends it, too.
+        settings={"x_transaction_log_flush_interval": 1.0},
     )
+    setattr(logger, ARTIFACTS, [folder / "checkpoints" / f"{name}.ckpt" for name in checkpoints])
     for name in ("log_metrics", "log_image", "log_table", "log_hyperparams", "finalize"):
         setattr(logger, name, _whatever_happens(getattr(logger, name)))
     return logger
@@ -136,6 +153,11 @@ def _whatever_happens(tell: Callable[..., Any]) -> Callable[..., Any]:
     return told
 
 
+def _sweep_of(folder: Path) -> str | None:
+    """The name of the sweep that has a job in this folder."""
+    return folder.parent.name if (folder.parent / PLAN).exists() else None
+
+
 def run_id(folder: Path) -> str:
     """The W&B id of a run folder: made at the first call, the same ever after."""
     file = folder / "wandb_id.txt"
@@ -148,10 +170,61 @@ def run_id(folder: Path) -> str:
     return file.read_text().strip()
 
 
+@contextmanager
+def logged(
+    loggers: Sequence[Logger], choices: Mapping[str, str | None], config: Mapping[str, Any]
+) -> Iterator[None]:
+    """While a run goes on: its configuration is logged first, the loggers are finished however it ends."""
+    failed = True
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(columns(choices, config))
+        yield
+        failed = False
+    except Preempted:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one, while the loggers finish
+        raise
+    finally:
+        close(loggers, failed)
+
+
+def columns(choices: Mapping[str, str | None], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a table of runs is sorted by: the groups' choices (`memory`, `backbone`, `data`) and plain values.
+
+    Args:
+        choices: group -> the file that was chosen.
+        config: the resolved configuration, which is put below `settings`.
+    """
+    plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
+    return {**plain, **choices, "settings": config}
+
+
+def log_scores(loggers: Sequence[Logger], name: str, scores: Scores) -> None:
+    """Log what an evaluation gave, under its name: J, F, J&F (and G), speed, memory, a row an object."""
+    measures = {key.removesuffix("-Mean"): value for key, value in scores.overall.items()}
+    told = {key: measures[key] for key in measures.keys() & {"J&F", "J", "F", "G"}}
+    told |= {"frames_per_second": scores.frames_per_second, "peak_memory_mb": scores.peak_mb}
+    for logger in loggers:
+        logger.log_metrics({f"{name}/{key}": value for key, value in told.items()})
+    log_sequences(loggers, f"{name}/sequences", scores)
+
+
 def close(loggers: Iterable[Logger], failed: bool) -> None:
     """Finish every logger, whether the run ended well or not."""
     for logger in loggers:
         logger.finalize("failed" if failed else "success")
         run: Any = getattr(logger, "_experiment", None)
         if run is not None and hasattr(run, "finish"):  # W&B's; a CSV file needs no more
+            kept = [] if failed else [path for path in getattr(logger, ARTIFACTS, ()) if path.exists()]
+            for path in kept:
+                _whatever_happens(_log_checkpoint)(run, path)
             _whatever_happens(run.finish)(exit_code=1 if failed else 0)
+
+
+def _log_checkpoint(run: Any, path: Path) -> None:
+    """A checkpoint as an artifact; it is not copied, so it must stay where it is until it is synced."""
+    import wandb
+
+    artifact = wandb.Artifact(f"{path.stem}-{run.id}", type="model")
+    artifact.add_file(str(path), policy="immutable", skip_cache=True)
+    run.log_artifact(artifact, aliases=["latest", path.stem])

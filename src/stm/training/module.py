@@ -126,6 +126,7 @@ class STMModule(L.LightningModule):
                 f"val/{name}", scores.overall[f"{name}-Mean"], prog_bar=name == "J&F", rank_zero_only=True
             )
         self.log("val/frames_per_second", scores.frames_per_second, rank_zero_only=True)
+        self.log("val/peak_memory_mb", scores.peak_mb, rank_zero_only=True)
 
     def _gathered(self) -> list[SequenceScores]:
         """The sequences that all ranks scored, each once, by name."""

@@ -63,6 +63,40 @@ class JobFile(Callback):
         )
 
 
+class TrialTable(Callback):
+    """The table of a sweeper that makes its jobs up as it goes, such as Optuna's; Hydra calls it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._plan(config, [])  # a job sees by it that it is a sweep's
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from stm.evaluation.sweeptable import write_trials
+
+        folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
+        jobs = []
+        for told in folder.glob("*/.hydra/hydra.yaml"):
+            job = OmegaConf.load(told).hydra
+            words = dict(word.split("=", 1) for word in job.overrides.task)
+            jobs.append(
+                {
+                    "number": job.job.num,
+                    "folder": told.parents[1].name,
+                    "overrides": list(job.overrides.task),
+                    "asked": {key: words[key] for key in sorted(searched & words.keys())},
+                }
+            )
+        jobs.sort(key=lambda job: job["number"])
+        self._plan(config, jobs)
+        if rank() == 0:
+            print(f"\n{write_trials(folder, jobs)}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}")
+
+    def _plan(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> None:
+        words = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+        write_plan(
+            Path(config.hydra.sweep.dir), jobs, {"command": shlex.join([Path(sys.argv[0]).name, *words])}
+        )
+
+
 def made_by(overrides: Sequence[str]) -> dict[str, str]:
     """What made a result: command, versions, commit. For whoever wants it again."""
     packages = ("stm-vos", "torch", "lightning", "numpy", "opencv-python-headless", "albumentations")
@@ -134,6 +168,7 @@ def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any
     from stm.tracking import close, wandb_logger
 
     told = {key: logger[key] for key in ("mode", "project", "entity", "group", "tags", "notes")}
+    told["group"] = told["group"] or folder.name
     run = wandb_logger(str(folder), **told, name=folder.name, job_type="sweep")
     columns: list[str | int] = [*rows[0]]
     data = [[None if value == "" else value for value in row.values()] for row in rows]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from stm.config import JOB
 from stm.evaluation.bootstrap import Difference
 from stm.evaluation.gathered import MEASURED, Evaluation, Row, Sweep, compared_with, rows_of
 from stm.evaluation.paper import TABLES
@@ -142,11 +145,40 @@ def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
     return rows
 
 
+def write_trials(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Write `table.csv` and `table.md` of a search, best first; returns the latter."""
+    rows = []
+    for job in jobs:
+        path = folder / job["folder"] / JOB
+        end = json.loads(path.read_text()) if path.exists() else {"status": "unfinished"}
+        told = {"J&F": end.get("score"), "seconds": end.get("seconds"), "status": end["status"]}
+        rows.append({"trial": job["number"], **job["asked"], **told, "error": end.get("error", "")})
+    rows.sort(key=lambda row: -1.0 if row["J&F"] is None else row["J&F"], reverse=True)
+    _write_csv(folder / "table.csv", rows)
+    head = [key for key in rows[0] if key != "error"]
+    lines = [[_shown(row[key]) for key in head] for row in rows]
+    failed = [f"- trial {row['trial']}: {row['error'].splitlines()[0]}" for row in rows if row["error"]]
+    text = "\n".join([f"# {folder.name}\n", aligned(head, lines, left=0), *failed]) + "\n"
+    write_whole(folder / "table.md", text)
+    return text
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{float(value):.4g}"
+    except (TypeError, ValueError):
+        return "" if value is None else str(value)
+
+
 def write_tables(sweep: Sweep) -> None:
     """Write `table.md` and `table.csv` into the sweep's folder."""
     write_whole(sweep.folder / "table.md", markdown(sweep))
-    rows, text = csv_rows(sweep), io.StringIO()
+    _write_csv(sweep.folder / "table.csv", csv_rows(sweep))
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(sweep.folder / "table.csv", text.getvalue())
+    write_whole(path, text.getvalue())

@@ -90,7 +90,7 @@ def heat(frame: np.ndarray, weights: np.ndarray, highest: float | None = None) -
     most = float(weights.max()) if highest is None else highest
     strength = np.sqrt(weights / max(most, 1e-12)).clip(0, 1)
     glow = cv2.applyColorMap(np.rint(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    grey = 0.6 * frame.mean(axis=-1, keepdims=True)
+    grey = 0.45 * frame.mean(axis=-1, keepdims=True)
     share = strength[..., None]
     return np.rint((1 - share) * grey + share * glow).astype(np.uint8)
 

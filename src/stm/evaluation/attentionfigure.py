@@ -29,7 +29,7 @@ def where(looks: Sequence[Look], columns: int = 5) -> Figure:
     """A row a look: the frame that looks, then the memory frames that it reads most, in order of time."""
     with style():
         height, width = looks[0].region.shape
-        size = (1.6 * (columns + 1), (1.6 * height / width + 0.25) * len(looks))
+        size = (1.9 * (columns + 1), (1.9 * height / width + 0.25) * len(looks))
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(looks), columns + 1, squeeze=False)
         for look, (left, *others) in zip(looks, grid, strict=True):
@@ -40,7 +40,7 @@ def where(looks: Sequence[Look], columns: int = 5) -> Figure:
                 left.plot(column, row, "o", color="white", markeredgecolor="black", markersize=6)
             left.set_title(f"frame {video.frame_names[look.t]} looks", fontsize=7, pad=2)
             left.set_ylabel(f"{video.name}\nobject {look.object}", fontsize=7)
-            highest = max(float(weights.max()) for weights in look.maps.values())
+            highest = _bright(look)
             chosen = most_read(look, columns)
             for axes, m in zip(others, chosen, strict=False):
                 bare(axes, heat(video.frame(m), look.maps[m], highest))
@@ -49,6 +49,12 @@ def where(looks: Sequence[Look], columns: int = 5) -> Figure:
             for axes in others[len(chosen) :]:
                 axes.set_axis_off()
         return figure
+
+
+def _bright(look: Look) -> float:
+    """The weight that glows most: few are above it, so that no single cell darkens all others."""
+    weights = np.stack(list(look.maps.values()))
+    return max(float(np.quantile(weights, 0.995)), float(weights.max()) / 10)
 
 
 def most_read(look: Look, count: int) -> list[int]:
@@ -81,7 +87,7 @@ def over_time(looks: Sequence[Look]) -> Figure:
             below.grid(False)
         grid[0, 0].set_ylabel("share of the read")
         grid[1, 0].set_ylabel("memory frame")
-        grid[0, 0].legend(fontsize=7)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         figure.colorbar(drawn, ax=grid[1].tolist(), label="share of the read", ticks=[0.01, 0.1, 0.3, 0.6, 1])
         return figure
 
@@ -118,5 +124,5 @@ def _outline(axes: Axes, region: np.ndarray) -> None:
     if region.any():
         edged = np.pad(region, 1).astype(float)
         places = [np.arange(-1, side + 1) for side in reversed(region.shape)]
-        for colour, width in (("black", 1.8), ("white", 0.9)):
+        for colour, width in (("black", 1.2), ("white", 0.6)):
             axes.contour(*places, edged, levels=[0.5], colors=colour, linewidths=width)

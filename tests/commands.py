@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import runpy
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ def _main(script: str, arguments: list[str], folder: Path, log: Path, environmen
     os.chdir(folder)
     os.environ.update({"COLUMNS": "200", **environment})
     mp.set_start_method(mp.get_all_start_methods()[0], force=True)  # a user's process has the system's own
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it
     sys.argv = [str(ROOT / script), *arguments]
     sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python itself does
     try:

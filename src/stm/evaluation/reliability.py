@@ -15,7 +15,7 @@ CAPTION = (
     "whose confidence lies there, a dot their mean confidence: on the dashed line where they are the same. "
     "Below, how many of the frames these are."
 )
-HEADS = ("confidence", "frames", "expected calibration error", "mean less mean J", "lost objects told apart")
+HEADS = ("confidence", "frames", "expected calibration error", "confidence - J", "lost objects told apart")
 NAMES = {"inside": "mean probability inside the mask", "score": "expected overlap (score)"}
 
 

@@ -13,6 +13,7 @@ import torch
 from commands import ROOT, TINY, VIDEOS, run, succeed
 
 from stm.config import CONF
+from stm.network import DEMONSTRATION
 
 EVALUATE = ("benchmark=synthetic", *VIDEOS, "threads=1")
 
@@ -78,6 +79,7 @@ MISTAKES = {
         ("train.py", "experiment=quickstrat"),
         r"experiment=quickstrat does not exist\. Did you mean quickstart",
     ),
+    "no choice": (("train.py", "experiment=null"), "experiment=null is no choice: leave it out.*~experiment"),
     "a choice of a sweep": (
         ("evaluate.py", "-m", "memory=first,evry_5", "checkpoint=c"),
         "memory=evry_5.*every_5",
@@ -117,6 +119,10 @@ MISTAKES = {
     "a missing init": (("train.py", *TINY, "init=nope.ckpt"), r"nope\.ckpt does not exist"),
     "a missing resume": (("train.py", *TINY, "resume=nope.ckpt"), r"resume=nope\.ckpt: no such file"),
     "a broken resume": (("train.py", *TINY, "resume=broken.ckpt"), r"broken\.ckpt is no whole checkpoint"),
+    "a resume of weights alone": (
+        ("train.py", *TINY, f"resume={DEMONSTRATION}"),
+        "holds weights alone; a run begins with them by init=",
+    ),
     "a wrong root": (
         ("train.py", "backbone=tiny", "benchmark.root=/no/where"),
         "benchmark: /no/where.*no such folder",
@@ -169,8 +175,8 @@ def test_a_mistake_is_told_in_one_message(mistake: str, trained: Path) -> None:
     first = next(i for i, line in enumerate(lines) if re.search(told, line))
     assert lines[first].startswith(command[0]), output
     assert len(lines) - first <= 3, output
-    if mistake != "a monitor that is none":  # that one shows after a validation
-        assert first == 0, output
+    later = ("a monitor that is none", "a resume of weights alone")  # after a validation, and what is resumed
+    assert first == 0 or mistake in later, output
 
 
 def test_the_traceback_is_there_for_those_who_ask(trained: Path) -> None:

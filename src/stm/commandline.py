@@ -117,7 +117,9 @@ def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
             continue
         available = sorted(p.stem for p in (CONF / name).glob("*.yaml"))
         for choice in _values(override):
-            if choice is not None and choice not in available:
+            if choice is None:
+                return f"{name}=null is no choice: leave it out; a choice made by default goes by ~{name}"
+            if choice not in available:
                 return f"{name}={choice} does not exist.{_did_you_mean(str(choice), available)}\n" + _listed(
                     f"Choices of {name}", available
                 )

@@ -60,9 +60,14 @@ def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> int:
         The step from which it goes on.
 
     Raises:
-        ValueError: a setting of the network, the clips, the loss or the optimizer differs.
+        ValueError: a setting of the network, the clips, the loss or the optimizer differs; or the file holds
+            weights alone.
     """
     held = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if "optimizer_states" not in held:
+        raise ValueError(
+            f"resume={checkpoint}: holds weights alone; a run begins with them by init={checkpoint}"
+        )
     began = held["config"]
     for key in ("seed", "batch_size", "network", "loss", "optimizer", "data"):
         then, now = _amounts(began[key]), _amounts(config[key])

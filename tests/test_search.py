@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import NETWORK, ROOT, TINY, run, start
+from commands import ROOT, TINY, run, start
 from hydra import compose, initialize_config_dir
 from test_tracking import history, records, told_run
 
@@ -37,6 +37,7 @@ def test_every_key_of_the_search_can_be_set() -> None:
         assert compose("train", ["sweep=search", "optimizer.lr=2e-05", "loss.hardest=0.3"])
 
 
+@pytest.mark.slow
 def test_three_trials_killed_and_begun_again(tmp_path: Path) -> None:
     """The same command proposes the same trials, and those that are finished are not trained again."""
     sweep = tmp_path / "runs" / "search_quickstart"
@@ -64,11 +65,13 @@ def test_three_trials_killed_and_begun_again(tmp_path: Path) -> None:
 
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path: Path) -> None:
     sweep = tmp_path / "runs" / "search_quickstart"
-    space = ("hydra.sweeper.params={network.similarity: 'choice(dot,dott)'}", "hydra.sweeper.n_trials=4")
+    space = ("network.similarity=choice(l2,dott,dot)", "optimizer.lr=tag(log,interval(1e-4,1e-3))")
     code, output = run("train.py", *SEARCH, *space, folder=tmp_path)
     assert code == 0, output
     assert "similarity='dott'" in (sweep / "table.md").read_text()
-    assert result(sweep)["best_params"] == {"network.similarity": "dot"}
+    best = result(sweep)["best_params"]
+    assert best["network.similarity"] in ("l2", "dot")
+    assert 1e-4 <= best["optimizer.lr"] <= 1e-3
 
 
 # --- W&B's agent ---
@@ -121,7 +124,7 @@ def test_every_parameter_composes(proposal: dict[str, Any], monkeypatch: pytest.
 
 def test_the_agents_command_runs(tmp_path: Path) -> None:
     """As the agent starts it, offline and small: the run is the search's, under the id that W&B gave."""
-    smaller = (*TINY, *NETWORK, "init=null", "steps=1", "test=null", "logger.wandb.mode=offline")
+    smaller = (*TINY, "init=null", "steps=1", "validate_every=1", "logger.wandb.mode=offline")
     parameters = tmp_path / "parameters.yaml"
     proposal = {"optimizer.lr": 1e-3, "network.similarity": "l2"}
     parameters.write_text(yaml.safe_dump({key: {"value": value} for key, value in proposal.items()}))

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from commands import TINY, VIDEOS, run, succeed
+from commands import ROOT, TINY, VIDEOS, run, succeed
 from commands import start as begin
 from PIL import Image
 from small import clip
@@ -151,6 +153,18 @@ def test_wandb_has_numbers_pictures_and_tables(tracked: Path) -> None:
     assert names == {"plain-val-0-0000", "plain-val-0-0001"}
 
 
+def test_the_command_of_the_docs_syncs_every_part_of_every_run(tracked: Path) -> None:
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("wandb sync "))
+    ours = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    dry = command.replace("wandb sync", "wandb sync --dry-run", 1)
+    told = subprocess.run(dry, shell=True, env=ours, cwd=tracked.parents[1], capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    parts = {path.name for path in (tracked / "wandb").glob("offline-run-*")}
+    assert len(parts) == 2
+    assert all(part in told.stdout + told.stderr for part in parts)
+
+
 def test_csv_has_every_step_once(tracked: Path) -> None:
     with (tracked / "logs" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -233,6 +247,19 @@ def test_a_killed_run_has_lost_a_second_of_its_numbers(tmp_path: Path) -> None:
     os.kill(service, signal.SIGTERM)
     running.kill()
     assert before <= {line["trainer/global_step"] for line in history(records(log.parents[1])[0])}
+
+
+def test_a_preempted_run_is_told_to_be_one(tmp_path: Path) -> None:
+    arguments = (*SHORT, "steps=5000", "validate_every=5000", "save_every=5000", "name=p", "logger=wandb")
+    running = begin("train.py", *arguments, folder=tmp_path)
+    log = tmp_path / "runs" / "p" / "logs" / "metrics.csv"
+    running.wait_until(lambda: log.exists() and len(rows(log)) > 3)
+    os.kill(running.process.pid or 0, signal.SIGTERM)
+    assert running.wait() == 128 + signal.SIGTERM
+    (start,) = records(log.parents[1])
+    assert any(record.HasField("preempting") for record in start)
+    logged = {line["trainer/global_step"] for line in history(start) if "train/loss" in line}
+    assert logged == {int(row["step"]) for row in rows(log) if "train/loss" in row}, "it lacks nothing"
 
 
 @pytest.mark.slow

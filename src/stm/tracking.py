@@ -183,6 +183,10 @@ def logged(
         failed = False
     except Preempted:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one, while the loggers finish
+        for logger in loggers:
+            run: Any = getattr(logger, "_experiment", None)
+            if hasattr(run, "mark_preempting"):  # W&B hands a search's run out again, and calls none failed
+                _whatever_happens(run.mark_preempting)()
         raise
     finally:
         close(loggers, failed)

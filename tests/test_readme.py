@@ -4,8 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import ROOT, succeed
+
+from stm.data.synthetic import synthetic_videos
 
 PAGES = [
     ROOT / "README.md",
@@ -90,3 +93,24 @@ def test_the_two_commands_are_there() -> None:
     told = (ROOT / "README.md").read_text()
     if "```" in told:
         assert "make quickstart" in told and "make test" in told
+
+
+def test_its_five_lines_go_from_a_video_to_masks() -> None:
+    """As they stand, but that the demonstration's weights take the place of any others."""
+    block = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    lines = [line for line in block[1].splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 5
+    video = synthetic_videos(1, split="test")[0]
+    names = {
+        "first_frame": video.frame(0),
+        "first_mask": video.mask(0),
+        "other_frames": [video.frame(t) for t in range(1, len(video))],
+        "video": video,
+    }
+    with pytest.warns(UserWarning, match="demonstration"):
+        exec(re.sub(r"stm\.load\([^)]*\)", "stm.load()", block[1]), names)
+    video, masks = names["video"], names["masks"]
+    truth = np.stack([video.mask(t) for t in range(1, len(video))]) > 0
+    found = np.stack(masks) > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.75

@@ -119,3 +119,11 @@ def test_bash_completes_commands_options_and_choices():
     assert "check" in complete("stm", "ch")
     assert {"--layout", "--output", "--fix", "--workers"} <= set(complete("stm", "check", "--"))
     assert complete("stm", "check", "--layout", "you") == ["youtube_vos"]
+
+
+def test_completion_is_installed_where_bash_finds_it(tmp_path):
+    """In a home of its own: a new shell there completes."""
+    script = 'PATH="$1:$PATH"; stm --install-completion && . ~/.bashrc && complete -p stm'
+    done = shell("bash", "-c", script, "bash", str(STM.parent), environment={"HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "_stm_completion" in done.stdout.splitlines()[-1]

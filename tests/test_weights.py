@@ -175,3 +175,5 @@ def test_segment_and_track_run_without_weights_and_say_whose_they_are(
         assert "demonstration network" in said and "STM_weights.pth" in said and said.count("\n") == 1
         assert "demonstration network" in json.loads(file.read_text())["notice"]
     assert np.asarray(Image.open(out / "p_mask.png")).shape == (40, 60)
+    settings = json.loads((out / "t/track.json").read_text())["settings"]
+    assert settings["size"] == 160 and settings["weights"].startswith("demonstration.pth sha256:")

@@ -219,7 +219,9 @@ class Events:
         }
 
     def _of(self, request: gr.Request) -> Session:
-        return self.sessions.of(request.session_hash or "")
+        if not request.session_hash:
+            raise ValueError("a call without a session's name has no session")
+        return self.sessions.of(request.session_hash)
 
     def _fresh(self, session: Session) -> Changes:
         """All of the page for a video that was just taken."""

@@ -13,7 +13,8 @@ from torch import nn
 import stm
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, for_inference
-from stm.network.winograd import Winograd
+from stm.network.inference import Large
+from stm.network.winograd import suits, winograd
 
 
 def with_statistics(network: STM) -> STM:
@@ -49,7 +50,9 @@ def test_batch_normalisation_is_folded_without_a_change_of_the_results(backbone:
     ready = for_inference(network)
     norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) for net in (network, ready)]
     assert norms[0] > 20
-    assert norms[1] == 2  # the one behind each stem, where masks are planted in between
+    trunks = (ready.query_encoder.trunk, ready.memory_encoder.trunk)
+    large = sum(isinstance(module, Large) for trunk in trunks for module in trunk.modules())
+    assert norms[1] == 2 + large  # the one behind each stem, where masks are planted in between
     frame, masks = torch.rand(1, 3, 64, 64), torch.rand(1, 2, 64, 64) / 2
     memory = network.memorize(frame, masks)
     for ours, theirs in zip(ready.memorize(frame, masks), memory, strict=True):
@@ -91,7 +94,8 @@ def test_winograds_way_is_the_convolution(count: int, height: int, width: int, b
     x = torch.randn(count, 5, height, width)
     with torch.no_grad():
         expected = conv.double()(x.double())
-        torch.testing.assert_close(Winograd(conv.float())(x).double(), expected, rtol=0, atol=3e-5)
+        found = winograd(x, conv.float().weight, conv.bias)
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-5)
 
 
 def test_winograds_way_stays_in_float32_where_the_rest_computes_in_16_bits() -> None:
@@ -100,18 +104,19 @@ def test_winograds_way_stays_in_float32_where_the_rest_computes_in_16_bits() -> 
     with torch.no_grad():
         expected = conv(x)
         with torch.autocast("cpu", torch.bfloat16):
-            found = Winograd(conv)(x.bfloat16())
+            found = winograd(x.bfloat16(), conv.weight, conv.bias)
     assert found.dtype == torch.float32
     # what is left is the rounding of the input: 2^-9 a number, over 2304 products
     torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
 
 
-def test_winograds_way_is_for_large_plain_convolutions_alone() -> None:
-    def suits(*channels: int, **arguments: Any) -> bool:
-        return Winograd.suits(nn.Conv2d(*channels, **({"kernel_size": 3, "padding": 1} | arguments)))
+def test_winograds_way_is_for_plain_convolutions_of_middling_size_alone() -> None:
+    def suited(*channels: int, **arguments: Any) -> bool:
+        return suits(nn.Conv2d(*channels, **({"kernel_size": 3, "padding": 1} | arguments)))
 
-    assert suits(256, 512)
-    assert not suits(256, 128)
+    assert suited(256, 512)
+    assert not suited(256, 128)
+    assert not suited(1024, 512)  # its filters, transformed, would take 75 MB
     for arguments in (
         {"stride": 2},
         {"kernel_size": 1, "padding": 0},
@@ -120,9 +125,25 @@ def test_winograds_way_is_for_large_plain_convolutions_alone() -> None:
         {"groups": 2},
         {"padding_mode": "reflect"},
     ):
-        assert not suits(256, 256, **arguments)
-    ready = for_inference(small.network(decoder_channels=256, value_channels=16))
-    assert sum(isinstance(module, Winograd) for module in ready.modules()) == 10  # the decoder has them
+        assert not suited(256, 256, **arguments)
+
+
+@torch.no_grad()
+def test_large_convolutions_share_the_networks_weights_on_a_cpu_and_give_its_results() -> None:
+    """A second copy of them is more than all that segmenting a small frame takes."""
+    network = with_statistics(small.network(backbone="resnet18", norm="frozen", decoder_channels=256))
+    ready = for_inference(network)
+    mine = {weight.data_ptr(): weight.numel() for weight in network.parameters()}
+    own = sum(weight.numel() for weight in ready.parameters() if weight.data_ptr() not in mine)
+    assert own < 0.2 * sum(mine.values())
+    large = [module for module in ready.modules() if isinstance(module, Large)]
+    assert sum(module.suits_winograd for module in large) >= 10  # the decoder's
+    for side in (64, 176):  # 16 and 121 tiles at stride 4: the plain way, then Winograd's
+        frame, masks = torch.rand(2, 3, side, side), torch.rand(2, 2, side, side) / 2
+        expected = torch.softmax(network.segment(frame, network.memorize(frame, masks)), dim=1)
+        found = torch.softmax(ready.segment(frame, ready.memorize(frame, masks)), dim=1)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert all(weight.requires_grad for weight in network.parameters() if weight.ndim == 4)
 
 
 @pytest.mark.slow

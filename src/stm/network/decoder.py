@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,9 +38,12 @@ class Refinement(nn.Module):
 
         A coarse map of the skip's own size (memory read at stride 8) is not enlarged.
         """
+        finer = self.skip(skip)
+        if finer.is_contiguous(memory_format=torch.channels_last):  # adding maps of two layouts is slow
+            coarse = coarse.contiguous(memory_format=torch.channels_last)
         if coarse.shape[-2:] != skip.shape[-2:]:
             coarse = F.interpolate(coarse, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-        return self.merge(_add_shared(coarse, self.skip(skip)))
+        return self.merge(_add_shared(coarse, finer))
 
 
 class Decoder(nn.Module):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stm.network.backbones import Trunk
 from stm.network.decoder import ResidualBlock
@@ -83,11 +84,7 @@ class MemoryEncoder(nn.Module):
             key (B, O, C_k, h, w) or None, and value (B, O, C_v, h, w).
         """
         batch, objects = masks.shape[:2]
-        planted = self.mask_stem(masks.flatten(0, 1)[:, None])
-        if self.others_stem is not None:
-            others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
-            planted = planted + self.others_stem(others.flatten(0, 1)[:, None])
-        feature = self.trunk(frame, planted)[-1]
+        feature = self.trunk(frame, self._plant(masks))[-1]
         if self.key is None:
             assert query is not None
             seen = query.features[-1].repeat_interleave(objects, dim=0)
@@ -95,6 +92,18 @@ class MemoryEncoder(nn.Module):
             return None, value.unflatten(0, (batch, objects))
         key, value = self.key(feature), self.value(feature)
         return key.unflatten(0, (batch, objects)), value.unflatten(0, (batch, objects))
+
+    def _plant(self, masks: Tensor) -> Tensor:
+        """What masks (B, O, H, W) add to the first convolution of the frame, (B * O, C, H / 2, W / 2)."""
+        own, stem = masks.flatten(0, 1)[:, None], self.mask_stem
+        if self.others_stem is None:
+            return stem(own)
+        others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1).flatten(0, 1)[:, None]
+        # One convolution, channels last where the frame's is: one channel takes three times as long as two.
+        weight = torch.cat([stem.weight, self.others_stem.weight], dim=1)
+        if self.trunk.stem.weight.is_contiguous(memory_format=torch.channels_last):
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(torch.cat([own, others], dim=1), weight, None, stem.stride, stem.padding)
 
 
 def _planted(stem: nn.Conv2d) -> nn.Conv2d:

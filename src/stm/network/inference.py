@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -13,27 +14,47 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils import _pytree as pytree
 
 from stm.network.stm import STM
-from stm.network.winograd import Winograd
+from stm.network.winograd import is_large, suits, winograd
 
 _READY = "ready_for_inference"
 
 
-def for_inference(network: STM) -> STM:
-    """A copy whose batch normalisation is folded into the convolutions before it, channels last.
+LARGE = 2**18
+"""A convolution of so many weights is not copied: such ones see small maps, where folding saves little."""
 
-    On a CPU in float32 its large 3x3 convolutions are computed by Winograd's way. It gives the network's
-    results to rounding, and stays as it is when the network's weights change. A copy is returned as it is.
+
+class Large(nn.Module):
+    """A convolution as its weights lie in memory; on a large map by Winograd's way, where that suits it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv, self.suits_winograd = conv, suits(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H, W)."""
+        if self.suits_winograd and is_large(x):
+            return winograd(x, self.conv.weight, self.conv.bias)
+        return self.conv(x.contiguous())
+
+
+def for_inference(network: STM) -> STM:
+    """The network with batch normalisation folded into the convolutions before it, channels last.
+
+    It gives the network's results to rounding. On a CPU in float32 it holds no second copy of large
+    convolutions, and computes them by Winograd's way where that is faster. After a change of the network's
+    weights it must be made anew. What is ready already is returned as it is.
     """
     if hasattr(network, _READY):
         return network
-    ready = _folded(network)
-    if network.mean.device.type == "cpu" and network.mean.dtype == torch.float32:
-        for module in list(ready.modules()):
-            for name, child in module.named_children():
-                if child is ready.decoder.compress:  # its weights are used in halves
-                    continue
-                if isinstance(child, nn.Conv2d) and Winograd.suits(child):
-                    setattr(module, name, Winograd(child))
+    if network.mean.device.type != "cpu" or network.mean.dtype != torch.float32:
+        return _folded(network)
+    ready = _folded(network, LARGE)
+    for module in list(ready.modules()):
+        for name, child in module.named_children():
+            if child is ready.decoder.compress:  # its weights are used in halves
+                continue
+            if isinstance(child, nn.Conv2d) and child.weight.numel() >= LARGE:
+                setattr(module, name, Large(child))
     return ready
 
 
@@ -53,14 +74,20 @@ def compiled(network: STM) -> STM:
     return ready
 
 
-def _folded(network: STM) -> STM:
-    ready = copy.deepcopy(network).requires_grad_(False)
+def _folded(network: STM, large: float = math.inf) -> STM:
+    """A copy that shares weights of so many values or more, with the normalisation behind them left there."""
+    shared = {id(w): nn.Parameter(w.detach()) for w in network.parameters() if w.numel() >= large}
+    ready = copy.deepcopy(network, shared).requires_grad_(False)
     for module in ready.modules():
         for conv, norm in _pairs(module):
-            folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
-            module._modules.update({conv: folded, norm: nn.Identity()})
+            if getattr(module, conv).weight.numel() < large:
+                folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+                module._modules.update({conv: folded, norm: nn.Identity()})
+    for weight in ready.parameters():
+        if weight.ndim == 4 and weight.numel() < large:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     setattr(ready, _READY, True)
-    return ready.to(memory_format=torch.channels_last)
+    return ready
 
 
 def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:

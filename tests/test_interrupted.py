@@ -53,7 +53,7 @@ def test_a_sweep_of_evaluations(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_of_trainings(tmp_path: Path) -> None:
     arguments = ("sweep=seeds", *TINY, "seed=1,2", "steps=300", "validate_every=100", "test=null")
-    folder = tmp_path / "runs" / "seeds"
+    folder = tmp_path / "runs" / "seeds_quickstart"
 
     def begun() -> bool:
         return len(list(folder.glob("*/checkpoints/last.ckpt"))) > 0

@@ -275,12 +275,6 @@ def test_policies_by_name_are_those_of_the_files() -> None:
     )
 
 
-def test_without_the_files_the_papers_policy_remains(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("stm.apps.policies.CONF", tmp_path)
-    assert names() == ["every_5"]
-    assert policy_named("every_5,top_k=3") == MemoryPolicy(top_k=3)
-
-
 def test_a_smaller_size_for_the_network_keeps_the_videos_own(case: Path) -> None:
     assert cli.run(words(case, "out", "--size", "16", "--no-overlay")) == 0
     found = masks(case / "out")

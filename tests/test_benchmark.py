@@ -349,6 +349,15 @@ def test_results_of_other_settings_are_not_mixed(network, tmp_path, changed, tol
         run(network, tmp_path, videos(), **changed)
 
 
+def test_results_in_another_precision_are_not_mixed(network, tmp_path):
+    run(network, tmp_path, videos()[:1])
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"other settings \(precision float32 != bfloat16\)"),
+    ):
+        run(network, tmp_path, videos())
+
+
 def test_results_of_another_resolution_or_folder_are_not_taken_up(network, tmp_path):
     masks = [boxes({1: (5, 5, 30, 40)})] * 4
     for below, size in (("480p", (40, 60)), ("240p", (20, 30))):

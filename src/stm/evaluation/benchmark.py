@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from stm.clip import Video
@@ -121,6 +122,7 @@ def evaluate(
         "size": benchmark.size,
         "policy": _plain(policy),
         "checkpoint": checkpoint,
+        "precision": _precision(network),
     }
     for name, count in Counter(one.name for one in benchmark.videos).items():
         if count > 1:
@@ -169,6 +171,13 @@ def evaluate(
     if output is not None and shard.rank == 0:
         write_scores(scores, output)
     return scores
+
+
+def _precision(network: STM) -> str:
+    """The type of numbers it computes with, such as 'float32'."""
+    device = device_of(network).type
+    automatic = torch.is_autocast_enabled(device)
+    return str(torch.get_autocast_dtype(device) if automatic else network.mean.dtype).removeprefix("torch.")
 
 
 def _bar(benchmark: Benchmark, shown: bool) -> Progress:

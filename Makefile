@@ -6,7 +6,7 @@ SHARED ?= ../shared/data
 REAL = data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow golden real lint types format benchmark-data benchmark-speed benchmark-metrics
+.PHONY: help setup quickstart test test-slow golden real tables lint types format benchmark-data benchmark-speed benchmark-metrics
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -38,6 +38,11 @@ real: $(READY)  ## Train a small STM on the real clips in $(SHARED), three stage
 	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)
 	$(PYTHON) train.py experiment=small_davis resume=auto init=runs/small_stills/checkpoints/last.ckpt $(REAL)
 	$(PYTHON) train.py experiment=small_long resume=auto init=runs/small_davis/checkpoints/last.ckpt $(REAL)
+
+tables: $(READY)  ## Tables 4 and 5 on procedural videos, three seeds: under an hour on 2 cores; goes on where interrupted
+	$(PYTHON) train.py sweep=table4_synthetic seed=1,2,3 threads=1 launcher=parallel launcher.jobs=2
+	$(PYTHON) evaluate.py sweep=table5_synthetic threads=1 launcher=parallel launcher.jobs=2 \
+	  checkpoint=$$(ls -d runs/table4_synthetic/*_both_kind-event*/checkpoints/last.ckpt | paste -sd,)
 
 lint: $(READY)  ## Style
 	$(VENV)/bin/ruff check .

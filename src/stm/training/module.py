@@ -19,6 +19,7 @@ from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.segmenter import Segmenter
 from stm.training.loss import SegmentationLoss
+from stm.training.processes import everyones
 
 EVERY_FRAME = MemoryPolicy(first=True, previous=True, every=1)
 
@@ -130,10 +131,7 @@ class STMModule(L.LightningModule):
 
     def _gathered(self) -> list[SequenceScores]:
         """The sequences that all ranks scored, each once, by name."""
-        ranks = [self._validated]
-        if torch.distributed.is_initialized():
-            ranks = [[] for _ in range(torch.distributed.get_world_size())]
-            torch.distributed.all_gather_object(ranks, self._validated)
+        ranks = everyones(self._validated)
         return sorted({s.name: s for rank in ranks for s in rank}.values(), key=lambda s: s.name)
 
     def configure_optimizers(self) -> Any:

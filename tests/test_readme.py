@@ -42,7 +42,7 @@ def arguments(line: str) -> list[str]:
     """A command's overrides, of a sweep the first of each choice; Hydra knows no `|` nor `...`."""
     words = [word for word in shlex.split(line)[2:] if word not in ("-m", "--multirun", "...")]
     words = [re.split(r"[|;&]", word)[0] for word in words]
-    return [word if "[" in word or "{" in word else word.split(",")[0] for word in words if word]
+    return [word if re.search(r"[\[{(]", word) else word.split(",")[0] for word in words if word]
 
 
 @pytest.mark.parametrize("line", PROGRAMS)

@@ -3,6 +3,9 @@
 import http.client
 import io
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import threading
 import urllib.error
@@ -161,6 +164,26 @@ def test_browsers_are_told_to_ask_nobody_else(page):
     for address in ("fonts.googleapis", "cdnjs", "cdn.", "fonts.gstatic"):
         assert address.encode() not in content
     assert b'"analytics_enabled":false' in content.replace(b" ", b"")
+
+
+def test_the_command_serves_tells_a_taken_port_and_tidies_up(page, tmp_path):
+    stm = Path(sys.executable).with_name("stm")
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen([stm, "explore"], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        address = running.stdout.readline().split()[0]
+        assert urllib.parse.urlsplit(address).hostname == "127.0.0.1"
+        assert b"demonstration network" in get(address)[1]
+        call(address, "begin")
+        assert list(tmp_path.glob("stm-explore-*/session-*"))
+    finally:
+        running.terminate()
+        assert running.wait(60) == 0
+    assert not list(tmp_path.glob("stm-explore-*"))
+    port = str(urllib.parse.urlsplit(page).port)
+    done = subprocess.run([stm, "explore", "--port", port], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and f"--port {port}: cannot be had" in done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.glob("stm-explore-*"))
 
 
 # --- eight visitors ---

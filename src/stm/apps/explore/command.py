@@ -37,6 +37,7 @@ def explore(
 
     It needs no internet and asks none. Everything that visitors left is removed at the end (Ctrl-C).
     """
+    import signal
     from threading import Event
 
     from stm.apps.explore.media import Limits
@@ -47,6 +48,7 @@ def explore(
     network = network_on(weights, device)
     limits = Limits(upload_mb=upload_mb, frames=frames, size=size)
     notice = NOTICE if weights is None else ""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to tidy up then as well
     with served(network, host=host, port=port, limits=limits, notice=notice, browser=browser) as address:
         print(f"{address} (Ctrl-C ends it)", flush=True)
         try:

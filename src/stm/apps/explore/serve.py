@@ -89,7 +89,7 @@ def served(
         browser: open it in one.
 
     Raises:
-        OSError: the port is in use.
+        ValueError: the port is in use, or the host is none of this machine's.
     """
     limits = limits or Limits()
     sessions = Sessions(for_inference(network), limits=limits)
@@ -97,24 +97,11 @@ def served(
     os.environ["GRADIO_TEMP_DIR"] = str(sessions.folder / "shown")
     try:
         page = built(sessions, notice)
-        most = limits.upload_mb * MEGABYTE
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            max_file_size=most,
-            app_kwargs={"middleware": [Middleware(Guard, most=most + MEGABYTE)]},
-            theme=gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=["monospace"]),
-            css_paths=Path(__file__).with_name("style.css"),
-            footer_links=[],
-        )
+        try:
+            address = _launched(page, host, port, browser, limits.upload_mb * MEGABYTE)
+        except OSError as error:
+            where = "no port from 7860 to 7959" if port is None else f"--port {port}"
+            raise ValueError(f"--host {host}, {where}: cannot be had; another program may use it") from error
         try:
             yield address
         finally:
@@ -125,6 +112,27 @@ def served(
             del os.environ["GRADIO_TEMP_DIR"]
         else:
             os.environ["GRADIO_TEMP_DIR"] = earlier
+
+
+def _launched(page: gr.Blocks, host: str, port: int | None, browser: bool, most: int) -> str:
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=most,
+        app_kwargs={"middleware": [Middleware(Guard, most=most + MEGABYTE)]},
+        theme=gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=["monospace"]),
+        css_paths=Path(__file__).with_name("style.css"),
+        footer_links=[],
+    )
+    return address
 
 
 def built(sessions: Sessions, notice: str = "") -> gr.Blocks:

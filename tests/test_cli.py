@@ -1,5 +1,6 @@
 """The two command lines as a user meets them: help, mistakes, a run from training to scores, sweeps."""
 
+import csv
 import json
 import os
 import re
@@ -327,3 +328,13 @@ def test_overfit_overfits(tmp_path: Path) -> None:
     losses = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
     assert losses[0] > 0.05
     assert sum(losses[-3:]) / 3 < 0.01
+
+
+def test_without_a_final_evaluation_a_run_is_worth_its_best_validation(tmp_path: Path) -> None:
+    """What a search for hyper-parameters goes by is what best.ckpt was picked by, not the last validation."""
+    rates = ("steps=4", "validate_every=1", "test=null", "optimizer.lr=0.002", "scheduler=constant")
+    succeed("train.py", *TINY, *rates, "name=x", folder=tmp_path)
+    with (tmp_path / "runs/x/logs/metrics.csv").open(newline="") as file:
+        validations = [float(row["val/J&F"]) for row in csv.DictReader(file) if row["val/J&F"]]
+    assert validations[-1] < max(validations), "or this tells nothing"
+    assert json.loads((tmp_path / "runs/x/job.json").read_text())["score"] == max(validations)

@@ -31,6 +31,7 @@ from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.sweeps import finished_before, score_before
+from stm.training.checkpoints import Checkpoints
 from stm.training.module import STMModule
 from stm.training.preemption import requeue_when_time_is_up
 from stm.training.processes import everyones, launched, refuse_without_srun, together
@@ -90,8 +91,7 @@ def train(config: DictConfig) -> float | None:
     with tracking.logged(loggers, choices(), plain), together(trainer) as trained:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         trained()
-        score = trainer.callback_metrics.get(config.monitor)
-        result = None if score is None else float(score)
+        result = next((one.best for one in callbacks if isinstance(one, Checkpoints)), None)
         for name, benchmark_config in final_benchmarks(config).items():
             scores = final_evaluation(config, trainer, folder, policy, name, benchmark_config)
             if scores is None:

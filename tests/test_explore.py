@@ -1,5 +1,6 @@
 """Behind the page: uploads, runs that can go back, sessions. No browser, no server."""
 
+import shutil
 import struct
 import zipfile
 import zlib
@@ -113,6 +114,13 @@ def test_an_object_may_be_added_later_and_taken_back(tmp_path):
 # --- uploads ---
 
 
+def fresh(folder: Path) -> Path:
+    """The folder, there and empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
 def written(folder: Path, frames=FRAMES[:4], names=("10.png", "9.png", "b 2.PNG", "x.png")) -> list[Path]:
     folder.mkdir(exist_ok=True)
     for name, frame in zip(names, frames, strict=True):
@@ -122,7 +130,7 @@ def written(folder: Path, frames=FRAMES[:4], names=("10.png", "9.png", "b 2.PNG"
 
 def test_pictures_come_in_natural_order(tmp_path):
     given = written(tmp_path / "given")
-    footage = uploaded(given, media.emptied(tmp_path / "own"), Limits())
+    footage = uploaded(given, fresh(tmp_path / "own"), Limits())
     np.testing.assert_array_equal(footage.frames, FRAMES[[1, 0, 2, 3]])
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["frames.npy"], "names are no paths"
 
@@ -131,7 +139,7 @@ def test_a_film_is_cut_and_shrunk_to_the_limits(tmp_path):
     large = [np.kron(frame, np.ones((4, 4, 1), np.uint8)) for frame in FRAMES[:9]]
     write_video(tmp_path / "f.mp4", large, fps=10)
     (tmp_path / "f.mp4").rename(tmp_path / "any name")
-    footage = uploaded([tmp_path / "any name"], media.emptied(tmp_path / "own"), Limits(frames=6, size=64))
+    footage = uploaded([tmp_path / "any name"], fresh(tmp_path / "own"), Limits(frames=6, size=64))
     assert footage.frames.shape == (6, 64, 96, 3) and footage.left_out == 3
     assert footage.given == (128, 192) and footage.fps == pytest.approx(10)
     mask = np.kron(FIRST, np.ones((4, 4), np.uint8))
@@ -162,7 +170,7 @@ HOSTILE = {
 def test_what_is_no_video_is_refused_without_naming_folders(what, tmp_path):
     file = tmp_path / "clip.mp4"
     file.write_bytes(HOSTILE[what])
-    for give in (lambda: uploaded([file], media.emptied(tmp_path / "own"), Limits()), lambda: mask_of(file)):
+    for give in (lambda: uploaded([file], fresh(tmp_path / "own"), Limits()), lambda: mask_of(file)):
         with pytest.raises(ValueError, match="clip.mp4|too large") as error:
             give()
         assert str(tmp_path) not in str(error.value)
@@ -174,7 +182,7 @@ def mask_of(file: Path) -> np.ndarray:
 
 def test_limits(tmp_path):
     files = written(tmp_path / "given")
-    own = media.emptied(tmp_path / "own")
+    own = fresh(tmp_path / "own")
     with pytest.raises(ValueError, match="at most 0 MB"):
         uploaded(files, own, Limits(upload_mb=0))
     with pytest.raises(ValueError, match="48x32 are too large: at most 1000 pixels"):
@@ -287,6 +295,9 @@ def test_a_later_start_and_a_stop_end_a_run(session):
     next(early)
     run(session, FIRST_ONLY)
     assert list(early) == [] and list(session.runs) == [FIRST_ONLY] and session.run(0).finished
+    kept = {path.name for path in session.folder.iterdir()}
+    run(session, FIRST_ONLY)
+    assert len({path.name for path in session.folder.iterdir()}) == len(kept), "earlier runs are not kept"
 
 
 def test_policies_are_of_the_list(session):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -199,10 +198,3 @@ def _unplaced(message: str, files: Sequence[Path]) -> str:
     for file in files:
         message = message.replace(str(file), file.name)
     return message
-
-
-def emptied(folder: Path) -> Path:
-    """The folder, there and empty."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder

@@ -99,7 +99,8 @@ class Session:
             if t == 0 and not self.runs:
                 self.editing, self.drawn = 0, self.first
                 return
-            self.editing, self.drawn = t, np.array(self.run(0).masks[self.place(t)])
+            t = self.place(t)
+            self.editing, self.drawn = t, np.array(self.run(0).masks[t])
 
     def draw(self, strokes: np.ndarray) -> None:
         """Put strokes over the mask: uint8 (H, W), objects; 255 for background, 0 where none is."""
@@ -149,7 +150,7 @@ class Session:
     def write_masks(self) -> Path:
         """A zip of the masks, a palette PNG a frame; a folder for each of two policies."""
         with self.lock:
-            path = self._new_folder() / "masks.zip"
+            path = self._downloads() / "masks.zip"
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
                 for number, (name, run) in enumerate(self.runs.items(), 1):
                     inside = f"masks_{number}" if len(self.runs) > 1 else "masks"
@@ -163,7 +164,7 @@ class Session:
     def write_film(self) -> Path:
         """The frames with their masks as an mp4, two policies side by side."""
         with self.lock:
-            path = self._new_folder() / "overlay.mp4"
+            path = self._downloads() / "overlay.mp4"
             write_video(path, self._overlaid(), self.footage.fps)
             return path
 
@@ -192,6 +193,8 @@ class Session:
         if not first.any():
             raise ValueError("no object is drawn yet: paint one, or load a mask")
         policies = [policy_named(POLICIES[name]) for name in chosen]
+        for old in self.runs.values():
+            shutil.rmtree(old.folder, ignore_errors=True)
         self.first, self.editing, self.runs = first, 0, {}
         for name, policy in zip(chosen, policies, strict=True):
             folder = self._new_folder()
@@ -221,6 +224,11 @@ class Session:
         runs = list(self.runs.values())
         for t in range(self.place(len(self.footage.frames) - 1) + 1):
             yield np.hstack([overlay(self.footage.frames[t], run.masks[t]) for run in runs])
+
+    def _downloads(self) -> Path:
+        folder = self.folder / "downloads"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def _new_folder(self) -> Path:
         folder = self.folder / str(next(self._numbers))

@@ -19,6 +19,7 @@ from stm.apps.explore.run import Run
 from stm.evaluation.figures import COLOURS, DASHES, drawn, style
 from stm.evaluation.metrics import region_similarity
 from stm.evaluation.page import data, table
+from stm.masks import object_ids
 from stm.segmenter import Attention
 from stm.segmenter.attention import enlarge
 from stm.viz import heat, object_colour, overlay
@@ -190,9 +191,8 @@ def _draw_shares(figure: Figure, axes: Axes, run: Run, label: int, staying: Sequ
 
 
 def _j(run: Run, truth: np.ndarray) -> float:
-    """J of all objects on all frames but the first."""
-    labels = sorted(run.seen[0].scores)
-    done = run.done
+    """J of the true objects on all frames but the first."""
+    labels, done = object_ids(truth[0]), run.done
     values = [region_similarity(truth[1:done] == o, np.array(run.masks[1:done]) == o) for o in labels]
     return float(np.mean(values)) if done > 1 else math.nan
 

@@ -146,6 +146,15 @@ def test_large_convolutions_share_the_networks_weights_on_a_cpu_and_give_its_res
     assert all(weight.requires_grad for weight in network.parameters() if weight.ndim == 4)
 
 
+@pytest.mark.parametrize("keys", ["image", "image_mask"])
+def test_objects_one_after_the_other_give_the_same(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On large frames, where all at once would take as many times the memory."""
+    network = small.network(keys=keys, others_channel=True)
+    together = run(for_inference(network), objects=3)
+    monkeypatch.setattr("stm.network.inference.CELLS_AT_ONCE", 1)
+    torch.testing.assert_close(run(for_inference(network), objects=3), together, rtol=0, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_compiled_it_gives_the_same_and_compiles_no_further_number_of_objects() -> None:
     network = small.network(keys="image")

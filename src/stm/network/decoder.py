@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,16 +35,15 @@ class Refinement(nn.Module):
         self.skip = nn.Sequential(_conv(skip_channels, channels), ResidualBlock(channels, channels))
         self.merge = ResidualBlock(channels, channels)
 
-    def forward(self, skip: Tensor, coarse: Tensor) -> Tensor:
-        """skip (B, C', H, W) and coarse (B * O, C, H / 2, W / 2) -> (B * O, C, H, W).
+    def forward(self, coarse: Tensor, finer: Tensor) -> Tensor:
+        """coarse (B * O, C, H / 2, W / 2) and finer, what `skip` gives, (B, C, H, W) -> (B * O, C, H, W).
 
-        A coarse map of the skip's own size (memory read at stride 8) is not enlarged.
+        A coarse map of the finer one's own size (memory read at stride 8) is not enlarged.
         """
-        finer = self.skip(skip)
         if finer.is_contiguous(memory_format=torch.channels_last):  # adding maps of two layouts is slow
             coarse = coarse.contiguous(memory_format=torch.channels_last)
-        if coarse.shape[-2:] != skip.shape[-2:]:
-            coarse = F.interpolate(coarse, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        if coarse.shape[-2:] != finer.shape[-2:]:
+            coarse = F.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
         return self.merge(_add_shared(coarse, finer))
 
 
@@ -53,10 +54,15 @@ class Decoder(nn.Module):
         value_channels: C_v; the read-out and the query's value have as many each.
         skip_channels: of the query encoder's maps at strides 4 and 8.
         channels: width of every layer but the last.
+
+    Attributes:
+        cells_at_once: objects are decoded as many at a time as have so many cells at stride 4, at least one;
+            None for all.
     """
 
     def __init__(self, value_channels: int, skip_channels: tuple[int, int], channels: int) -> None:
         super().__init__()
+        self.cells_at_once: int | None = None
         self.compress = _conv(2 * value_channels, channels)  # over cat[read-out, query value], equation 1
         self.residual = ResidualBlock(channels, channels)
         self.refine8 = Refinement(skip_channels[1], channels)
@@ -74,17 +80,39 @@ class Decoder(nn.Module):
         Returns:
             Logits (B, O, 2, H, W).
         """
-        batch, objects, value_channels = readout.shape[:3]
         # A convolution of the concatenation is the sum of two: the query's half is the same for all objects.
-        of_readout, of_query = self.compress.weight.split(value_channels, dim=1)
-        x = F.conv2d(readout.flatten(0, 1), of_readout, self.compress.bias, padding=1)
-        x = _add_shared(x, F.conv2d(query_value, of_query, padding=1))
+        of_readout, of_query = self.compress.weight.split(query_value.shape[1], dim=1)
+        of_frame = (
+            F.conv2d(query_value, of_query, padding=1),
+            self.refine8.skip(skips[1]),
+            self.refine4.skip(skips[0]),
+        )
+        parts = by_objects(readout, skips[0].shape[-2] * skips[0].shape[-1], self.cells_at_once)
+        done = [self._some(some, of_readout, *of_frame) for some in parts]
+        return torch.cat(done, dim=1) if len(done) > 1 else done[0]
+
+    def _some(
+        self, readout: Tensor, weight: Tensor, coarse: Tensor, finer8: Tensor, finer4: Tensor
+    ) -> Tensor:
+        """What `forward` gives, of some of the objects; maps at strides 16, 8 and 4 are the frame's."""
+        x = F.conv2d(readout.flatten(0, 1), weight, self.compress.bias, padding=1)
+        x = _add_shared(x, coarse)
         x = self.residual(x)
-        x = self.refine8(skips[1], x)
-        x = self.refine4(skips[0], x)
+        x = self.refine8(x, finer8)
+        x = self.refine4(x, finer4)
         x = self.predict(F.relu(x))
         x = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
-        return x.unflatten(0, (batch, objects))
+        return x.unflatten(0, readout.shape[:2])
+
+
+def by_objects(maps: Tensor, cells: int, most: int | None) -> Sequence[Tensor]:
+    """Maps (B, O, ...), as many objects at a time as have at most so many cells together, at least one.
+
+    Args:
+        cells: of an object.
+        most: None for all objects at once.
+    """
+    return (maps,) if most is None else maps.split(max(1, most // cells), dim=1)
 
 
 def _add_shared(of_objects: Tensor, shared: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stm.network.backbones import Trunk
-from stm.network.decoder import ResidualBlock
+from stm.network.decoder import ResidualBlock, by_objects
 
 
 class Query(NamedTuple):
@@ -49,6 +49,10 @@ class MemoryEncoder(nn.Module):
         key_channels: C_k, or None where the keys come from the image alone (STCN): then the value also sees
             the query encoder's last map, `query_channels` wide.
         others_channel: also plant a channel for all other objects' masks together, as the published code.
+
+    Attributes:
+        cells_at_once: objects are encoded as many at a time as have so many cells at stride 4, at least one;
+            None for all.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class MemoryEncoder(nn.Module):
         others_channel: bool,
     ) -> None:
         super().__init__()
+        self.cells_at_once: int | None = None
         self.trunk = trunk
         self.mask_stem = _planted(trunk.stem)
         self.others_stem = _planted(trunk.stem) if others_channel else None
@@ -83,8 +88,21 @@ class MemoryEncoder(nn.Module):
         Returns:
             key (B, O, C_k, h, w) or None, and value (B, O, C_v, h, w).
         """
+        others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1) if self.others_stem is not None else masks
+        cells = frame.shape[-2] * frame.shape[-1] // 16
+        of_masks, of_others = (by_objects(maps, cells, self.cells_at_once) for maps in (masks, others))
+        done = [self._some(frame, *some, query) for some in zip(of_masks, of_others, strict=True)]
+        if len(done) == 1:
+            return done[0]
+        keys, values = zip(*done, strict=True)
+        return None if self.key is None else torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def _some(
+        self, frame: Tensor, masks: Tensor, others: Tensor, query: Query | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """What `forward` gives, of some of the objects; `others` are masks of all but each of them."""
         batch, objects = masks.shape[:2]
-        feature = self.trunk(frame, self._plant(masks))[-1]
+        feature = self.trunk(frame, self._plant(masks, others))[-1]
         if self.key is None:
             assert query is not None
             seen = query.features[-1].repeat_interleave(objects, dim=0)
@@ -93,17 +111,17 @@ class MemoryEncoder(nn.Module):
         key, value = self.key(feature), self.value(feature)
         return key.unflatten(0, (batch, objects)), value.unflatten(0, (batch, objects))
 
-    def _plant(self, masks: Tensor) -> Tensor:
+    def _plant(self, masks: Tensor, others: Tensor) -> Tensor:
         """What masks (B, O, H, W) add to the first convolution of the frame, (B * O, C, H / 2, W / 2)."""
         own, stem = masks.flatten(0, 1)[:, None], self.mask_stem
         if self.others_stem is None:
             return stem(own)
-        others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1).flatten(0, 1)[:, None]
         # One convolution, channels last where the frame's is: one channel takes three times as long as two.
         weight = torch.cat([stem.weight, self.others_stem.weight], dim=1)
         if self.trunk.stem.weight.is_contiguous(memory_format=torch.channels_last):
             weight = weight.contiguous(memory_format=torch.channels_last)
-        return F.conv2d(torch.cat([own, others], dim=1), weight, None, stem.stride, stem.padding)
+        both = torch.cat([own, others.flatten(0, 1)[:, None]], dim=1)
+        return F.conv2d(both, weight, None, stem.stride, stem.padding)
 
 
 def _planted(stem: nn.Conv2d) -> nn.Conv2d:

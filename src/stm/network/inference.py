@@ -23,6 +23,10 @@ LARGE = 2**18
 """A convolution of so many weights is not copied: such ones see small maps, where folding saves little."""
 
 
+CELLS_AT_ONCE = 2**15
+"""More objects at a time are no faster where each has so many cells at stride 4, and take more memory."""
+
+
 class Large(nn.Module):
     """A convolution as its weights lie in memory; on a large map by Winograd's way, where that suits it."""
 
@@ -49,6 +53,7 @@ def for_inference(network: STM) -> STM:
     if network.mean.device.type != "cpu" or network.mean.dtype != torch.float32:
         return _folded(network)
     ready = _folded(network, LARGE)
+    ready.memory_encoder.cells_at_once = ready.decoder.cells_at_once = CELLS_AT_ONCE
     for module in list(ready.modules()):
         for name, child in module.named_children():
             if child is ready.decoder.compress:  # its weights are used in halves

@@ -16,10 +16,13 @@ from stm.apps.films import Film
 from stm.apps.given import read_given, read_picture, shrunk, shrunk_mask
 from stm.data.files import frame_size, natural
 from stm.data.synthetic import synthetic_videos
+from stm.evaluation.segmenting import seen_size
 from stm.masks import object_ids
 
 OBJECTS = 6
 """Objects of a session: as many colours are told apart on any frame."""
+LONGEST = 4
+"""Frames, shrunk, may have as many pixels as such with this aspect ratio."""
 _PICTURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
 _FILMS = re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)
 # others, such as playlists, would have the decoder open what they name: files and addresses
@@ -99,8 +102,8 @@ def uploaded(files: Sequence[Path], folder: Path, limits: Limits) -> Footage:
         if "film" in kinds:
             raise ValueError("give one film, or several pictures, not both")
         return _pictures(ordered, kinds, folder, limits)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(_unplaced(str(error), files)) from error
+    except (ValueError, OSError) as error:
+        raise ValueError(_unplaced(error, files)) from error
 
 
 def uploaded_mask(file: Path, footage: Footage) -> np.ndarray:
@@ -115,7 +118,7 @@ def uploaded_mask(file: Path, footage: Footage) -> np.ndarray:
         own = _size(file)
         mask = read_given(file, footage.size if own == footage.size else footage.given, "the frame")
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(_unplaced(str(error), [file])) from error
+        raise ValueError(_unplaced(error, [file])) from error
     if mask.shape != footage.size:
         mask = shrunk_mask(mask, min(footage.size))
     if len(object_ids(mask)) > OBJECTS:
@@ -174,27 +177,32 @@ def _plausible(height: int, width: int, limits: Limits) -> None:
         raise ValueError(f"frames of {width}x{height} are too large: at most {limits.pixels} pixels")
     if min(height, width) < 16:
         raise ValueError(f"frames of {width}x{height} are too small: at least 16x16")
+    rows, columns = seen_size((height, width), min(limits.size, height, width))
+    if rows * columns > LONGEST * limits.size**2:  # its short side alone would not bound what is computed
+        raise ValueError(f"frames of {width}x{height} are too long and narrow")
 
 
 def _stored(frames: Iterable[np.ndarray], count: int, folder: Path) -> np.ndarray:
     """Frames as an array on disk, (T, H, W, 3): eight visitors' films would fill the memory."""
     coming: Iterator[np.ndarray] = iter(frames)
     first = next(coming)
-    shape = (count, *first.shape)
-    path = folder / "frames.npy"
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    done = 0
-    for t, frame in enumerate(islice(chain([first], coming), count)):
-        if frame.shape != first.shape:
-            raise ValueError(f"frame {t} is of another size than the first")
-        stored[t], done = frame, t + 1
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)}
+    path, done = folder / "frames.npy", 0
+    with path.open("wb") as file:  # not mapped yet: a disk that fills up would end the program
+        np.lib.format.write_array_header_1_0(file, header)
+        for t, frame in enumerate(islice(chain([first], coming), count)):
+            if frame.shape != first.shape:
+                raise ValueError(f"frame {t} is of another size than the first")
+            file.write(np.ascontiguousarray(frame).data)
+            done = t + 1
     if done < count:
         raise ValueError(f"the film ends after {done} of {count} frames")
-    return stored
+    return np.load(path, mmap_mode="r+")
 
 
-def _unplaced(message: str, files: Sequence[Path]) -> str:
-    """A message without the folders of this machine."""
+def _unplaced(error: Exception, files: Sequence[Path]) -> str:
+    """An error's message without the folders of this machine."""
+    message = getattr(error, "strerror", None) or str(error)
     for file in files:
         message = message.replace(str(file), file.name)
     return message

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, TINY, Running, run, start, succeed
+from hydra import compose, initialize_config_dir
 
-from stm.config import gpu_of_job, gpus_a_node, tasks_a_node
+from stm.config import CONF, gpu_of_job, gpus_a_node, shell_lines, tasks_a_node
 
 TWO = ("trainer=ddp_cpu", "trainer.devices=2")
 SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-3", "scheduler=constant")
@@ -95,6 +97,38 @@ def test_a_job_of_slurm_has_a_task_for_each_device(devices: object, tasks: int) 
     for unknown in ("auto", -1):
         with pytest.raises(ValueError, match=f"trainer.devices={unknown}: say how many each node has"):
             tasks_a_node(unknown)
+
+
+def test_processes_have_as_many_cpus_as_the_job_says(tmp_path: Path) -> None:
+    """In SLURM 22.05 to 23.02 srun must be told; here something else tells what it hears."""
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$SRUN_CPUS_PER_TASK" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "6"}
+    submitits = "\n".join([*shell_lines(["module() { :; }", "module load cuda"]), "srun ..."])
+    script = (ROOT / "docs" / "train.sbatch").read_text()
+    told = " --cpus-per-task=6 --kill-on-bad-exit=1 python train.py"
+    for lines, heard in ((submitits, "6 ..."), (script, told)):
+        said = subprocess.run(["bash"], input=lines, env=environment, capture_output=True, text=True).stdout
+        assert said.startswith(heard)
+
+
+def sbatch_commands() -> list[str]:
+    told = (ROOT / "docs" / "train.sbatch").read_text() + (ROOT / "docs" / "clusters.md").read_text()
+    return re.findall(r"^(?:# )?(sbatch .*docs/train\.sbatch .*)$", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", sbatch_commands())
+def test_the_batch_divides_among_the_processes_of_the_docs_jobs(command: str) -> None:
+    """An option of sbatch counts more than the script's own line."""
+    script = (ROOT / "docs" / "train.sbatch").read_text()
+    options, _, overrides = command.partition("docs/train.sbatch ")
+    told = {}
+    for words in (script.partition("#SBATCH")[2], options):
+        told |= dict(re.findall(r"--(nodes|ntasks-per-node|gpus-per-node)=(\d+)", words))
+    nodes, tasks = int(told["nodes"]), int(told["ntasks-per-node"])
+    assert told["gpus-per-node"] == told["ntasks-per-node"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", overrides.split()).batch_size % (nodes * tasks) == 0
 
 
 @pytest.mark.slow

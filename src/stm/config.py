@@ -203,8 +203,11 @@ def gpus_a_node(accelerator: str, devices: Any) -> int | None:
 
 
 def shell_lines(lines: Sequence[str]) -> list[str]:
-    """What a job does before its program: the user's lines; and where one process dies, the others end."""
-    return [*lines, "export SLURM_KILL_BAD_EXIT=1"]
+    """What a job does before its program: the user's lines; and where one process dies, the others end.
+
+    In SLURM 22.05 to 23.02 the job's number of CPUs is not srun's, which would bind each process to one core.
+    """
+    return [*lines, "export SLURM_KILL_BAD_EXIT=1 SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
 
 
 def choices_of(group: str) -> str:

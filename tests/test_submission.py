@@ -2,8 +2,11 @@
 
 import io
 import json
+import re
+import resource
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +88,17 @@ def test_each_violation_is_named(folder, videos, tmp_path):
     assert not (tmp_path / "s.zip").exists()
 
 
+def test_where_it_does_not_fit_no_half_zip_is_left(folder, videos, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_submission(folder, videos, tmp_path / "out" / "s.zip", "davis")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_an_unknown_layout_is_refused(folder, videos, tmp_path):
     with pytest.raises(ValueError, match="layout='coco' is unknown; allowed: davis, mose, youtube"):
         write_submission(folder, videos, tmp_path / "s.zip", "coco")
@@ -141,6 +155,33 @@ def test_what_is_damaged_is_named(folder, videos, tmp_path):
     (tmp_path / "cut.zip").write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cut.zip: no zip that can be read"):
         check_submission(tmp_path / "cut.zip", videos, "davis")
+
+
+def test_what_cannot_be_unpacked_is_named(folder, videos, tmp_path):
+    """Broken data, a password, a method nobody knows; and a mask that would fill the memory."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for mask in sorted(folder.rglob("*.png")):
+            archive.write(mask, f"{mask.parent.name}/{mask.name}")
+        names = archive.namelist()
+        begin = archive.infolist()[0].header_offset + 30 + len(names[0])
+    content = bytearray(path.read_bytes())
+    told = [found.start() for found in re.finditer(rb"PK\x01\x02", bytes(content))]
+    content[begin] = 0xFF  # no block begins so
+    content[told[1] + 8] |= 1
+    content[told[2] + 10] = 99
+    path.write_bytes(content)
+    found = [line for line in check_submission(path, videos, "davis") if "nobody asked" not in line]
+    assert [line.split(" (")[0] for line in found] == [
+        "swan/00000.png: cannot be unpacked",
+        "bear/00000.png: cannot be unpacked",
+        "bear/00001.png: cannot be unpacked",
+    ]
+    large = bytearray((folder / "bear" / "00000.png").read_bytes())
+    large[16:24] = (60_000).to_bytes(4, "big") * 2
+    large[29:33] = zlib.crc32(large[12:29]).to_bytes(4, "big")
+    (folder / "bear" / "00000.png").write_bytes(large)
+    assert "bear/00000.png: its header asks for too many pixels" in check_submission(folder, videos, "davis")
 
 
 # --- the command ---

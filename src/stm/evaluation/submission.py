@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -49,14 +50,17 @@ def write_submission(
         raise ValueError(f"{masks}: {len(violations)} violations of what the server takes:\n  {shown}{more}")
     destination.parent.mkdir(parents=True, exist_ok=True)
     beside = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    with zipfile.ZipFile(beside, "w") as archive:
-        for video in sorted(videos, key=lambda video: video.name):
-            for t in video.written:
-                frame = video.frame_names[t]
-                entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, (masks / video.name / f"{frame}.png").read_bytes())
-    beside.replace(destination)
+    try:
+        with zipfile.ZipFile(beside, "w") as archive:
+            for video in sorted(videos, key=lambda video: video.name):
+                for t in video.written:
+                    frame = video.frame_names[t]
+                    entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
+                    entry.external_attr = 0o644 << 16
+                    archive.writestr(entry, (masks / video.name / f"{frame}.png").read_bytes())
+        beside.replace(destination)
+    finally:
+        beside.unlink(missing_ok=True)
     return destination
 
 
@@ -124,8 +128,11 @@ def _violations(
             if name not in there:
                 violations.append(f"{name}: missing")
                 continue
-            with there[name]() as file:
-                violations += [f"{name}: {wrong}" for wrong in _wrong(file, video, size)]
+            try:
+                with there[name]() as file:
+                    violations += [f"{name}: {wrong}" for wrong in _wrong(file, video, size)]
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # of one file in a zip
+                violations.append(f"{name}: cannot be unpacked ({error})")
     return violations + [f"{name}: nobody asked for it" for name in sorted(there.keys() - known)]
 
 
@@ -138,6 +145,8 @@ def _wrong(file: IO[bytes], video: Video, size: tuple[int, ...]) -> list[str]:
             labels = np.asarray(image)
     except UnidentifiedImageError:
         return ["no picture"]
+    except Image.DecompressionBombError:
+        return ["its header asks for too many pixels"]
     except (OSError, SyntaxError) as error:  # how Pillow tells of a PNG that is cut short or damaged
         return [f"broken ({error})"]
     wrong = [] if labels.shape == size else [f"size {labels.shape}, the frame has {size}"]

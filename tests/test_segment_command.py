@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import runpy
 import sys
 import zlib
@@ -115,6 +116,13 @@ def test_what_is_told_is_what_is_in_the_files(case: Path) -> None:
             assert weights.shape == tuple(reference["weights"]["shape"]) == cells
             assert weights.sum() == pytest.approx(reference["share"], abs=1e-5)
     assert found["timing"]["seconds"] > 0 and found["timing"]["device"].startswith("cpu")
+
+
+def test_what_a_killed_run_left_is_no_hindrance(case: Path) -> None:
+    """In containers each run may have the same process id."""
+    (case / "out" / f".prediction.json.{os.getpid()}.parts").mkdir(parents=True)
+    assert cli.run(words(case)) == 0
+    assert sorted(path.name for path in (case / "out").iterdir()) == NAMES
 
 
 def test_the_probabilities_are_the_networks_own(case: Path) -> None:
@@ -323,6 +331,17 @@ def test_where_no_json_can_be_written_the_line_remains(case: Path, capsys) -> No
     assert capsys.readouterr().err == f"stm: --output {case}/out/prediction.json: {case}/out is no folder\n"
     assert cli.run(words(case, output=".")) == 2
     assert "is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["0.png", "m0.png", "2.png", "w.ckpt", "case.json"])
+def test_no_file_that_is_given_is_overwritten(output: str, case: Path, capsys) -> None:
+    """With `case.json` the mask that is written would be `case_mask.png`."""
+    (case / "m1.png").rename(case / "case_mask.png")
+    before = {path: path.read_bytes() for path in case.iterdir()}
+    command = [word.replace("m1.png", "case_mask.png") for word in words(case, output=output)]
+    assert cli.run(command) == 2
+    assert capsys.readouterr().err.endswith("is given and would be overwritten\n")
+    assert {path: path.read_bytes() for path in case.iterdir()} == before
 
 
 def test_a_failure_takes_the_place_of_an_earlier_result(case: Path, capsys) -> None:

@@ -162,17 +162,12 @@ def write(
     notice: dict[str, str],
 ) -> None:
     """Write all files, `output` at last; they are made beside, so that nothing is half-written."""
-    names = {
-        "visualization": f"{output.stem}_visualization.png",
-        "raw_predictions": f"{output.stem}_arrays.npz",
-        "mask": f"{output.stem}_mask.png",
-    }
-    files = {key: output.parent / name for key, name in names.items()}
+    files = files_beside(output)
     beside = output.with_name(f".{output.name}.{os.getpid()}.parts")
-    beside.mkdir()
+    beside.mkdir(exist_ok=True)  # a killed run may have had the same number
     try:
-        write_mask(beside / names["mask"], prediction.mask)
-        np.savez_compressed(beside / names["raw_predictions"], **arrays(prediction))
+        write_mask(beside / files["mask"].name, prediction.mask)
+        np.savez_compressed(beside / files["raw_predictions"].name, **arrays(prediction))
         drawn = picture_of(
             [(e.picture, e.mask) for e in references],
             picture,
@@ -181,9 +176,9 @@ def write(
             {label: sure.score for label, sure in prediction.confidence.items()},
             prediction.size,
         )
-        write_picture(beside / names["visualization"], drawn)
-        for key, name in names.items():
-            (beside / name).replace(files[key])
+        write_picture(beside / files["visualization"].name, drawn)
+        for file in files.values():
+            (beside / file.name).replace(file)
     finally:
         shutil.rmtree(beside)
     told = {
@@ -268,11 +263,17 @@ def _device_name(network: STM) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def check_output(output: Path) -> None:
-    """Can the file be written there?
+def files_beside(output: Path) -> dict[str, Path]:
+    """The files that come to lie beside `prediction.json`, by what they are."""
+    names = {"visualization": "visualization.png", "raw_predictions": "arrays.npz", "mask": "mask.png"}
+    return {what: output.with_name(f"{output.stem}_{name}") for what, name in names.items()}
+
+
+def check_output(output: Path, given: Sequence[Path]) -> None:
+    """Can the file, and those beside it, be written there?
 
     Raises:
-        ValueError: a folder is there, or a file where its folder should be.
+        ValueError: a folder is there, or a file where its folder should be, or a file that is given.
     """
     if output.is_dir():
         raise ValueError(
@@ -282,6 +283,9 @@ def check_output(output: Path) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"--output {output}: {output.parent} is no folder") from error
+    for path in (output, *files_beside(output).values()):
+        if path.resolve() in {one.resolve() for one in given}:
+            raise ValueError(f"--output {output}: {path} is given and would be overwritten")
 
 
 def write_json(output: Path, told: dict[str, Any]) -> None:

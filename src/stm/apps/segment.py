@@ -52,7 +52,7 @@ def segment(
     """
     from stm.apps.prediction import check_output, failed, write_json
 
-    check_output(output)
+    check_output(output, [*ref_img, *ref_mask, query_img, *([weights] if weights else [])])
     try:
         from stm.apps.given import size_for
         from stm.apps.prediction import run

@@ -128,8 +128,10 @@ def test_strip_gives_the_same_bytes_and_float32(tmp_path: Path) -> None:
 def test_strip_refuses_what_it_cannot_strip(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     torch.save({"Encoder_M.conv1.weight": torch.zeros(1)}, tmp_path / "official.pth")
+    torch.save({"config": {"network": [1]}, "state_dict": {}}, tmp_path / "odd.pth")
     (tmp_path / "there.pth").write_bytes(b"mine")
     for words, told in [
+        (["odd.pth", "new.pth"], "odd.pth: its weights do not fit its configuration"),
         (["none.ckpt", "new.pth"], "none.ckpt does not exist"),
         (["official.pth", "new.pth"], "is not of this project"),
         (["there.pth", "new.pth"], "cannot be read"),

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from commands import ROOT, succeed
 
+from stm.apps.cli import app
 from stm.data.synthetic import synthetic_videos
 
 PAGES = [
@@ -49,6 +51,16 @@ def arguments(line: str) -> list[str]:
 def test_its_commands_compose(line: str, tmp_path: Path) -> None:
     flags = [] if {"--help", "--cfg"} & set(arguments(line)) else ["--cfg", "job"]
     assert succeed(shlex.split(line)[1], *arguments(line), *flags, folder=tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_its_stm_commands_have_these_options(page: Path) -> None:
+    there = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for line in re.findall(r"(?:^ *|`)stm ([^`\n#]+)", page.read_text(), re.MULTILINE):
+        command, *words = line.split()
+        if not command.startswith("--"):
+            known = {name for part in there[command].params for name in (*part.opts, *part.secondary_opts)}
+            assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -5,6 +5,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -183,6 +184,8 @@ def mask_of(file: Path) -> np.ndarray:
 def test_limits(tmp_path):
     files = written(tmp_path / "given")
     own = fresh(tmp_path / "own")
+    with pytest.raises(ValueError, match="no file is given"):
+        uploaded([], own, Limits())
     with pytest.raises(ValueError, match="at most 0 MB"):
         uploaded(files, own, Limits(upload_mb=0))
     with pytest.raises(ValueError, match="48x32 are too large: at most 1000 pixels"):
@@ -195,6 +198,10 @@ def test_limits(tmp_path):
     Image.fromarray(FRAMES[0][:20]).save(files[-1], "PNG")
     with pytest.raises(ValueError, match="another size"):
         uploaded(files, own, Limits())
+    Image.new("RGB", (16, 260)).save(tmp_path / "narrow.png")
+    with pytest.raises(ValueError, match="16x260 are too long and narrow"):
+        uploaded([tmp_path / "narrow.png"], own, Limits(size=32))
+    uploaded([tmp_path / "narrow.png"], own, Limits(size=33))
     write_mask(tmp_path / "many.png", np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // 100)
     with pytest.raises(ValueError, match="at most 6"):
         mask_of(tmp_path / "many.png")
@@ -268,6 +275,32 @@ def test_two_policies_side_by_side_and_ids_as_they_were_given(session, tmp_path)
     assert len(frames) == 23 and frames[0].shape == (32, 96, 3)
 
 
+def test_a_mask_loaded_and_not_run_changes_no_ids_of_what_ran(session, tmp_path):
+    for name, ids in {"a": [0, 38, 75], "b": [0, 5, 9]}.items():
+        write_mask(tmp_path / f"{name}.png", np.array(ids, np.uint8)[FIRST])
+    session.upload_mask(tmp_path / "a.png")
+    run(session, FIRST_ONLY)
+    session.upload_mask(tmp_path / "b.png")
+    session.edit(8)
+    session.draw(np.full(SIZE, 2, np.uint8))
+    run(session, FIRST_ONLY)
+    with zipfile.ZipFile(session.write_masks()) as archive:
+        archive.extractall(tmp_path / "out")
+    for t, ids in {0: {0, 38, 75}, 8: {75}}.items():
+        assert set(np.unique(read_mask(tmp_path / "out" / "masks" / f"{t:05d}.png"))) == ids
+
+
+def test_other_policies_than_the_corrected_ones_begin_at_the_first_mask(session):
+    session.draw(FIRST)
+    run(session, PAPER)
+    session.edit(8)
+    session.draw(np.full(SIZE, 2, np.uint8))
+    for _ in range(2):
+        run(session, FIRST_ONLY)
+        np.testing.assert_array_equal(session.drawn, FIRST, "and not the correction, on frame 0")
+        np.testing.assert_array_equal(session.run(0).masks, direct(POLICIES[FIRST_ONLY])[0])
+
+
 def test_correcting_tells_both_policies_and_only_what_differs(session):
     session.draw(FIRST)
     run(session, PAPER, FIRST_ONLY)
@@ -298,6 +331,31 @@ def test_a_later_start_and_a_stop_end_a_run(session):
     kept = {path.name for path in session.folder.iterdir()}
     run(session, FIRST_ONLY)
     assert len({path.name for path in session.folder.iterdir()}) == len(kept), "earlier runs are not kept"
+
+
+def test_a_refused_upload_leaves_nothing(session, tmp_path):
+    before, files = set(session.folder.iterdir()), written(tmp_path / "more")
+    Image.fromarray(FRAMES[0][:20]).save(files[-1], "PNG")
+    with pytest.raises(ValueError, match="another size"):
+        session.upload(files)
+    assert set(session.folder.iterdir()) == before
+
+
+def test_a_full_disk_is_an_error_and_not_the_end(small_disk, tmp_path):
+    sessions = Sessions(NETWORK, small_disk / "sessions")
+    one = sessions.of("a")
+    large = [np.zeros((480, 700, 3), np.uint8)] * 20
+    with pytest.raises(ValueError, match="^No space left on device$"):
+        one.upload(written(tmp_path / "given", large, [f"{t}.png" for t in range(20)]))
+    full = small_disk / "full"
+    with suppress(OSError):
+        full.write_bytes(bytes(2**24))
+    with pytest.raises(OSError, match="No space left on device"):
+        run(one, FIRST_ONLY)
+    full.unlink()
+    run(one, FIRST_ONLY)
+    assert one.run(0).finished
+    sessions.close()
 
 
 def test_policies_are_of_the_list(session):

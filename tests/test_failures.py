@@ -4,9 +4,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,22 +89,6 @@ def test_a_checkpoint_that_is_cut_off(tmp_path: Path) -> None:
     code, output = run("train.py", *settings, "name=cut", folder=tmp_path)
     assert code == 1 and "Traceback" not in output
     assert "previous.ckpt is no whole checkpoint" in output
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB: five checkpoints of the tiny network."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:

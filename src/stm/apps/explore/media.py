@@ -91,6 +91,8 @@ def uploaded(files: Sequence[Path], folder: Path, limits: Limits) -> Footage:
     Raises:
         ValueError: they are too large, too many, broken, of several sizes, or neither a film nor pictures.
     """
+    if not files:
+        raise ValueError("no file is given")
     total = sum(path.stat().st_size for path in files)
     if total > limits.upload_mb * 2**20:
         raise ValueError(f"{total / 2**20:.0f} MB are too much: at most {limits.upload_mb} MB")

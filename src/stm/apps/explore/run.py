@@ -60,9 +60,9 @@ class Run:
         self, network: STM, policy: MemoryPolicy, frames: np.ndarray, first: np.ndarray, folder: Path
     ) -> None:
         self.network, self.policy, self.frames, self.folder = network, policy, frames, folder
-        self.masks = np.lib.format.open_memmap(
-            folder / "masks.npy", mode="w+", dtype=np.uint8, shape=frames.shape[:3]
-        )
+        path = folder / "masks.npy"
+        np.save(path, np.zeros(frames.shape[:3], np.uint8))  # takes its room while there is an error for it
+        self.masks = np.load(path, mmap_mode="r+")
         self.seen: list[Seen] = []
         self.told: dict[int, Told] = {0: Told(first)}
         self.most_bytes, self.seconds = 0, 0.0

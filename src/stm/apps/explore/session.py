@@ -55,7 +55,7 @@ class Session:
         self.editing = 0
         """The frame whose mask is drawn: 0, or one to correct."""
         self.ids: list[int] = []
-        """Objects as files have them; here they are numbered from 1."""
+        """Objects of the runs as files have them; here they are numbered from 1."""
         self._numbers, self._procedural, self._turn = count(), -1, 0
         self.next_procedural()
 
@@ -66,7 +66,13 @@ class Session:
 
     def upload(self, files: Sequence[Path]) -> None:
         """Take a film or pictures; see `stm.apps.explore.media.uploaded`."""
-        self._take(uploaded(files, self._new_folder(), self.limits))
+        folder = self._new_folder()
+        try:
+            footage = uploaded(files, folder, self.limits)
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)  # what was read until then
+            raise
+        self._take(footage)
 
     def upload_mask(self, file: Path) -> None:
         """Take a mask of the frame that is edited. Objects are numbered from 1 here, and as given in files.
@@ -78,11 +84,13 @@ class Session:
         with self.lock:
             if self.editing == 0:
                 ids = object_ids(mask)
-                self.ids = ids + [label for label in range(1, 255) if label not in ids][: OBJECTS - len(ids)]
-            unknown = set(object_ids(mask)) - set(self.ids)
+                self._drawn_ids = (
+                    ids + [label for label in range(1, 255) if label not in ids][: OBJECTS - len(ids)]
+                )
+            unknown = set(object_ids(mask)) - set(self._drawn_ids)
             if unknown:
                 raise ValueError(f"{file.name}: object {min(unknown)} is not in the first mask")
-            self.drawn = relabel(np.where(mask == 255, 0, mask), self.ids)
+            self.drawn = relabel(np.where(mask == 255, 0, mask), self._drawn_ids)
 
     def clear(self) -> None:
         """Begin the mask of the frame that is edited anew."""
@@ -99,7 +107,7 @@ class Session:
             if t == 0 and not self.runs:
                 self.editing, self.drawn = 0, self.first
                 return
-            t = self.place(t)
+            t, self._drawn_ids = self.place(t), self.ids
             self.editing, self.drawn = t, np.array(self.run(0).masks[t])
 
     def draw(self, strokes: np.ndarray) -> None:
@@ -179,7 +187,7 @@ class Session:
             self.stop()
             self.footage = footage
             self.runs, self.editing = {}, 0
-            self.ids = list(range(1, OBJECTS + 1))
+            self.ids = self._drawn_ids = list(range(1, OBJECTS + 1))
             self.first = self.drawn = np.zeros(footage.size, np.uint8)
             if footage.truth is not None:
                 self.first = self.drawn = footage.truth[0]
@@ -189,13 +197,13 @@ class Session:
                     shutil.rmtree(old, ignore_errors=True)
 
     def _begin(self, chosen: Sequence[str]) -> None:
-        first = self.drawn if self.editing == 0 else self.first
+        first, ids = (self.first, self.ids) if self.editing else (self.drawn, self._drawn_ids)
         if not first.any():
             raise ValueError("no object is drawn yet: paint one, or load a mask")
         policies = [policy_named(POLICIES[name]) for name in chosen]
         for old in self.runs.values():
             shutil.rmtree(old.folder, ignore_errors=True)
-        self.first, self.editing, self.runs = first, 0, {}
+        self.first, self.drawn, self.ids, self.editing, self.runs = first, first, ids, 0, {}
         for name, policy in zip(chosen, policies, strict=True):
             folder = self._new_folder()
             self.runs[name] = Run(self.network, policy, self.footage.frames, first, folder)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing as mp
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +163,40 @@ def test_of_several_processes_one_makes_it_even_if_the_first_is_killed(tmp_path:
     assert len(builders(tmp_path)) == 2, "the killed one and one other; the third found it made"
     assert answers == [(True, {name: array.tolist() for name, array in ARRAYS.items()})] * 2
     assert_same(indexed(tmp_path / "large.json", never)[0])
+
+
+class InTurns(dict):
+    """Arrays that two writers read in turns."""
+
+    def __init__(self, arrays: index.Arrays, turn: threading.Barrier) -> None:
+        super().__init__(arrays)
+        self.turn = turn
+
+    def values(self):
+        for array in super().values():
+            self.turn.wait(20)
+            yield array
+
+
+def test_two_nodes_whose_file_system_cannot_lock(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both make it at once, in processes of the same number; threads stand for them."""
+
+    def cannot(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", cannot)
+    (tmp_path / "large.json").write_text("large")
+    turn = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as nodes:
+        made = [nodes.submit(indexed, tmp_path / "large.json", lambda: InTurns(ARRAYS, turn)) for _ in "ab"]
+    for one in made:
+        arrays, mapped = one.result()
+        assert mapped
+        assert_same(arrays)
+    assert not own_cache.exists(), "neither had to go elsewhere"
+    assert {path.name for path in tmp_path.iterdir()} == {"large.json", "large.json.index"}
 
 
 # --- COCO ---

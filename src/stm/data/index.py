@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,7 +95,7 @@ def _write(place: Path, key: list[int], arrays: Arrays) -> None:
         told["arrays"][name] = (array.dtype.str, array.shape, told["bytes"])
         told["bytes"] += _aligned(array.nbytes)
     head = json.dumps(told).encode() + b"\n"
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
+    part = place.with_name(f"{place.name}.{secrets.token_hex(4)}.part")  # our number is another node's, too
     try:
         with part.open("wb") as file:
             file.write(head.ljust(_aligned(len(head)), b"\0"))

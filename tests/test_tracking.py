@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -305,6 +306,17 @@ def test_an_unknown_mode_is_named(tmp_path: Path) -> None:
 def test_an_unknown_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="logger.wandb.checkpoints: first: must be best or last"):
         tracking.wandb_logger(str(tmp_path), checkpoints=["first", "best"])
+
+
+def test_processes_of_one_number_on_several_nodes_agree_on_the_id(tmp_path: Path) -> None:
+    """Threads stand for them; their number is the same, too."""
+    with ThreadPoolExecutor(8) as nodes:
+        for number in range(40):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            told = set(nodes.map(tracking.run_id, [folder] * 8))
+            assert told == {tracking.run_id(folder)}
+            assert [path.name for path in folder.iterdir()] == ["wandb_id.txt"]
 
 
 def test_a_run_folder_keeps_its_id(tmp_path: Path) -> None:

@@ -162,8 +162,9 @@ def run_id(folder: Path) -> str:
     """The W&B id of a run folder: made at the first call, the same ever after."""
     file = folder / "wandb_id.txt"
     if not file.exists():
-        part = folder / f"wandb_id.{os.getpid()}.part"
-        part.write_text(secrets.token_hex(4))
+        made = secrets.token_hex(4)
+        part = folder / f"wandb_id.{made}.part"  # the process's number may be another node's, too
+        part.write_text(made)
         with suppress(FileExistsError):
             os.link(part, file)  # whole at once, and never over another process's
         part.unlink()

@@ -181,36 +181,37 @@ ARMS = (
 
 
 def test_table_4_stage_by_stage(tmp_path: Path) -> None:
-    """The pre-training runs once, the main jobs start from it. Again: what is there is left alone."""
+    """The pre-training runs once, the jobs of `both` start from it. Again: what is there is left alone."""
     output = succeed("train.py", *ARMS, folder=tmp_path)
     sweep = tmp_path / "runs" / "table4_synthetic"
     folders = {path.name.split("_")[0]: path for path in sweep.iterdir() if path.is_dir()}
     assert {path.name for path in folders.values()} == {
         "0_pretrain",
-        "1_main_kind-plain_init-null",
-        "2_main_kind-plain_init-pretrain",
-        "3_main_kind-event_init-null",
-        "4_main_kind-event_init-pretrain",
+        "1_stills",
+        "2_videos_kind-plain",
+        "3_videos_kind-event",
+        "4_both_kind-plain",
+        "5_both_kind-event",
     }
-    assert "5 of 5 jobs are finished." in output and output.count("pretrain") > 0
+    assert "6 of 6 jobs are finished." in output and output.count("pretrain") > 0
     began = {
         n: torch.load(folders[n] / "checkpoints" / "last.ckpt", weights_only=True)["config"]["init"]
         for n in folders
     }
     first = "runs/table4_synthetic/0_pretrain/checkpoints/last.ckpt"
-    assert began == {"0": None, "1": None, "2": first, "3": None, "4": first}
+    assert began == {**dict.fromkeys("0123"), "4": first, "5": first}
     rows = table(sweep)
     assert [(row["job"], row["benchmark"]) for row in rows[:2]] == [
         ("0", "synthetic-event-test"),
         ("0", "synthetic-plain-test"),
     ]
-    assert len(rows) == 10 and all(row["J"] for row in rows)
+    assert len(rows) == 12 and all(row["J"] for row in rows)
     weights = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
     ends = {n: (folders[n] / "job.json").read_bytes() for n in folders}
     (folders["3"] / "job.json").unlink()
     (folders["3"] / "checkpoints" / "last.ckpt").unlink()
     output = succeed("train.py", *ARMS, folder=tmp_path)
-    assert output.count("finished before") == 4 and "5 of 5 jobs are finished." in output
+    assert output.count("finished before") == 5 and "6 of 6 jobs are finished." in output
     again = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
     assert {n for n in folders if again[n] != weights[n]} == {"3"}
     changed = {n for n in folders if (folders[n] / "job.json").read_bytes() != ends[n]}

@@ -185,12 +185,6 @@ def copy_first(video: Video) -> Iterator[Prediction]:
             yield t, held
 
 
-def all_background(video: Video) -> Iterator[Prediction]:
-    """The baseline that finds nothing."""
-    for t, held in copy_first(video):
-        yield t, np.zeros_like(held)
-
-
 def written_masks(folder: Path, video: Video) -> Iterator[Prediction]:
     """Predictions read from a folder of index PNGs, `<frame>.png`: the frames whose masks are asked for."""
     for t in video.written:

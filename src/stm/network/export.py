@@ -45,7 +45,7 @@ def export(network: STM, folder: str | Path) -> None:
     }
     inputs, outputs = _inputs(network), _outputs(network)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.parts")
-    beside.mkdir(parents=True)
+    beside.mkdir(parents=True, exist_ok=True)  # a killed run may have had the same number
     try:
         for name, part in parts.items():
             program = _traced(part.eval(), inputs[name], network.mean)

@@ -15,6 +15,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +25,10 @@ from PIL import Image
 
 from stm.apps.explore.media import Limits
 from stm.apps.explore.serve import served
-from stm.apps.explore.session import PAPER, POLICIES
+from stm.apps.explore.session import PAPER, POLICIES, Sessions
 from stm.apps.policies import policy_named
 from stm.masks import read_mask, write_mask
+from stm.network import for_inference
 from stm.segmenter import Segmenter
 from stm.viz import write_video
 
@@ -187,6 +189,48 @@ def test_a_taken_port_is_told(page, folder):
     with pytest.raises(ValueError, match=f"--port {port}: cannot be had"), served(NETWORK, port=port):
         pass
     assert set(folder.glob("stm-explore-*")) == before
+
+
+# --- at any time ---
+
+
+@pytest.fixture
+def events(tmp_path):
+    """What the page calls, without a server."""
+    gradio = pytest.importorskip("gradio")
+    from stm.apps.explore.events import Events
+    from stm.apps.explore.layout import place
+
+    sessions = Sessions(for_inference(NETWORK), tmp_path / "sessions")
+    with gradio.Blocks():
+        yield Events(sessions, place(sessions.limits))
+    sessions.close()
+
+
+VISITOR = SimpleNamespace(session_hash="a")
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_stopped_before_both_runs_have_a_frame(events, frames):
+    running = events.run(None, PAPER, FIRST_ONLY, VISITOR)
+    for _ in range(1 + frames):
+        next(running)
+    events.stop(VISITOR)
+    (last,) = running
+    assert f"Stopped: {frames} of 80 frames" in last[events.parts.progress]
+    assert events.downloads(VISITOR) == {}, "nothing to download"
+
+
+def test_another_video_taken_while_one_runs(events):
+    running = events.run(None, PAPER, FIRST_ONLY, VISITOR)
+    next(running), next(running)
+    events.another(VISITOR)
+    assert list(running) == [{events.parts.progress: ""}]
+
+
+def test_an_object_chosen_where_nothing_is_segmented(events):
+    with pytest.raises(Exception, match="nothing is segmented yet"):
+        events.choose(None, 1, VISITOR)
 
 
 # --- eight visitors ---

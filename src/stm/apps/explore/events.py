@@ -29,8 +29,8 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         def yielding(*arguments: Any) -> Iterator[Any]:
             try:
                 yield from handler(*arguments)
-            except (ValueError, FileNotFoundError) as error:
-                raise gr.Error(html.escape(str(error)), print_exception=False) from error
+            except (ValueError, OSError) as error:
+                raise _in_words(error) from error
 
         return yielding
 
@@ -38,10 +38,21 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
     def returning(*arguments: Any) -> Any:
         try:
             return handler(*arguments)
-        except (ValueError, FileNotFoundError) as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        except (ValueError, OSError) as error:
+            raise _in_words(error) from error
 
     return returning
+
+
+def _in_words(error: Exception) -> gr.Error:
+    """What the page says of it; of a full disk and the like without the file's place."""
+    told = getattr(error, "strerror", None) or str(error)
+    return gr.Error(html.escape(told), print_exception=False)
+
+
+def _begun(session: Session) -> bool:
+    """Is there a first frame of every run?"""
+    return bool(session.runs) and all(run.done for run in session.runs.values())
 
 
 class Events:
@@ -138,6 +149,9 @@ class Events:
             if monotonic() - last > PAUSE:
                 yield self._live(session, False)
                 last = monotonic()
+        if not _begun(session):  # stopped at once, or another video was taken
+            yield {p.progress: shown.progress(session.runs, True) if session.runs else ""}
+            return
         labels = sorted({label for run in session.runs.values() for label in run.seen[-1].scores})
         yield {
             **self._live(session, True),
@@ -156,7 +170,7 @@ class Events:
     @told
     def downloads(self, request: gr.Request) -> Changes:
         session = self._of(request)
-        if not session.runs:
+        if not _begun(session):
             return {}
         masks, film = str(session.write_masks()), str(session.write_film())
         return {
@@ -183,6 +197,7 @@ class Events:
     @told
     def choose(self, asked: list[int] | None, label: int, request: gr.Request) -> Changes:
         session = self._of(request)
+        session.run(0)  # or nothing is there to choose from
         changes: Changes = {self.parts.usage: shown.usage(session.runs, label)}
         if asked is not None:
             place, t, row, column = asked

@@ -245,6 +245,9 @@ def test_a_run_is_not_resumed_under_settings_that_make_it_another(trained: Path)
         code, output = run("train.py", *TINY, "name=one", "resume=auto", setting, folder=trained)
         assert code == 1 and "Traceback" not in output, output
         assert f"that run began with {setting.split('.')[0].split('=')[0]}=" in output
+    accumulated = "trainer.accumulate_grad_batches=2"
+    code, output = run("train.py", *TINY, "name=one", "resume=auto", accumulated, folder=trained)
+    assert code == 1 and "that run began with trainer.accumulate_grad_batches=1, this" in output
     succeed("train.py", *TINY, "name=one", "resume=auto", "data.workers=1", "init=gone.ckpt", folder=trained)
 
 

@@ -230,6 +230,21 @@ def test_a_rank_that_fails_is_told_at_once(tmp_path: Path, alone: dict) -> None:
     assert contents(tmp_path / "output") == alone
 
 
+def test_a_rank_that_fails_in_the_words_of_an_earlier_attempt_is_told_at_once(tmp_path: Path) -> None:
+    left = tmp_path / "output" / "ranks" / "1"
+    left.parent.mkdir(parents=True)
+    left.write_text("failed: OSError: the disk is gone")
+    for what in ("breaks-b", "stops-d"):  # the first ones of rank 1 and 0
+        (tmp_path / what).touch()
+    first = begin(tmp_path, 2, ranks=[0])
+    wait_until(lambda: read_by(tmp_path, 0) == ["d"])
+    assert end(begin(tmp_path, 2, ranks=[1])) == [1]
+    (tmp_path / "stops-d").unlink()
+    assert end(first, 60) == [1]
+    told = (tmp_path / "raised-0").read_text()
+    assert told.startswith("DeadRank: rank 1 failed: OSError: the disk is gone")
+
+
 def test_a_rank_that_never_comes(tmp_path: Path) -> None:
     assert end(begin(tmp_path, 2, patience=1, ranks=[1])) == [1]
     told = (tmp_path / "raised-1").read_text()

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,10 +92,7 @@ def train(config: DictConfig) -> float | None:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         trained()
         result = next((one.best for one in callbacks if isinstance(one, Checkpoints)), None)
-        for name, benchmark_config in final_benchmarks(config).items():
-            scores = final_evaluation(config, trainer, folder, policy, name, benchmark_config)
-            if scores is None:
-                continue
+        for name, scores in final_evaluations(config, trainer, folder, policy):
             tracking.log_scores(loggers, name, scores)
             if name == "test" or config.test is None:
                 result = scores.overall.get("J&F-Mean", result)
@@ -136,32 +133,34 @@ def final_benchmarks(config: DictConfig) -> dict[str, DictConfig]:
     return {**test, **(config.also or {})}
 
 
-def final_evaluation(
-    config: DictConfig,
-    trainer: L.Trainer,
-    folder: Path,
-    policy: MemoryPolicy,
-    name: str,
-    benchmark_config: DictConfig,
-) -> Scores | None:
-    """Evaluate a run's best checkpoint (its last where no validation picked one) and print the table.
+def final_evaluations(
+    config: DictConfig, trainer: L.Trainer, folder: Path, policy: MemoryPolicy
+) -> Iterator[tuple[str, Scores]]:
+    """Evaluate a run's best checkpoint (its last where no validation picked one) and print the tables.
 
     All processes take their shares where all see the checkpoint; else the first one does it alone, and the
-    others have no scores.
+    others have no scores. They ask each other once, so that nobody waits for one that evaluates alone.
+
+    Yields:
+        The name of each benchmark, and the scores.
     """
+    benchmarks = final_benchmarks(config)
+    if not benchmarks:
+        return
     checkpoints = folder / "checkpoints"
     there = [path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists()]
     content = fingerprint(there[0]) if there else ""
     shard = Shard(trainer.global_rank, trainer.world_size) if len(set(everyones(content))) == 1 else Shard()
     if trainer.global_rank != shard.rank:
-        return None
+        return
     network = load(there[0]).to(pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
-    benchmark: Benchmark = instantiate(benchmark_config)
-    output = folder / f"{name}_{content[-8:]}"  # a run that trained on gets another one
-    scores = evaluate(network, policy, benchmark, output, checkpoint=content, shard=shard)
-    if shard.rank == 0:
-        print_scores(scores)
-    return scores
+    for name, benchmark_config in benchmarks.items():
+        benchmark: Benchmark = instantiate(benchmark_config)
+        output = folder / f"{name}_{content[-8:]}"  # a run that trained on gets another one
+        scores = evaluate(network, policy, benchmark, output, checkpoint=content, shard=shard)
+        if shard.rank == 0:
+            print_scores(scores)
+        yield name, scores
 
 
 def evaluate_checkpoint(config: DictConfig) -> float | None:

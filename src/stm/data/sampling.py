@@ -6,7 +6,10 @@ does not matter and a resumed run goes on exactly where it was.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
+from threading import Thread
 from typing import Protocol
 
 import cv2
@@ -116,5 +119,20 @@ class ClipBatches(Sampler[list[int]]):
 
 
 def start_worker(_: int) -> None:
-    """What a loading process does first: one thread, since there are many processes."""
+    """What a loading process does first: one thread, since there are many processes; it ends with its parent.
+
+    SLURM's signals go to all processes of a job. A loading process that ended by one would take the training
+    along before its checkpoint is written.
+    """
     cv2.setNumThreads(0)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none, nor SLURM
+        numbers = signal.SIGTERM, signal.SIGUSR1
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        Thread(target=_end_by_parent, args=(numbers,), daemon=True).start()
+
+
+def _end_by_parent(numbers: Sequence[int]) -> None:
+    """Of these signals, obey those of the training process alone."""
+    while signal.sigwaitinfo(numbers).si_pid != os.getppid():
+        pass
+    os._exit(0)  # as torch's own answer does

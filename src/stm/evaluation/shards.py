@@ -93,13 +93,15 @@ class Others:
         self.shard, self.output = shard, output
         self._told = {rank: self._sign(rank) for rank in range(shard.size)}  # by an earlier attempt, too
 
-    def _sign(self, rank: int) -> str:
+    def _sign(self, rank: int) -> tuple[int, str]:
+        """A process's sign, and when it was written: two attempts may fail in the same words."""
         if self.output is None:
-            return ""
+            return 0, ""
+        path = self.output / SIGNS / str(rank)
         try:
-            return (self.output / SIGNS / str(rank)).read_text()
+            return path.stat().st_mtime_ns, path.read_text()
         except OSError:
-            return ""
+            return 0, ""
 
     def wait(self, parts: Sequence[Sequence[Video]], read: Callable[[Video], T | None]) -> Iterator[T]:
         """What the others have made of their videos, as it comes.
@@ -123,9 +125,10 @@ class Others:
                 if not videos:
                     del missing[rank]
                     continue
-                sign = self._sign(rank)
-                if sign != self._told[rank]:
-                    self._told[rank], heard[rank] = sign, time.monotonic()
+                now = self._sign(rank)
+                _, sign = now
+                if now != self._told[rank]:
+                    self._told[rank], heard[rank] = now, time.monotonic()
                     if sign.startswith(FAILED):
                         raise self._dead(f"rank {rank} {sign}", videos)
                 elif time.monotonic() - heard[rank] > self.shard.patience:

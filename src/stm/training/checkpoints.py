@@ -8,9 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from stm.training.preemption import EndSignals, leave
+
+
+class WrittenInPlace(TorchCheckpointIO):
+    """Writes a checkpoint to its place; Lightning's own goes through memory and the temporary folder."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(checkpoint, path)
+        except RuntimeError as error:  # torch's writer tells of a full disk by it
+            raise OSError(str(error)) from error
 
 
 class Checkpoints(Checkpoint):
@@ -19,8 +39,7 @@ class Checkpoints(Checkpoint):
     `last.ckpt` is written every so many steps, after each validation, when the run is told to end, and at
     its end; the one before it stays as `previous.ckpt`. A step that is validated is saved after its
     validation, so that a run killed meanwhile comes to that validation again. A file is written beside its
-    name and then renamed: whatever kills the run, the name holds a whole checkpoint. (Lightning's own
-    callback writes to the system's temporary folder and copies from there.)
+    name and then renamed: whatever kills the run, the name holds a whole checkpoint.
 
     Args:
         folder: where they are written.
@@ -57,6 +76,9 @@ class Checkpoints(Checkpoint):
         for schedule in checkpoint["lr_schedulers"]:
             for name in ("total_steps", "_schedule_phases"):  # OneCycleLR's, made anew from `steps`
                 schedule.pop(name, None)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = WrittenInPlace()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._saved = trainer.global_step
@@ -121,9 +143,7 @@ class Checkpoints(Checkpoint):
                 if name == "last" and path.exists():
                     path.replace(self.folder / "previous.ckpt")
                 part.replace(path)
-        except (OSError, RuntimeError) as error:  # torch's writer tells of a full disk by a RuntimeError
-            if not trainer.is_global_zero:
-                raise
+        except OSError as error:
             part.unlink(missing_ok=True)
             free = shutil.disk_usage(self.folder).free / 2**20
             raise OSError(

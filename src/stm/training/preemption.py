@@ -72,10 +72,12 @@ def requeue() -> bool:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return False
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    if done.returncode:
-        log.warning("scontrol requeue %s: %s", job, done.stderr.strip())
-    return done.returncode == 0
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:  # a container may have no scontrol
+        log.warning("scontrol requeue %s: %s", job, getattr(error, "stderr", None) or error)
+        return False
+    return True
 
 
 def requeue_when_time_is_up() -> None:

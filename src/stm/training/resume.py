@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -13,6 +15,9 @@ import lightning as L
 import torch
 
 from stm.training.processes import everyones
+
+SAME = ("seed", "batch_size", "trainer.accumulate_grad_batches", "network", "loss", "optimizer", "data")
+"""What a run that goes on must not change: the clips, their order, and what is made of them."""
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +74,8 @@ def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> int:
             f"resume={checkpoint}: holds weights alone; a run begins with them by init={checkpoint}"
         )
     began = held["config"]
-    for key in ("seed", "batch_size", "network", "loss", "optimizer", "data"):
-        then, now = _amounts(began[key]), _amounts(config[key])
+    for key in SAME:
+        then, now = (_amounts(reduce(getitem, key.split("."), one)) for one in (began, config))
         if then != now:
             raise ValueError(
                 f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; "

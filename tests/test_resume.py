@@ -25,9 +25,10 @@ def checkpoint(run: Path, name: str = "last") -> dict:
 
 
 def log(run: Path) -> list[dict[str, str]]:
-    """The metrics of each step, but for those that tell time."""
+    """The metrics of each step, but for those that tell time and memory."""
+    measured = ("_per_second", "_memory_mb")
     with (run / "logs" / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if not k.endswith(measured)} for row in csv.DictReader(file)]
 
 
 def assert_equal(ours: object, theirs: object, where: str = "") -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 from stm.apps.explore import media, shown
 from stm.apps.explore.media import Limits, uploaded, uploaded_mask
 from stm.apps.explore.run import Run
-from stm.apps.explore.session import PAPER, POLICIES, Session, Sessions
+from stm.apps.explore.session import PAPER, POLICIES, Session
+from stm.apps.explore.sessions import Sessions
 from stm.apps.policies import policy_named
 from stm.masks import read_mask, write_mask
 from stm.network import for_inference

@@ -13,6 +13,7 @@ FLOORS = {
     "clip": 1,
     "masks": 1,
     "config": 1,
+    "whole": 1,
     "commandline": 1,
     "data": 2,
     "network": 2,
@@ -31,12 +32,14 @@ FLOORS = {
 }
 STEPS = {
     ("masks", "clip"),
+    ("masks", "whole"),
     ("commandline", "config"),
     ("runtime", "tracking"),
     ("runtime", "sweeps"),
     ("sweeps", "tracking"),
 }
-"""Rooms on one floor, the first a step above the second: masks need VOID, overrides a schema, runs names."""
+"""Rooms on one floor, the first a step above the second: masks need VOID and are written whole, overrides
+need a schema, runs need names."""
 HEAVY = {
     "torch",
     "torchvision",

@@ -182,7 +182,7 @@ def test_killed_in_the_middle_and_gone_on_with_another_number(tmp_path: Path, al
         (tmp_path / f"stops-{name}").touch()
     processes = begin(tmp_path, 2)
     finished = tmp_path / "output" / "sequences"
-    wait_until(lambda: len(list(finished.glob("*.json"))) == 2 and len(read_by(tmp_path, 0)) == 2)
+    wait_until(lambda: read_by(tmp_path, 0) == ["d", "f"] and read_by(tmp_path, 1) == ["b", "c"])
     end(processes, 0)
     before = {path.name: path.read_bytes() for path in finished.glob("*.json")}
     assert before.keys() == {"d.json", "b.json"}

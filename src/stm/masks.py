@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stm.clip import VOID
+from stm.whole import whole
 
 
 def davis_palette() -> np.ndarray:
@@ -67,10 +67,8 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         )
     image = Image.fromarray(mask.astype(np.uint8))  # mode L; the palette turns it into mode P
     image.putpalette(PALETTE.flatten().tolist())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    image.save(beside, format="PNG")
-    beside.replace(path)
+    with whole(path) as beside:
+        image.save(beside, format="PNG")
 
 
 def object_ids(mask: np.ndarray) -> list[int]:

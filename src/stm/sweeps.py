@@ -21,6 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from stm.config import CONF, JOB, PLAN, rank
+from stm.whole import write_whole
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -182,6 +183,4 @@ def _fingerprint(config: DictConfig | None) -> str:
 
 
 def _write(path: Path, values: Any) -> None:
-    from stm.evaluation.tables import write_whole
-
     write_whole(path, json.dumps(values, indent=1, default=str))

@@ -20,6 +20,7 @@ from stm.config import PLAN
 from stm.evaluation.scores import Scores
 from stm.training.callbacks import log_sequences
 from stm.training.preemption import Preempted
+from stm.whole import whole
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -71,13 +72,10 @@ class CSVLog(Logger):
             earlier = [line for line in earlier if line["step"] and int(line["step"]) < again]
         names = {name for line in earlier for name in line} | row.keys()
         self._columns = ["step", *sorted(names - {"step"})]
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.file.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with whole(self.file) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(earlier)
-        part.replace(self.file)
 
 
 def wandb_logger(

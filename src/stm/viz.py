@@ -5,7 +5,6 @@ Knows frames and index masks only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stm.clip import VOID
 from stm.masks import PALETTE, object_ids
+from stm.whole import whole
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -145,10 +145,9 @@ def _to_height(picture: np.ndarray, height: int) -> np.ndarray:
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as JPEG or PNG, by the path's suffix; the file appears whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}.part.{path.name}")  # the suffix tells the format
-    Image.fromarray(picture).save(beside, quality=92)
-    beside.replace(path)
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    with whole(path) as beside:
+        Image.fromarray(picture).save(beside, kind, quality=92)
 
 
 def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float = 24) -> None:
@@ -163,22 +162,16 @@ def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float = 2
         ValueError: there is no picture.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     stream = None
-    try:
-        with av.open(str(beside), "w", format="mp4") as container:
-            for picture in pictures:
-                height, width = (side - side % 2 for side in picture.shape[:2])
-                if stream is None:
-                    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-                    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                    stream.options = {"crf": "20"}
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
-                container.mux(stream.encode(frame))
+    with whole(path) as beside, av.open(str(beside), "w", format="mp4") as container:
+        for picture in pictures:
+            height, width = (side - side % 2 for side in picture.shape[:2])
             if stream is None:
-                raise ValueError(f"{path}: no pictures to make a video of")
-            container.mux(stream.encode())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                stream.options = {"crf": "20"}
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
+            container.mux(stream.encode(frame))
+        if stream is None:
+            raise ValueError(f"{path}: no pictures to make a video of")
+        container.mux(stream.encode())

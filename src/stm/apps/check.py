@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stm.whole import write_whole
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -72,8 +74,6 @@ def check(
         examination, report["fix"] = _mend(examination, fix, threshold, workers, console)
     if output is not None:
         import json
-
-        from stm.evaluation.tables import write_whole
 
         write_whole(output, json.dumps(report, indent=1))
     return int(examination.has_errors)

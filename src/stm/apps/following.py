@@ -22,12 +22,12 @@ from stm.apps.films import Frames, open_frames
 from stm.apps.given import network_on, read_given, shrunk, shrunk_mask, tell_of_demonstration
 from stm.apps.progress import Progress
 from stm.evaluation.pipeline import Behind, ahead, behind, default_workers
-from stm.evaluation.tables import write_whole
 from stm.masks import object_ids, read_mask, write_mask
 from stm.memory import MemoryPolicy
 from stm.network import DEMONSTRATION, fingerprint
 from stm.segmenter import Confidence, Segmenter
 from stm.viz import overlay, write_video
+from stm.whole import write_whole
 
 COLUMNS = ("frame", "name", "object", "score", "mean_probability", "area")
 STATE = "going_on.pth"

@@ -26,12 +26,12 @@ from stm.apps.given import (
     tell_of_demonstration,
 )
 from stm.apps.picturing import picture_of
-from stm.evaluation.tables import write_whole
 from stm.masks import write_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.segmenter import Attention, Confidence, Segmenter
 from stm.viz import write_picture
+from stm.whole import write_whole
 
 GIVEN_FRAMES = MemoryPolicy(first=True, previous=False, every=None)
 

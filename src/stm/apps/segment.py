@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stm.apps.options import Device, Size, Weights
+
 
 def segment(
     ref_img: Annotated[
@@ -23,26 +25,9 @@ def segment(
         Path,
         typer.Option(metavar="FILE.json", help="What is found; masks and pictures come to lie beside it."),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A checkpoint of this project, or the authors' STM_weights.pth; without, a small network "
-            "that comes with stm to try things out.",
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=16,
-            help="Larger pictures are shrunk to a short side of N pixels for the network: 480, or 160 "
-            "without --weights.",
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
-    ] = "auto",
+    weights: Weights = None,
+    size: Size = None,
+    device: Device = "auto",
 ) -> int:
     """Find objects in a picture, given reference pictures with masks of them.
 

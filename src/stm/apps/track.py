@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stm.apps.options import Device, Size, Weights
+
 
 def track(
     video: Annotated[
@@ -23,14 +25,7 @@ def track(
     output: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where masks, scores and the film are written.")
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A checkpoint of this project, or the authors' STM_weights.pth; without, a small network "
-            "that comes with stm to try things out.",
-        ),
-    ] = None,
+    weights: Weights = None,
     memory: Annotated[
         str,
         typer.Option(
@@ -38,22 +33,12 @@ def track(
             help="What is remembered: a file of conf/memory, and changes, as diverse,top_k=20.",
         ),
     ] = "every_5",
-    size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=16,
-            help="Larger frames are shrunk to a short side of N pixels for the network: 480, or 160 without "
-            "--weights.",
-        ),
-    ] = None,
+    size: Size = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How often to save what going on needs.")
     ] = 60,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
-    ] = "auto",
+    device: Device = "auto",
 ) -> int:
     """Follow objects through a video, given their masks in one frame or more.
 

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from stm.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -95,16 +96,11 @@ def _write(place: Path, key: list[int], arrays: Arrays) -> None:
         told["arrays"][name] = (array.dtype.str, array.shape, told["bytes"])
         told["bytes"] += _aligned(array.nbytes)
     head = json.dumps(told).encode() + b"\n"
-    part = place.with_name(f"{place.name}.{secrets.token_hex(4)}.part")  # our number is another node's, too
-    try:
-        with part.open("wb") as file:
-            file.write(head.ljust(_aligned(len(head)), b"\0"))
-            for array in arrays.values():
-                file.write(np.ascontiguousarray(array).data)
-                file.write(bytes(_aligned(array.nbytes) - array.nbytes))
-        part.replace(place)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(place) as beside, beside.open("wb") as file:
+        file.write(head.ljust(_aligned(len(head)), b"\0"))
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).data)
+            file.write(bytes(_aligned(array.nbytes) - array.nbytes))
 
 
 def _aligned(count: int) -> int:

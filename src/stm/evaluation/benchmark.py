@@ -20,10 +20,11 @@ from stm.evaluation.pipeline import behind, default_workers
 from stm.evaluation.scores import PROTOCOLS, Scores, SequenceScores
 from stm.evaluation.segmenting import device_of
 from stm.evaluation.shards import Shard, at_work, shares
-from stm.evaluation.tables import write_scores, write_whole
+from stm.evaluation.tables import write_scores
 from stm.evaluation.videorun import VideoRun
 from stm.memory import MemoryPolicy
 from stm.network import STM
+from stm.whole import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ colour-blind; the colours are Okabe and Ito's.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from stm.clip import Video
 from stm.evaluation.overlays import picture
 from stm.evaluation.reopened import Opened
+from stm.whole import write_whole
 
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("-", "--", "-.", ":", (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
@@ -64,11 +64,8 @@ def drawn(figure: Figure, kind: str = "svg") -> bytes:
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write `path` with the suffixes .png and .svg; each appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
-        beside = path.with_name(f".{path.name}.{os.getpid()}.{kind}.part")
-        beside.write_bytes(drawn(figure, kind))
-        beside.replace(path.with_name(f"{path.name}.{kind}"))
+        write_whole(path.with_name(f"{path.name}.{kind}"), drawn(figure, kind))
 
 
 def sorted_j(curves: Mapping[str, Sequence[float]]) -> Figure:

@@ -23,8 +23,9 @@ from stm.evaluation.page import PAGE, cell, data, figure, from_markdown, table, 
 from stm.evaluation.reliability import CAPTION, HEADS, reliability, row_of
 from stm.evaluation.reopened import Opened
 from stm.evaluation.sweeptable import markdown, short
-from stm.evaluation.tables import policy_in_words, write_whole
+from stm.evaluation.tables import policy_in_words
 from stm.viz import write_video
+from stm.whole import write_whole
 
 LONGEST = 150
 """Frames of a film in the page; of longer videos, every second, third, ... is shown."""

@@ -18,7 +18,7 @@ from threading import Event, Thread
 from typing import TypeVar
 
 from stm.clip import Video
-from stm.evaluation.tables import write_whole
+from stm.whole import write_whole
 
 SIGNS = "ranks"
 """The folder of the signs of life, below an evaluation's; a finished evaluation has none."""

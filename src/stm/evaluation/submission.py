@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stm.clip import Video
+from stm.whole import whole
 
 LAYOUTS = {
     "davis": "{video}/{frame}.png",
@@ -48,19 +48,13 @@ def write_submission(
         shown = "\n  ".join(violations[:20])
         more = f"\n  and {len(violations) - 20} more" if len(violations) > 20 else ""
         raise ValueError(f"{masks}: {len(violations)} violations of what the server takes:\n  {shown}{more}")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    beside = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    try:
-        with zipfile.ZipFile(beside, "w") as archive:
-            for video in sorted(videos, key=lambda video: video.name):
-                for t in video.written:
-                    frame = video.frame_names[t]
-                    entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
-                    entry.external_attr = 0o644 << 16
-                    archive.writestr(entry, (masks / video.name / f"{frame}.png").read_bytes())
-        beside.replace(destination)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(destination) as beside, zipfile.ZipFile(beside, "w") as archive:
+        for video in sorted(videos, key=lambda video: video.name):
+            for t in video.written:
+                frame = video.frame_names[t]
+                entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, (masks / video.name / f"{frame}.png").read_bytes())
     return destination
 
 

@@ -13,7 +13,7 @@ from stm.config import JOB
 from stm.evaluation.bootstrap import Difference
 from stm.evaluation.gathered import MEASURED, Evaluation, Row, Sweep, compared_with, rows_of
 from stm.evaluation.paper import TABLES
-from stm.evaluation.tables import write_whole
+from stm.whole import write_whole
 
 
 def markdown(sweep: Sweep) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall
+from stm.whole import write_whole
 
 SHOWN = ("J-Mean", "F-Mean", "J&F-Mean")
 
@@ -130,11 +130,3 @@ def write_scores(scores: Scores, output: Path) -> None:
     for name, values in {"all objects": scores.overall, **scores.baselines}.items():
         writer.writerow({"sequence": name, **{key: values[key] for key in MEASURES if key in values}})
     write_whole(output / "scores.csv", text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(text)
-    beside.replace(path)

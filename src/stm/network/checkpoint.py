@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from stm.network.official import is_official, load_official
 from stm.network.stm import STM
+from stm.whole import whole
 
 DEMONSTRATION = Path(__file__).parents[1] / "weights" / "demonstration.pth"
 """The small network that comes with the package; the card beside it tells what it is."""
@@ -58,7 +58,7 @@ def strip(checkpoint: str | Path, target: str | Path) -> None:
         FileNotFoundError: there is no such checkpoint.
         ValueError: it is not of this project, or broken.
     """
-    path, target = Path(checkpoint), Path(target)
+    path = Path(checkpoint)
     state = _read(path)
     if not _is_ours(state):
         raise ValueError(f"checkpoint {path} is not of this project: there is nothing to strip")
@@ -66,14 +66,8 @@ def strip(checkpoint: str | Path, target: str | Path) -> None:
         f"network.{name}": tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in _network(path, state).state_dict().items()
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:  # of a path, torch would write the name into the file
-            torch.save({"config": {"network": _arguments(state)}, "state_dict": weights}, file)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(target) as beside, beside.open("wb") as file:  # of a path, torch would write the name into it
+        torch.save({"config": {"network": _arguments(state)}, "state_dict": weights}, file)
 
 
 def _read(path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,15 @@ import torch
 from torch import Tensor
 
 from stm.network import STM
+from stm.whole import whole
 
 KIND = "stm memory 1"
 
 
 def write_state(path: str | Path, network: STM, state: dict[str, Any]) -> None:
     """Write what a segmenter knows; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as beside:
         torch.save({"kind": KIND, "network": _signature(network), **state}, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_state(path: str | Path, network: STM) -> dict[str, Any]:

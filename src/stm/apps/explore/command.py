@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stm.apps.options import Device, Weights
+
 
 def explore(
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A checkpoint of this project, or the authors' STM_weights.pth; the demonstration network "
-            "by default.",
-        ),
-    ] = None,
+    weights: Weights = None,
     host: Annotated[
         str, typer.Option(help="127.0.0.1 is for this machine alone; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
@@ -28,9 +22,7 @@ def explore(
     ] = 480,
     upload_mb: Annotated[int, typer.Option(min=1, help="What a visitor may upload at once.")] = 200,
     frames: Annotated[int, typer.Option(min=2, help="Frames of a video; further ones are left out.")] = 300,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
-    ] = "auto",
+    device: Device = "auto",
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> int:
     """Look at the memory on a local web page: mark objects, follow them, ask pixels where they look.

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator
-from functools import wraps
-from inspect import isgeneratorfunction
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from stm.apps.explore import shown
 from stm.apps.explore.layout import NONE, WAITING, Parts, frame_title
-from stm.apps.explore.session import Session, Sessions
+from stm.apps.explore.mistakes import told
+from stm.apps.explore.session import Session
+from stm.apps.explore.sessions import Sessions
 
 PAUSE = 0.3
 """Seconds between two pictures of a run."""
 Changes = dict[Any, Any]
-
-
-def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A visitor's mistake is told on the page."""
-    if isgeneratorfunction(handler):
-
-        @wraps(handler)
-        def yielding(*arguments: Any) -> Iterator[Any]:
-            try:
-                yield from handler(*arguments)
-            except (ValueError, OSError) as error:
-                raise _in_words(error) from error
-
-        return yielding
-
-    @wraps(handler)
-    def returning(*arguments: Any) -> Any:
-        try:
-            return handler(*arguments)
-        except (ValueError, OSError) as error:
-            raise _in_words(error) from error
-
-    return returning
-
-
-def _in_words(error: Exception) -> gr.Error:
-    """What the page says of it; of a full disk and the like without the file's place."""
-    told = getattr(error, "strerror", None) or str(error)
-    return gr.Error(html.escape(told), print_exception=False)
 
 
 def _begun(session: Session) -> bool:
@@ -252,9 +224,7 @@ class Events:
             p.video: f"<p>{text}</p>",
             p.progress: "",
             p.time: gr.update(value=0, interactive=False, maximum=max(1, len(footage.frames) - 1)),
-            p.pictures[0]: gr.update(
-                value=shown.picture(footage.frames[0], session.drawn), label="Frame 0", visible=True
-            ),
+            p.pictures[0]: self._picture(session, 0, session.drawn, "Frame 0"),
             p.pictures[1]: gr.update(value=None, visible=False),
             **{part: gr.update(interactive=False) for part in (p.correct, p.masks, p.film)},
             p.table: "",
@@ -264,12 +234,19 @@ class Events:
             p.usage: '<p class="quiet">Shown when a run is done.</p>',
         }
 
+    def _file(self, session: Session, t: int, mask: np.ndarray) -> str:
+        """A frame with a mask, where Gradio serves files from."""
+        return shown.picture_file(session.footage.frames[t], mask, self.sessions.shown)
+
+    def _picture(self, session: Session, t: int, mask: np.ndarray, label: str) -> Any:
+        return gr.update(value=self._file(session, t, mask), label=label, visible=True)
+
     def _drawing(self, session: Session) -> Changes:
         """The frame that is painted."""
         p, t = self.parts, session.editing
         return {
             p.frame_title: frame_title(t),
-            p.editor: shown.picture(session.footage.frames[t], session.drawn),
+            p.editor: self._file(session, t, session.drawn),
             p.back: gr.update(visible=t > 0),
             p.run: gr.update(value=f"Go on from frame {t}" if t else "Run"),
         }
@@ -291,8 +268,7 @@ class Events:
         for place, part in enumerate(self.parts.pictures):
             if place < len(runs):
                 name, run = runs[place]
-                drawn = shown.picture(session.footage.frames[t], run.masks[t])
-                changes[part] = gr.update(value=drawn, label=f"Frame {t} · {name}", visible=True)
+                changes[part] = self._picture(session, t, run.masks[t], f"Frame {t} · {name}")
             else:
                 changes[part] = gr.update(value=None, visible=False)
         return changes

@@ -17,7 +17,7 @@ from starlette.middleware import Middleware  # noqa: E402
 from stm.apps.explore.events import Events  # noqa: E402
 from stm.apps.explore.layout import head, place  # noqa: E402
 from stm.apps.explore.media import Limits  # noqa: E402
-from stm.apps.explore.session import Sessions  # noqa: E402
+from stm.apps.explore.sessions import Sessions  # noqa: E402
 from stm.network import STM, for_inference  # noqa: E402
 
 MEGABYTE = 2**20
@@ -94,7 +94,7 @@ def served(
     limits = limits or Limits()
     sessions = Sessions(for_inference(network), limits=limits)
     earlier = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(sessions.folder / "shown")
+    os.environ["GRADIO_TEMP_DIR"] = str(sessions.shown)
     try:
         page = built(sessions, notice)
         try:

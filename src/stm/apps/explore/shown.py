@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import html
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ from stm.masks import object_ids
 from stm.segmenter import Attention
 from stm.segmenter.attention import enlarge
 from stm.viz import heat, object_colour, overlay
+from stm.whole import write_whole
 
 BRUSHES: dict[int, tuple[int, int, int]] = {label: object_colour(label) for label in range(1, OBJECTS + 1)}
 ERASED = 255
@@ -42,6 +45,20 @@ def picture(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A frame with its masks, enlarged by `scale`."""
     by = scale((mask.shape[0], mask.shape[1]))
     return overlay(_larger(frame, by, cv2.INTER_LINEAR), _larger(mask, by, cv2.INTER_NEAREST))
+
+
+def picture_file(frame: np.ndarray, mask: np.ndarray, folder: Path) -> str:
+    """`picture` as a JPEG file, under the name that its content gives it.
+
+    Given pixels, Gradio writes a file anew each time, in its place, while browsers fetch it.
+    """
+    content = _jpeg(picture(frame, mask), 90)
+    path = folder / f"{hashlib.sha256(content).hexdigest()}.jpg"
+    try:
+        os.utime(path)  # Gradio removes what is old
+    except FileNotFoundError:
+        write_whole(path, content)
+    return str(path)
 
 
 def strokes(layers: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
@@ -198,16 +215,20 @@ def _j(run: Run, truth: np.ndarray) -> float:
 
 
 def _card(pixels: np.ndarray, head: str, text: str, kind: str = "", share: float | None = None) -> str:
-    content = io.BytesIO()
     if pixels.shape[1] > CARD_WIDTH:
         height = round(pixels.shape[0] * CARD_WIDTH / pixels.shape[1])
         pixels = cv2.resize(pixels, (CARD_WIDTH, height), interpolation=cv2.INTER_AREA)
-    Image.fromarray(pixels).save(content, "JPEG", quality=85)
-    source = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+    source = data("image/jpeg", _jpeg(pixels, 85))
     bar = "" if share is None else f'<b class="share" style="width:{share:.1%}"></b>'
     words = f"<strong>{html.escape(head)}</strong> {html.escape(text)}"
     image = f'<img alt="{html.escape(head)}" src="{source}">'
     return f'<figure class="{kind}">{image}{bar}<figcaption>{words}</figcaption></figure>'
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=quality)
+    return content.getvalue()
 
 
 def _frame_cell(part: np.ndarray, weights: np.ndarray, by: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from commands import ROOT, TINY, VIDEOS, run, succeed
 
+from stm.commandline import check_command_line
 from stm.config import CONF
 from stm.network import DEMONSTRATION
 
@@ -85,6 +86,15 @@ MISTAKES = {
         ("evaluate.py", "-m", "memory=first,evry_5", "checkpoint=c"),
         "memory=evry_5.*every_5",
     ),
+    "a glob of nothing": (
+        ("evaluate.py", "-m", "memory=glob(x*)", "checkpoint=c"),
+        r"x\*\) matches no choice",
+    ),
+    "a glob of numbers": (
+        ("train.py", "-m", "steps=glob(*)"),
+        r"steps=glob\(\*\): .* of a group, steps is none",
+    ),
+    "a range of choices": (("train.py", "-m", "memory=range(1,3)"), r"memory=range\(1,3\) does not exist"),
     "a group": (
         ("train.py", "experimnt=quickstart"),
         r"no key or group 'experimnt'\. Did you mean experiment",
@@ -159,6 +169,11 @@ MISTAKES = {
         "submission=x: must be davis or",
     ),
 }
+
+
+@pytest.mark.parametrize("swept", ["choice(1,2)", "range(1,3)", "interval(1,2)", "shuffle(range(1,3))"])
+def test_hydras_own_ways_to_sweep_are_no_mistakes(swept: str) -> None:
+    check_command_line("train", ["-m", f"seed={swept}", "memory=choice(first,every_5)", "data=glob(*)"])
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -286,8 +301,9 @@ def test_evaluate_keeps_finished_sequences(trained: Path) -> None:
 
 
 def test_a_sweep_of_policies_has_a_numbered_folder_a_row(trained: Path) -> None:
-    policies = ["first", "previous", "first_previous", "every_5"]
-    arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", f"memory={','.join(policies)}", *EVALUATE)
+    policies = ["every_5", "first", "first_previous", "previous"]
+    swept = "memory=glob([every*,first*,previous])"
+    arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", swept, *EVALUATE)
     succeed("evaluate.py", *arguments, "output_root=table5", folder=trained)
     folders = sorted(path for path in (trained / "table5").iterdir() if path.is_dir())
     assert [path.name for path in folders] == [f"{i}_one-best_synthetic_{p}" for i, p in enumerate(policies)]

@@ -14,7 +14,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ValueNode
@@ -116,20 +116,25 @@ def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
             keys.append(override)
             continue
         available = sorted(p.stem for p in (CONF / name).glob("*.yaml"))
-        for choice in _values(override):
+        chosen = _values(override, available)
+        if not chosen:
+            return f"{override.input_line} matches no choice.\n" + _listed(f"Choices of {name}", available)
+        for choice in chosen:
             if choice is None:
                 return f"{name}=null is no choice: leave it out; a choice made by default goes by ~{name}"
             if choice not in available:
                 return f"{name}={choice} does not exist.{_did_you_mean(str(choice), available)}\n" + _listed(
                     f"Choices of {name}", available
                 )
-        choices.append(f"{name}={next(iter(_values(override)))}")
+        choices.append(f"{name}={chosen[0]}")
     config = compose(config_name, overrides=choices)
     known = dict(_nodes(config))
     for override in keys:
         name = override.key_or_group
         if override.is_add() or _open(config, name):
             continue
+        if isinstance(override.value(), Glob):
+            return f"{override.input_line}: a glob takes from the files of a group, {name} is none"
         if name in known:
             if wrong := _wrong_type(override, known[name]):
                 return wrong
@@ -142,8 +147,13 @@ def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
     return None
 
 
-def _values(override: Override) -> list[str | None]:
+def _values(override: Override, choices: Sequence[str] = ()) -> list[str | None]:
+    """All that the key is to be, one after the other; a glob takes from `choices`."""
     value = override.value()
+    if isinstance(value, Glob):
+        return list(value.filter(list(choices)))
+    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):
+        return [str(override.input_line).partition("=")[2]]
     values = value.list if isinstance(value, ChoiceSweep) else [value]
     values = [value.text if isinstance(value, QuotedString) else value for value in values]
     return [None if value is None else str(value) for value in values]

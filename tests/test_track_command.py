@@ -1,9 +1,12 @@
 """`stm track`: films and folders, masks at several frames, going on where it was interrupted, mistakes."""
 
 import csv
+import io
 import json
 import os
+import re
 import struct
+import sys
 from pathlib import Path
 
 import av
@@ -198,6 +201,34 @@ def test_what_is_done_is_not_done_again(case: Path, monkeypatch, capsys) -> None
     assert (case / "out" / "overlay.mp4").exists()
     assert (case / "out" / "track.json").read_bytes() == told
     assert capsys.readouterr().out.count("20 frames") == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_shown_how_far_it_is(case: Path, monkeypatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    for name, value in {"TERM": "xterm", "COLUMNS": "150"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.run(words(case, "out")) == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    assert re.search(r"frames \S+ 20/20 [\d.]+ frames/s memory \d+ MB", plain)
+    assert re.search(r"overlay \S+ 20/20 [\d.]+ frames/s", plain)
+
+
+def test_a_file_gets_no_progress_bar(case: Path, capfd) -> None:
+    assert cli.run(words(case, "out")) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_the_overlay_of_a_frame_an_hour_is_a_video_too(case: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Frames, "fps", 1 / 3600)
+    assert cli.run(words(case, "out")) == 0
+    with av.open(str(case / "out" / "overlay.mp4")) as film:
+        assert float(film.streams.video[0].average_rate) == 0.001
 
 
 def test_other_settings_do_not_mix(case: Path, capsys) -> None:

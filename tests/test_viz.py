@@ -101,6 +101,21 @@ def test_a_video_plays_back(tmp_path, mask):
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
+@pytest.mark.parametrize("fps", [0.001, 0.0015, 1000])
+def test_slow_and_fast_videos_keep_their_rate(tmp_path, frame, fps):
+    write_video(tmp_path / "v.mp4", [frame] * 3, fps=fps)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        assert float(container.streams.video[0].average_rate) == pytest.approx(fps, rel=1e-3)
+        assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+@pytest.mark.parametrize("fps", [0.0004, 0, -1, 1e6, float("nan"), float("inf")])
+def test_a_rate_that_no_video_has_is_refused(tmp_path, frame, fps):
+    with pytest.raises(ValueError, match=rf"v\.mp4: fps={fps}: must be 0\.001 to 1000"):
+        write_video(tmp_path / "v.mp4", [frame], fps=fps)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_video_of_nothing_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"v\.mp4: no pictures"):
         write_video(tmp_path / "v.mp4", [])

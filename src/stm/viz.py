@@ -19,6 +19,8 @@ from stm.masks import PALETTE, object_ids
 from stm.whole import whole
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+SLOWEST, FASTEST = 0.001, 1000.0
+"""Pictures a second that a video can have; beyond, encoders take another rate and don't say so."""
 
 
 def object_colour(label: int) -> tuple[int, int, int]:
@@ -156,11 +158,13 @@ def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float = 2
     Args:
         path: ends in `.mp4`.
         pictures: uint8 (H, W, 3) of one size; an odd last row or column is left out, as H.264 wants.
-        fps: pictures a second.
+        fps: pictures a second, 0.001 to 1000.
 
     Raises:
-        ValueError: there is no picture.
+        ValueError: there is no picture, or the rate is none that a video can have.
     """
+    if not SLOWEST <= fps <= FASTEST:
+        raise ValueError(f"{path}: fps={fps}: must be {SLOWEST} to {FASTEST:g}, such as 24")
     path = Path(path)
     stream = None
     with whole(path) as beside, av.open(str(beside), "w", format="mp4") as container:

@@ -26,7 +26,7 @@ from stm.masks import object_ids, read_mask, write_mask
 from stm.memory import MemoryPolicy
 from stm.network import DEMONSTRATION, fingerprint
 from stm.segmenter import Confidence, Segmenter
-from stm.viz import overlay, write_video
+from stm.viz import FASTEST, SLOWEST, overlay, write_video
 from stm.whole import write_whole
 
 COLUMNS = ("frame", "name", "object", "score", "mean_probability", "area")
@@ -107,7 +107,8 @@ def follow(
     if film and not (output / "overlay.mp4").exists():
         with Progress("overlay", len(frames)) as progress:
             pictures = _overlaid(frames, output, progress)
-            write_video(output / "overlay.mp4", pictures, frames.fps or 24)
+            fps = min(max(frames.fps or 24, SLOWEST), FASTEST)
+            write_video(output / "overlay.mp4", pictures, fps)
     print(f"{output}: {_in_words(told)}")
 
 

@@ -140,6 +140,35 @@ def test_the_server_fetches_nothing(page):
     assert fetched == []
 
 
+def named(page: str, host: str, way: str = "GET", path: str = "/", **headers: str) -> int:
+    """What the page's port answers to who calls it by that name: the status."""
+    place = urllib.parse.urlsplit(page)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+    connection.request(way, path, headers={"host": host, **headers})
+    return connection.getresponse().status
+
+
+STRANGERS = ("evil.example", "evil.example:7860", "127.0.0.1.evil.example", "192.168.1.5:7860", "", "a b")
+
+
+def test_a_page_for_this_machine_answers_to_its_names_alone(page):
+    """A name of elsewhere that leads to 127.0.0.1 would let that site's pages in (DNS rebinding)."""
+    for host in ("localhost", "LocalHost:80", "127.0.0.1", "127.0.0.1:7860", "[::1]", "[::1]:7860"):
+        assert named(page, host) == 200, host
+    for host in STRANGERS:
+        for path in ("/", "/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd"):
+            assert named(page, host, path=path) == 400, (host, path)
+        assert named(page, host, "POST", "/gradio_api/call/begin") == 400
+        upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+        assert named(page, host, **upgrade, **{"sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}) == 400
+
+
+def test_a_page_for_others_answers_to_any_name():
+    with served(NETWORK, host="0.0.0.0") as address:
+        for host in ("evil.example", "192.168.1.5:7860", "stm.lab.example:7860", "localhost"):
+            assert named(address.replace("0.0.0.0", "127.0.0.1"), host) == 200, host
+
+
 def test_uploads_are_limited_before_they_are_read(page):
     place = urllib.parse.urlsplit(page)
     for route in ("gradio_api/upload", "gradio_api/component_server", "gradio_api/queue/join"):

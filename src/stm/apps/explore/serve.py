@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr  # noqa: E402  (asks on import)
 from starlette.middleware import Middleware  # noqa: E402
+from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from stm.apps.explore.events import Events  # noqa: E402
 from stm.apps.explore.layout import head, place  # noqa: E402
@@ -127,12 +129,29 @@ def _launched(page: gr.Blocks, host: str, port: int | None, browser: bool, most:
         mcp_server=False,
         enable_monitoring=False,
         max_file_size=most,
-        app_kwargs={"middleware": [Middleware(Guard, most=most + MEGABYTE)]},
+        app_kwargs={
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=_answers_to(host)),
+                Middleware(Guard, most=most + MEGABYTE),
+            ]
+        },
         theme=gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=["monospace"]),
         css_paths=Path(__file__).with_name("style.css"),
         footer_links=[],
     )
     return address
+
+
+def _answers_to(host: str) -> list[str]:
+    """The names by which browsers may call the page: of a loopback address, this machine's own.
+
+    Else a page from elsewhere could have its own name lead here (DNS rebinding) and read all it asks for.
+    """
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    return ["localhost", "127.0.0.1", "[::1]", host] if loopback else ["*"]
 
 
 def built(sessions: Sessions, notice: str = "") -> gr.Blocks:

@@ -169,6 +169,31 @@ def test_csv_has_a_line_a_job(tmp_path):
     assert (tmp_path / "table.md").read_text() == markdown(read_sweep(tmp_path))
 
 
+def test_csv_has_the_calibration_errors_where_they_are_known(tmp_path):
+    plan(tmp_path, [{"memory": m} for m in ("first", "near")])
+    write_job(tmp_path / "0_x", scores("mine", 0.5))
+    write_tables(read_sweep(tmp_path))
+    assert "ECE" not in (tmp_path / "table.csv").read_text()
+    sure = {"inside": None, "score": {"count": 9, "ece": 0.125, "bias": 0.0, "lost": None, "bins": []}}
+    write_job(tmp_path / "1_x", scores("mine", 0.6) | {"calibration": sure})
+    write_tables(read_sweep(tmp_path))
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["ECE-score"] for row in rows] == ["", "0.125"] and "ECE-inside" not in rows[0]
+
+
+def test_checkpoints_of_one_stage_have_labels_of_their_own(tmp_path):
+    names = [
+        f"@{stage}/checkpoints/{name}.ckpt" for stage in ("main", "pretrain") for name in ("last", "best")
+    ]
+    plan(tmp_path, [{"checkpoint": name} for name in names])
+    for n in range(4):
+        write_job(tmp_path / f"{n}_x", scores("mine", 0.5 + n / 10))
+    text = markdown(read_sweep(tmp_path))
+    for n, label in enumerate(("@main", "@main/best", "@pretrain", "@pretrain/best")):
+        assert cells(text, [label])[2] == f"{50 + 10 * n:.1f}"
+
+
 def test_no_sweep(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no sweep's folder"):
         read_sweep(tmp_path)

@@ -13,9 +13,11 @@ import numpy as np
 
 from stm.config import JOB, PLAN, quoted
 from stm.evaluation.bootstrap import Difference, paired_bootstrap
+from stm.evaluation.calibration import KINDS
 from stm.evaluation.paper import TABLES, VIDEOS, PaperRow
 
 MEASURED = ("J", "F", "J&F", "G", "J-Seen", "F-Seen", "J-Unseen", "F-Unseen")
+ECE = {kind: f"ECE-{kind}" for kind in KINDS}
 UNNAMED = ("hydra.", "hydra/", "launcher")
 """Overrides that a job alone needs no more."""
 
@@ -27,7 +29,8 @@ class Evaluation:
     Attributes:
         folder: with `scores.json`.
         benchmark: its name, such as `davis2017-val`.
-        measures: J, F, J&F and where known G's, in percent; seconds a frame, MB. Empty without truth.
+        measures: J, F, J&F and where known G's, in percent; the calibration errors of both confidences, 0..1;
+            seconds a frame, MB. Empty without truth.
         objects: (sequence, object) -> J in percent.
     """
 
@@ -180,6 +183,8 @@ def read_evaluation(path: Path) -> Evaluation:
         for key in (name, f"{name}-Mean")
         if values["global"].get(key) is not None
     }
+    calibrations = values.get("calibration", {})  # which earlier versions did not write
+    measures |= {name: told["ece"] for kind, name in ECE.items() if (told := calibrations.get(kind))}
     speed = values["speed"]
     if speed["frames"]:
         measures |= {"seconds": speed["seconds"] / speed["frames"], "MB": speed["peak_memory_mb"]}

@@ -11,7 +11,7 @@ from typing import Any
 
 from stm.config import JOB
 from stm.evaluation.bootstrap import Difference
-from stm.evaluation.gathered import MEASURED, Evaluation, Row, Sweep, compared_with, rows_of
+from stm.evaluation.gathered import ECE, MEASURED, Evaluation, Row, Sweep, compared_with, rows_of
 from stm.evaluation.paper import TABLES
 from stm.whole import write_whole
 
@@ -55,8 +55,10 @@ def _table(rows: Sequence[Row], against: Mapping[str, str]) -> str:
 
 
 def short(value: str) -> str:
-    """A value as a table shows it: `@pretrain/checkpoints/last.ckpt` is `@pretrain`."""
-    return value.split("/")[0] if value.startswith("@") else value
+    """A value as a table shows it: `@main/checkpoints/last.ckpt` is `@main`, its best.ckpt `@main/best`."""
+    if not value.startswith("@"):
+        return value
+    return value.replace("/checkpoints/", "/").removesuffix(".ckpt").removesuffix("/last")
 
 
 def _with_spread(row: Row, measure: str) -> str:
@@ -133,6 +135,8 @@ def aligned(head: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> s
 def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """Every job on every benchmark, repetitions apart: what a program wants to read."""
     keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.asked))
+    known = {name for job in sweep.jobs for one in job.evaluations for name in one.measures}
+    names = (*MEASURED, *(name for name in ECE.values() if name in known), "seconds", "MB")
     rows = []
     for job in sweep.jobs:
         evaluations: Sequence[Evaluation | None] = job.evaluations or [None]
@@ -140,7 +144,7 @@ def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"job": job.number, "folder": str(job.folder), "status": job.ended}
             row |= {key: job.asked.get(key, "") for key in keys if key != "benchmark"}
             row["benchmark"] = one.benchmark if one else job.asked.get("benchmark", "")
-            row |= {name: one.measures.get(name, "") if one else "" for name in (*MEASURED, "seconds", "MB")}
+            row |= {name: one.measures.get(name, "") if one else "" for name in names}
             rows.append(row)
     return rows
 

@@ -1,5 +1,6 @@
 """The report and its figures, from an evaluation that really ran; the page in a real browser."""
 
+import itertools
 import json
 import re
 import shutil
@@ -91,11 +92,14 @@ def test_figure_7_sorts(sweep):
     assert figures.drawn(figure) == figures.drawn(figures.sorted_j({"first": values, "none": [0.0, 1.0]}))
 
 
-def test_the_curves_differ_in_grey():
-    """Neighbours in the order of colours differ in brightness or in dashes."""
-    looks = figures._looks()
-    first = [next(looks) for _ in range(15)]
-    assert len(set(map(str, first))) == 15
+def test_many_curves_differ_in_grey():
+    """No two have the same dashes and the same marker."""
+    looks = list(itertools.islice(figures._looks(), 40))
+    assert len({(str(look["linestyle"]), look["marker"]) for look in looks}) == 40
+    figure = figures.sorted_j({str(number): np.arange(100) / 100 for number in range(40)})
+    lines = figure.axes[0].lines
+    assert [line.get_marker() for line in lines] == [look["marker"] for look in looks]
+    assert [line.get_color() for line in lines] == [look["color"] for look in looks]
 
 
 def test_the_front_is_what_nothing_beats():

@@ -1,6 +1,6 @@
 """Figures of evaluations and sweeps, from their files: PNG and SVG in one style.
 
-Lines differ by dashes and brightness as well as by hue, so that they can be told apart in grey and by the
+Lines differ by dashes and markers as well as by hue, so that they can be told apart in grey and by the
 colour-blind; the colours are Okabe and Ito's.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,11 @@ def sorted_j(curves: Mapping[str, Sequence[float]]) -> Figure:
     """
     with style():
         figure, axes = _axes(5.2, 3.6)
-        looks = _looks()
-        for (label, values), (colour, dash) in zip(curves.items(), looks, strict=False):
+        for (label, values), look in zip(curves.items(), _looks(), strict=False):
             ordered = np.sort(np.asarray(values, dtype=float))
             percentiles = (np.arange(len(ordered)) + 0.5) / len(ordered) * 100
             name = f"{label} ({ordered.mean():.3f})"
-            axes.plot(percentiles, ordered, color=colour, linestyle=dash, label=name)
+            axes.plot(percentiles, ordered, label=name, **look)
         axes.set(
             xlim=(0, 100), ylim=(-0.01, 1.01), xlabel="percentile of all objects on all frames", ylabel="J"
         )
@@ -106,12 +105,11 @@ def j_over_time(opened: Opened, worst: int = 3) -> Figure:
         low, high = np.nanquantile(courses, (0.25, 0.75), axis=0)
         axes.fill_between(places, low, high, color="#bbbbbb", alpha=0.6, linewidth=0, label="middle half")
         axes.plot(places, np.nanmean(courses, axis=0), color="#000000", linewidth=2.4, label="mean of all")
-        looks = _looks(1)
-        for name, (colour, dash) in zip(chosen, looks, strict=False):
+        for name, look in zip(chosen, _looks(1), strict=False):
             track = tracks[name]
             at = np.array(list(track)) / max(1, opened.sequences[name].length - 1)
             label = f"{name} ({np.mean(list(track.values())):.2f})"
-            axes.plot(at, list(track.values()), color=colour, linestyle=dash, linewidth=1.2, label=label)
+            axes.plot(at, list(track.values()), linewidth=1.2, label=label, **look)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="place in the video", ylabel="J")
         axes.legend(title="worst videos (mean J)", loc="center left", bbox_to_anchor=(1.01, 0.5))
         row = 0
@@ -245,12 +243,16 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _looks(first: int = 0) -> Iterator[tuple[str, object]]:
-    """Colours with dashes, which go on differing when the colours begin again."""
-    number = first
-    while True:
-        yield COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
-        number += 1
+def _looks(first: int = 0) -> Iterator[dict[str, Any]]:
+    """How curves differ: by colour and dashes; when the dashes begin again, by a marker as well."""
+    for number in count(first):
+        again, place = divmod(number, len(DASHES))
+        yield {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": DASHES[place],
+            "marker": ("", *MARKERS)[again % (1 + len(MARKERS))],
+            "markevery": 0.1,  # of the diagonal
+        }
 
 
 def bare(axes: Axes, pixels: np.ndarray) -> None:

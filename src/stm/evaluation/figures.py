@@ -251,6 +251,7 @@ def _looks(first: int = 0) -> Iterator[dict[str, Any]]:
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": DASHES[place],
             "marker": ("", *MARKERS)[again % (1 + len(MARKERS))],
+            "markersize": 4,
             "markevery": 0.1,  # of the diagonal
         }
 

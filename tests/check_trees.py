@@ -1,5 +1,6 @@
 """Data sets without a fault, ways to spoil them, and what `stm check` finds in them."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -99,3 +100,25 @@ def every_mask(root: Path, damage: Callable[[Path], None], video: str = "ant") -
     for path in paths:
         damage(path)
     return [str(path.relative_to(root)) for path in paths]
+
+
+def everything(root: Path) -> dict[str, str]:
+    """Path -> what is there, links not followed."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def fix(root: Path, *options: str, code: int = 0) -> tuple[Path, dict | None]:
+    """The mended copy, and what the report says of it; the data set itself stays as it was."""
+    before, new, report = everything(root), root.parent / "new", root.parent / "report.json"
+    assert cli.run(["check", str(root), "--fix", str(new), "--output", str(report), *options]) == code
+    assert everything(root) == before
+    assert not list(root.parent.glob(".*.part"))
+    return new, json.loads(report.read_text())["fix"]
+
+
+def masks_without_reading(root: Path, name: str) -> list[Path]:
+    return sorted(root.glob(f"**/Annotations/**/{name}/*.png"))

@@ -48,3 +48,36 @@ def grey_video(name: str, masks: Sequence[np.ndarray]) -> ArrayVideo:
     values = 10 * np.arange(len(stacked), dtype=np.uint8)
     frames = np.broadcast_to(values[:, None, None, None], (*stacked.shape, 3)).copy()
     return ArrayVideo(name, frames, stacked)
+
+
+class Listed(ArrayVideo):
+    """A video of which some frames have no truth, or are not asked for, and that notes what is read."""
+
+    def __init__(self, *arguments, annotated=None, written=None, categories=None, **named):
+        super().__init__(*arguments, **named)
+        self.read = []
+        if annotated is not None:
+            self.annotated = annotated
+        if written is not None:
+            self.written = written
+        if categories is not None:
+            self.categories = categories
+
+    def frame(self, t):
+        self.read.append(t)
+        return super().frame(t)
+
+    def mask(self, t):
+        return super().mask(t) if t in self.annotated else None
+
+
+def moving(name="box", ids=(3, 7), length=7, size=(40, 56), entries=None, **named):
+    """Boxes that move two pixels a frame over noise; objects are there from their entry on."""
+    rng = np.random.default_rng(len(name))
+    frames = rng.integers(0, 256, (length, *size, 3), dtype=np.uint8)
+    masks = np.zeros((length, *size), dtype=np.uint8)
+    for t in range(length):
+        for place, label in enumerate(ids):
+            if t >= (entries or {}).get(label, 0):
+                masks[t, 4 + 16 * place : 16 + 16 * place, 4 + 2 * t : 20 + 2 * t] = label
+    return Listed(name, frames, masks, entries=entries, **named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,13 @@ def network(seed: int = 0, **changes: Any) -> STM:
     return STM(**(NETWORK | changes)).eval()
 
 
+def save(path: Path, seed: int = 0, **changes: Any) -> Path:
+    """Write that network's checkpoint, as training writes it."""
+    weights = {f"network.{name}": tensor for name, tensor in network(seed, **changes).state_dict().items()}
+    torch.save({"config": {"network": NETWORK | changes}, "state_dict": weights}, path)
+    return path
+
+
 def frames(count: int, size: tuple[int, int] = (32, 48), seed: int = 0) -> Tensor:
     """Smooth random frames, uint8 (T, 3, H, W), each a little unlike the one before."""
     generator = torch.Generator().manual_seed(seed)
@@ -45,6 +53,11 @@ def masks(count: int, objects: int, size: tuple[int, int] = (32, 48), first: int
             left = (2 * slot * bar + t) % width
             labels[t, height // 4 : -height // 4, left : left + bar] = first + slot
     return labels
+
+
+def only(mask: np.ndarray, *labels: int) -> np.ndarray:
+    """An index mask of these labels alone."""
+    return np.where(np.isin(mask, labels), mask, 0).astype(np.uint8)
 
 
 def clip(objects: int = 2, count: int = 3, size: tuple[int, int] = (32, 48), seed: int = 0) -> Clip:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import NETWORK, network
+from small import network, save
 from typer.testing import CliRunner
 
 from stm.apps.cli import app
@@ -40,9 +40,7 @@ def video() -> ArrayVideo:
 def folder(tmp_path_factory) -> Path:
     """What `evaluate.py` leaves, of an untrained network."""
     job = tmp_path_factory.mktemp("evaluation")
-    net, path = network(), job / "weights.ckpt"
-    weights = {f"network.{name}": tensor for name, tensor in net.state_dict().items()}
-    torch.save({"config": {"network": NETWORK}, "state_dict": weights}, path)
+    net, path = network(), save(job / "weights.ckpt")
     evaluate(
         net, MemoryPolicy(every=3), synthetic(**BENCHMARK), job, checkpoint=fingerprint(path), progress=False
     )

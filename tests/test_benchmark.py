@@ -1,4 +1,4 @@
-"""Evaluation: what counts, what the segmenter is given, what is written, going on where interrupted."""
+"""Evaluation: what the segmenter is given, what is written, going on where interrupted."""
 
 import csv
 import json
@@ -8,52 +8,18 @@ import av
 import numpy as np
 import pytest
 import torch
-from data_trees import boxes, write_video
+from data_trees import boxes, moving, write_video
 from PIL import Image
 
-from stm.clip import ArrayVideo
 from stm.evaluation import sets
 from stm.evaluation.benchmark import Benchmark, evaluate, validate
 from stm.evaluation.peak import PeakMemory
-from stm.evaluation.scores import copy_first, frames_that_count, overall, score
+from stm.evaluation.scores import score
 from stm.evaluation.segmenting import segment_video
 from stm.masks import read_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.segmenter import Segmenter
-
-
-class Listed(ArrayVideo):
-    """A video of which some frames have no truth, or are not asked for, and that notes what is read."""
-
-    def __init__(self, *arguments, annotated=None, written=None, categories=None, **named):
-        super().__init__(*arguments, **named)
-        self.read = []
-        if annotated is not None:
-            self.annotated = annotated
-        if written is not None:
-            self.written = written
-        if categories is not None:
-            self.categories = categories
-
-    def frame(self, t):
-        self.read.append(t)
-        return super().frame(t)
-
-    def mask(self, t):
-        return super().mask(t) if t in self.annotated else None
-
-
-def moving(name="box", ids=(3, 7), length=7, size=(40, 56), entries=None, **named):
-    """Boxes that move two pixels a frame over noise; objects are there from their entry on."""
-    rng = np.random.default_rng(len(name))
-    frames = rng.integers(0, 256, (length, *size, 3), dtype=np.uint8)
-    masks = np.zeros((length, *size), dtype=np.uint8)
-    for t in range(length):
-        for place, label in enumerate(ids):
-            if t >= (entries or {}).get(label, 0):
-                masks[t, 4 + 16 * place : 16 + 16 * place, 4 + 2 * t : 20 + 2 * t] = label
-    return Listed(name, frames, masks, entries=entries, **named)
 
 
 @pytest.fixture(scope="module")
@@ -68,98 +34,6 @@ def network():
         keys="image",
         similarity="l2",
     ).eval()
-
-
-def truth(video):
-    return [(t, video.mask(t)) for t in video.annotated]
-
-
-# Which frames and objects count
-
-
-def test_davis_leaves_out_the_first_and_the_last_frame_and_late_objects():
-    assert frames_that_count(moving(), "davis") == {3: [1, 2, 3, 4, 5], 7: [1, 2, 3, 4, 5]}
-    late = moving(entries={3: 0, 7: 2})
-    assert frames_that_count(late, "davis") == {3: [1, 2, 3, 4, 5]}
-    assert frames_that_count(moving(annotated=[0, 5, 6]), "davis") == {3: [5], 7: [5]}
-
-
-def test_youtube_counts_annotated_frames_after_the_entry():
-    late = moving(entries={3: 0, 7: 2}, annotated=[0, 2, 4, 6])
-    assert frames_that_count(late, "youtube") == {3: [2, 4, 6], 7: [4, 6]}
-    assert frames_that_count(moving(entries={3: 1, 7: 6}), "all") == {3: [2, 3, 4, 5, 6]}
-
-
-@pytest.mark.parametrize("protocol", ["davis", "youtube", "all"])
-def test_masks_that_only_introduce_objects_are_no_truth(protocol):
-    hidden = moving(entries={3: 0, 7: 4}, annotated=[0, 4])
-    assert frames_that_count(hidden, protocol) == {}
-    assert score(hidden, copy_first(hidden), protocol) == ()
-
-
-def test_an_unknown_protocol_is_refused():
-    with pytest.raises(ValueError, match="'davis2017' is unknown; allowed: davis, youtube, all"):
-        Benchmark("b", [], protocol="davis2017")
-    with pytest.raises(ValueError, match="size=0"):
-        Benchmark("b", [], size=0)
-
-
-# Scores of predictions that are known
-
-
-@pytest.mark.parametrize("protocol", ["davis", "youtube", "all"])
-def test_the_truth_scores_one_and_nothing_scores_zero(protocol):
-    video = moving(entries={3: 0, 7: 2})
-    assert {(row.J.mean, row.F.mean) for row in score(video, truth(video), protocol)} == {(1.0, 1.0)}
-    nothing = ((t, np.zeros_like(labels)) for t, labels in truth(video))
-    assert {(row.J.mean, row.F.mean) for row in score(video, nothing, protocol)} == {(0.0, 0.0)}
-
-
-def test_copy_first_by_hand():
-    """A box of 16 columns that moved 2t columns overlaps its first place in 16 - 2t of 16 + 2t."""
-    video = moving(entries={3: 0, 7: 2})
-    rows = {row.object: row for row in score(video, copy_first(video), "all")}
-    assert rows[3].frames == (1, 2, 3, 4, 5, 6)
-    assert rows[3].j == tuple((16 - 2 * t) / (16 + 2 * t) for t in range(1, 7))
-    assert rows[7].j == tuple((16 - 2 * t) / (16 + 2 * t) for t in range(1, 5))  # its mask is given at 2
-
-
-def test_void_pixels_count_neither_way():
-    video = moving(ids=(3,), length=4)
-    wrong = [(t, mask.copy()) for t, mask in truth(video)]
-    for t, labels in wrong:
-        labels[20:30, 30:] = 3
-        video.mask(t)[20:30, 30:] = 255
-    (row,) = score(video, wrong)
-    assert (row.object, row.j, row.f) == (3, (1.0, 1.0), (1.0, 1.0))
-
-
-def test_an_object_that_is_gone_wants_an_empty_mask():
-    video = moving(ids=(3,), length=5)
-    for t in (2, 3, 4):
-        video.mask(t)[:] = 0
-    (row,) = score(video, truth(video))
-    assert row.j == (1.0, 1.0, 1.0)
-    (row,) = score(video, copy_first(video))
-    assert row.j[1:] == (0.0, 0.0) and row.f[1:] == (0.0, 0.0)
-
-
-def test_a_missing_prediction_is_named():
-    video = moving()
-    with pytest.raises(ValueError, match=r"box: object 3 has no prediction on 2 of the 5 frames.*00002"):
-        score(video, [item for item in truth(video) if item[0] not in (2, 4)])
-
-
-def test_real_clips_copying_the_first_mask(shared_data):
-    """FIELD_NOTES' numbers for the five validation clips with one object: J .30, F .28."""
-    from stm.data.videos import davis
-
-    rows = []
-    for video in davis(shared_data / "DAVIS", split="val"):
-        if len(video.entries) == 1:
-            rows += score(video, copy_first(video), "davis")
-    values = overall(rows)
-    assert (len(rows), round(values["J-Mean"], 2), round(values["F-Mean"], 2)) == (5, 0.30, 0.28)
 
 
 # What the segmenter is given, and what comes back
@@ -399,15 +273,6 @@ def test_a_video_without_any_object_is_background(network, tmp_path):
     scores = run(network, tmp_path, [empty])
     assert scores.overall == {} and scores.frames_per_second == 0
     assert not any(read_mask(tmp_path / f"masks/empty/{t:05d}.png").any() for t in range(3))
-
-
-def test_g_of_videos_with_categories(network):
-    named = moving("named", categories={3: "cat", 7: "unicorn"})
-    benchmark = Benchmark("b", [named], protocol="youtube", seen=frozenset({"cat"}))
-    scores = evaluate(network, None, benchmark, progress=False)
-    rows = {row.object: row for row in scores.objects}
-    assert scores.overall["J-Seen"] == rows[3].J.mean and scores.overall["F-Unseen"] == rows[7].F.mean
-    assert scores.baselines["all-background"]["G"] == 0.0
 
 
 def test_the_peak_is_seen_after_memory_was_given_back():

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-from pathlib import Path
 
 import pytest
 from check_trees import (
@@ -17,7 +15,6 @@ from check_trees import (
     clean_folder,
     clean_stills,
     clean_youtube,
-    coloured,
     every_mask,
     found,
     smoothed,
@@ -29,7 +26,6 @@ from PIL import Image, ImageFilter
 
 from stm.apps import cli
 from stm.apps.check import Layout
-from stm.apps.doctor.findings import CODES, SEVERITIES
 from stm.apps.doctor.layouts import LAYOUTS
 from stm.clip import VOID
 from stm.data.stills import pairs
@@ -263,51 +259,6 @@ def test_links_in_circles_and_odd_names_are_survived(layout, tmp_path, capsys):
     assert ("error" if layout != "stills" else "warning", "mask-alone", str(odd.relative_to(root))) in told
     printed = capsys.readouterr().out
     assert "\x1b" not in printed and "[bold]" in printed
-
-
-# --- the command ---
-
-
-def test_what_is_no_data_set_is_told_in_one_line_with_what_was_expected(tmp_path, capsys):
-    clean_davis(tmp_path / "below")
-    for options in ([], ["--layout", "folder"]):
-        assert cli.run(["check", str(tmp_path), *options]) == 2
-        told = capsys.readouterr()
-        assert told.out == "" and told.err.count("\n") == 1
-        assert "JPEGImages/<video>/*.jpg" in told.err and f"{tmp_path / 'below'} looks like davis" in told.err
-        assert ("meta.json" in told.err) == (not options)
-    assert cli.run(["check", str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err == f"stm: {tmp_path / 'nowhere'}: there is no such folder\n"
-    assert cli.run(["check", str(tmp_path), "--output", str(tmp_path)]) == 2
-    assert "--output" in capsys.readouterr().err
-
-
-def test_the_table_counts_and_shows_the_first(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    clean_davis(tmp_path / "set")
-    paths = every_mask(tmp_path / "set", coloured)
-    assert cli.run(["check", str(tmp_path / "set")]) == 1
-    printed = capsys.readouterr().out
-    row = next(line for line in printed.splitlines() if "A mask must hold object ids" in line)
-    assert row.split()[1:6] == ["error", "│", "4", "│", "A"]
-    assert [path in printed for path in paths] == [True, True, True, False]
-    assert "davis: 2 videos, 16 files: 4 errors, 0 warnings, 0 notes" in printed
-
-
-@pytest.mark.parametrize("workers", ["1", "7"])
-def test_the_number_of_workers_changes_nothing(workers, tmp_path):
-    clean_folder(tmp_path / "set")
-    for i in range(30):
-        write_video(tmp_path / "set", f"v{i}", [boxes({1: A, 3: B})] * 3)
-    expected = [("note", "id-gap", path) for path in sorted(f"Annotations/v{i}" for i in range(30))]
-    assert found(tmp_path / "set", "--workers", workers) == expected
-
-
-def test_the_page_lists_every_code_with_its_severity():
-    page = (Path(__file__).parents[1] / "docs" / "check.md").read_text()
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (error|warning|note) \|", page, re.MULTILINE))
-    assert rows == {name: code.severity for name, code in CODES.items()}
-    assert {code.severity for code in CODES.values()} == set(SEVERITIES)
 
 
 def test_real_clips_are_clean(shared_data, tmp_path):

@@ -1,46 +1,31 @@
 """`stm check --fix`: masks come out as they were before they were spoilt, and nothing else is touched."""
 
-import hashlib
-import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from check_trees import clean_davis, clean_folder, clean_stills, clean_youtube, found, write_list
+from check_trees import (
+    A,
+    B,
+    clean_davis,
+    clean_folder,
+    clean_stills,
+    clean_youtube,
+    everything,
+    fix,
+    found,
+    masks_without_reading,
+    write_list,
+)
 from data_trees import boxes, picture, write_frame, write_video
 from PIL import Image, ImageFilter
 
 from stm.apps import cli
-from stm.apps.doctor import renew as renewing
 from stm.clip import VOID
 from stm.data.stills import pairs
 from stm.data.videos import davis, folder
 from stm.masks import PALETTE, read_mask, write_mask
-
-A, B = (5, 5, 20, 25), (22, 30, 38, 55)
-
-
-def everything(root: Path) -> dict[str, str]:
-    """Path -> what is there, links not followed."""
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    }
-
-
-def fix(root: Path, *options: str, code: int = 0) -> tuple[Path, dict | None]:
-    """The mended copy, and what the report says of it; the data set itself stays as it was."""
-    before, new, report = everything(root), root.parent / "new", root.parent / "report.json"
-    assert cli.run(["check", str(root), "--fix", str(new), "--output", str(report), *options]) == code
-    assert everything(root) == before
-    assert not list(root.parent.glob(".*.part"))
-    return new, json.loads(report.read_text())["fix"]
 
 
 def masks_of(root: Path, name: str) -> dict[Path, np.ndarray]:
@@ -198,10 +183,6 @@ def test_new_ids_are_not_made_up_where_meta_json_has_its_own(tmp_path):
     assert told["findings"] == [] and len(told["mended"]) == 3
 
 
-def masks_without_reading(root: Path, name: str) -> list[Path]:
-    return sorted(root.glob(f"**/Annotations/**/{name}/*.png"))
-
-
 @pytest.mark.parametrize("by", [2, 3])
 def test_sizes_are_mended_by_nearest_neighbour_where_the_aspect_is_one(by, tmp_path):
     root = tmp_path / "set"
@@ -282,104 +263,3 @@ def test_stills_are_mended_one_by_one(tmp_path):
     assert np.array_equal(read[4], boxes({1: A}))
     assert np.array_equal(read[5], boxes({2: A, 1: B}))
     assert np.array_equal(read[7], boxes({VOID: A})[::2, ::2].repeat(2, 0).repeat(2, 1) == VOID)
-
-
-def test_other_files_are_hard_links_and_links_become_files(tmp_path):
-    root, real = tmp_path / "set", tmp_path / "real"
-    clean_davis(real)
-    (real / "notes.txt").write_text("kept")
-    (root / "Annotations").mkdir(parents=True)
-    for name in ("JPEGImages", "ImageSets", "Annotations/480p"):
-        (root / name).symlink_to(real / name)
-    (root / "notes.txt").symlink_to(real / "notes.txt")
-    (root / "loop").symlink_to("loop")
-    (real / "JPEGImages" / "480p" / "ant" / "up").symlink_to("..")
-    os.mkfifo(root / "pipe")
-    path = "Annotations/480p/ant/00000.png"
-    Image.fromarray(read_mask(real / path)).save(real / path)
-    before = everything(real)
-    new, told = fix(root)
-    assert everything(real) == before
-    assert told["left_out"] == ["loop", "pipe", "JPEGImages/480p/ant/up"]
-    assert not [path for path in new.rglob("*") if path.is_symlink()]
-    assert everything(new).keys() == before.keys()
-    for name in before.keys() - {path}:
-        assert (new / name).samefile(real / name)
-    assert not (new / path).samefile(real / path)
-
-
-def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    clean_stills(tmp_path / "set")
-    Image.fromarray(boxes({1: A})).save(tmp_path / "set" / "1.png")
-    new, _ = fix(tmp_path / "set")
-    assert (new / "0.jpg").read_bytes() == (tmp_path / "set" / "0.jpg").read_bytes()
-    assert not (new / "0.jpg").samefile(tmp_path / "set" / "0.jpg")
-
-
-# --- where it may be written, and how it may end ---
-
-
-def test_only_a_new_or_empty_folder_outside_is_written_to(tmp_path, capsys):
-    root = tmp_path / "set"
-    clean_stills(root)
-    Image.fromarray(boxes({1: A})).save(root / "1.png")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").touch()
-    for new in (
-        tmp_path / "full",
-        tmp_path / "full" / "file",
-        root,
-        root / "below",
-        root / ".." / "set" / "x",
-    ):
-        before = everything(tmp_path)
-        assert cli.run(["check", str(root), "--fix", str(new)]) == 2
-        told = capsys.readouterr()
-        assert told.out == "" and told.err.startswith(f"stm: {new}: the mended copy")
-        assert everything(tmp_path) == before
-    (tmp_path / "empty").mkdir()
-    assert cli.run(["check", str(root), "--fix", str(tmp_path / "empty")]) == 0
-    assert len(everything(tmp_path / "empty")) == 6
-    assert cli.run(["check", str(root), "--fix", str(tmp_path / "some" / "where")]) == 0
-    assert len(everything(tmp_path / "some" / "where")) == 6
-    assert cli.run(["check", str(root), "--threshold", "3"]) == 2
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failure_in_the_middle_leaves_nothing(error, tmp_path, monkeypatch, capsys):
-    clean_stills(tmp_path / "set")
-    Image.fromarray(boxes({1: A})).save(tmp_path / "set" / "1.png")
-    linked = []
-
-    def fail(source: Path, target: Path) -> None:
-        linked.append(target)
-        if len(linked) == 4:
-            raise error
-
-    monkeypatch.setattr(renewing, "_link", fail)
-    code = cli.run(["check", str(tmp_path / "set"), "--fix", str(tmp_path / "new")])
-    assert code == (2 if isinstance(error, OSError) else 130) and len(linked) == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
-    assert "Traceback" not in capsys.readouterr().err
-
-
-def test_killed_in_the_middle_there_is_no_folder_of_that_name(tmp_path):
-    root = tmp_path / "set"
-    tiny = boxes({1: (1, 1, 3, 3)}, (4, 6))
-    write_video(root, "v", [tiny] * 400, size=(4, 6))
-    for path in masks_without_reading(root, "v"):
-        Image.fromarray(tiny).save(path)
-    command = [sys.executable, "-m", "stm.apps.cli", "check", str(root), "--fix", str(tmp_path / "new")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 120
-        while not (begun := list(tmp_path.glob(".new.*.part"))) and process.poll() is None:
-            assert time.monotonic() < end
-            time.sleep(0.001)
-        process.kill()
-    assert begun and not (tmp_path / "new").exists()
-    assert cli.run(["check", str(root), "--fix", str(tmp_path / "new")]) == 0  # and it can be had again
-    assert len(everything(tmp_path / "new")) == 800

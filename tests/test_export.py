@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import small
 import torch
-from test_segment_command import save
+from small import save
 from torch import Tensor
 
 from stm.apps import cli

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from commands import TINY, start, succeed
-from small import NETWORK, network
+from small import save
 
 
 def interrupted(script: str, *arguments: str, folder: Path, reached: Callable[[], bool]) -> str:
@@ -28,8 +27,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_a_sweep_of_evaluations(tmp_path: Path) -> None:
-    weights = {f"network.{name}": tensor for name, tensor in network().state_dict().items()}
-    torch.save({"config": {"network": NETWORK}, "state_dict": weights}, tmp_path / "w.ckpt")
+    save(tmp_path / "w.ckpt")
     videos = ("benchmark=synthetic", "benchmark.pixels=48", "benchmark.count=12", "benchmark.kind=plain")
     arguments = ("sweep=table5", "memory=first,every_5", "checkpoint=w.ckpt", *videos, "threads=1")
     folder = tmp_path / "runs" / "evaluate" / "table5_w"

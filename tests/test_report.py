@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from browsing import asked, chromium
 from PIL import Image
-from small import NETWORK, network
+from small import network, save
 from typer.testing import CliRunner
 
 from stm.apps.cli import app
@@ -35,9 +34,7 @@ POLICIES = {"first": MemoryPolicy(previous=False, every=None), "every_5": Memory
 def sweep(tmp_path_factory) -> Path:
     """A sweep's folder: two policies, evaluated by an untrained network."""
     folder, untrained = tmp_path_factory.mktemp("sweep"), network()
-    weights = {f"network.{name}": tensor for name, tensor in untrained.state_dict().items()}
-    path = tmp_path_factory.mktemp("weights") / "x.ckpt"
-    torch.save({"config": {"network": NETWORK}, "state_dict": weights}, path)
+    path = save(tmp_path_factory.mktemp("weights") / "x.ckpt")
     jobs, what = [], fingerprint(path)
     for number, (memory, policy) in enumerate(POLICIES.items()):
         job = folder / f"{number}_{memory}"

@@ -18,6 +18,7 @@ from data_trees import boxes, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
+from small import save
 
 from stm.apps import cli
 from stm.masks import read_mask, write_mask
@@ -26,14 +27,6 @@ from stm.viz import heat
 SCHEMA = json.loads(files("stm.apps").joinpath("prediction.schema.json").read_text())
 ARTIFACTS = {"visualization", "raw_predictions", "mask"}
 NAMES = ["prediction.json", "prediction_arrays.npz", "prediction_mask.png", "prediction_visualization.png"]
-
-
-def save(path: Path, **changes: object) -> Path:
-    """A checkpoint as training writes it."""
-    network = small.network(**changes)
-    weights = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    torch.save({"config": {"network": small.NETWORK | changes}, "state_dict": weights}, path)
-    return path
 
 
 @pytest.fixture

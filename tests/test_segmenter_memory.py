@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from small import only
 from torch import Tensor
 
 import stm
@@ -23,10 +24,6 @@ POLICIES = {
     "prototypes": MemoryPolicy(every=1, max_frames=3, prototypes=4, leaves="least_used"),
     "novel": MemoryPolicy(every=1, max_frames=4, leaves="most_alike", novel=0.0),
 }
-
-
-def only(mask: np.ndarray, *labels: int) -> np.ndarray:
-    return np.where(np.isin(mask, labels), mask, 0).astype(np.uint8)
 
 
 def begun(network: STM, policy: MemoryPolicy | None = None, frames: int = 6, objects: int = 2) -> Segmenter:

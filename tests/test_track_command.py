@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import small
 from PIL import Image
-from test_segment_command import save
+from small import only, save
 
 import stm
 from stm.apps import cli, following
@@ -28,10 +28,6 @@ from stm.viz import write_video
 LENGTH = 20
 FRAMES = small.frames(LENGTH).permute(0, 2, 3, 1).numpy()
 MASKS = small.masks(LENGTH, 3).numpy()
-
-
-def only(mask: np.ndarray, *labels: int) -> np.ndarray:
-    return np.where(np.isin(mask, labels), mask, 0).astype(np.uint8)
 
 
 @pytest.fixture

@@ -38,6 +38,8 @@ TINY = (
     "threads=1",
 )
 """Overrides of a run of some seconds: four steps, two validations, a final evaluation."""
+EVALUATE = ("benchmark=synthetic", *VIDEOS, "threads=1")
+"""Overrides of an evaluation of two videos."""
 
 _server = mp.get_context("forkserver")
 _server.set_forkserver_preload(["stm.runtime"])

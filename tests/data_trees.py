@@ -1,4 +1,4 @@
-"""Small data sets in their real formats, written to a folder, for the tests of the data room."""
+"""Small data sets, in memory and in their real formats in a folder, for the tests of the data room."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ from PIL import Image
 
 from stm.clip import ArrayVideo
 from stm.masks import write_mask
+
+A, B, C = (5, 5, 20, 25), (22, 30, 38, 55), (2, 40, 18, 58)
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -81,3 +83,23 @@ def moving(name="box", ids=(3, 7), length=7, size=(40, 56), entries=None, **name
             if t >= (entries or {}).get(label, 0):
                 masks[t, 4 + 16 * place : 16 + 16 * place, 4 + 2 * t : 20 + 2 * t] = label
     return Listed(name, frames, masks, entries=entries, **named)
+
+
+def ten_frames(labels=(3, 11, 200), name="v"):
+    """A grey video with a box that stays where it is for each label."""
+    return grey_video(name, [boxes(dict(zip(labels, (A, B, C), strict=False)))] * 10)
+
+
+class OneStill:
+    """A set of stills with one mask."""
+
+    name = "one"
+
+    def __init__(self, mask=None, count=5):
+        self.mask, self.count = boxes({4: A, 100: B}) if mask is None else mask, count
+
+    def __len__(self):
+        return self.count
+
+    def read(self, i):
+        return picture(i), self.mask

@@ -20,7 +20,6 @@ from small import only, save
 import stm
 from stm.apps import cli, following
 from stm.apps.films import Film, Frames
-from stm.apps.policies import names, policy_named
 from stm.masks import read_mask, write_mask
 from stm.memory import MemoryPolicy
 from stm.viz import write_video
@@ -283,23 +282,6 @@ def test_frames_of_two_sizes_are_named(case: Path, capsys) -> None:
     assert cli.run(words(case)) == 2
     assert "shot3.png: a frame of 48x30, the first is 48x32" in capsys.readouterr().err
     assert len(Frames(case / "frames")) == LENGTH
-
-
-def test_policies_by_name_are_those_of_the_files() -> None:
-    import hydra
-
-    from stm.config import CONF
-
-    assert {"first", "every_5", "diverse", "prototypes"} <= set(names())
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in names():
-            values = dict(hydra.compose("evaluate", [f"memory={name}", "checkpoint=x"]).memory)
-            values.pop("_target_")
-            assert policy_named(name) == MemoryPolicy(**values)
-    changed = policy_named("diverse, top_k=20,every=null, spaced=4,decay=1,max_mb=3")
-    assert changed == MemoryPolicy(
-        every=None, spaced=4, max_frames=6, leaves="most_alike", top_k=20, decay=1, max_mb=3
-    )
 
 
 def test_a_smaller_size_for_the_network_keeps_the_videos_own(case: Path) -> None:

@@ -6,12 +6,14 @@ which can be waited for or killed.
 
 from __future__ import annotations
 
+import json
 import multiprocessing as mp
 import os
 import runpy
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -125,3 +127,26 @@ def _main(script: str, arguments: list[str], folder: Path, log: Path, environmen
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < until, "not reached"
+        time.sleep(0.01)
+
+
+def contents(output: Path) -> dict[str, object]:
+    """Every file of an evaluation, without times and memory, what Hydra writes, and logs."""
+    found: dict[str, object] = {}
+    for path in sorted(output.rglob("*")):
+        name = str(path.relative_to(output))
+        if path.is_dir() or name.startswith((".hydra", "evaluate", "job.json")):
+            continue
+        found[name] = path.read_bytes()
+        if path.suffix == ".json":
+            values = json.loads(path.read_text())
+            for key in ("speed", "seconds", "peak_bytes"):
+                values.pop(key, None)
+            found[name] = json.dumps(values)
+    return found

@@ -1,45 +1,22 @@
-"""Every file of every group composes, fits the schema and builds what it tells."""
+"""Every file of conf/ composes, fits the schema and builds what it tells; for sets, see test_every_set.py."""
 
-import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from data_trees import boxes, picture, write_frame, write_video
+from composing import choices, composed, plain, without_download
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
-from PIL import Image
-from scipy.io import savemat
+from omegaconf import OmegaConf
 
 from stm import runtime
-from stm.clip import ClipBatch
 from stm.config import CONF
-from stm.masks import write_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
-
-A, B = (5, 5, 25, 30), (22, 35, 38, 55)
-QUICK = (
-    "experiment=quickstart",
-    "data.count=4",
-    "data.pixels=48",
-    "benchmark.count=2",
-    "benchmark.pixels=48",
-)
-
-
-def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
 
 GROUPS = sorted(
     {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
@@ -47,98 +24,8 @@ GROUPS = sorted(
 )
 
 
-@contextmanager
-def composed(*overrides: str, name: str = "train", searchpath: Path | None = None) -> Iterator[DictConfig]:
-    """The configuration as the program gets it, with Hydra's own at hand for the resolvers."""
-    fixed = ["hydra.runtime.output_dir=run", "hydra.job.num=0"]
-    if searchpath:
-        fixed.append(f"hydra.searchpath=[file://{searchpath}]")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(name, [*fixed, *overrides], return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    try:
-        with open_dict(config):
-            config.pop("hydra")
-        yield config
-    finally:
-        HydraConfig.instance().cfg = None
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Everything resolved, nothing missing."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return values
-
-
-def without_download(config: DictConfig) -> DictConfig:
-    config.backbone.pretrained = False
-    return config
-
-
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `data/...`: every set as it comes, tiny, where the files look for it."""
-    root = tmp_path_factory.mktemp("trees")
-    data, masks = root / "data", [boxes({1: A, 2: B})] * 6
-    for below in ("480p", "240p"):
-        write_video(data / "DAVIS", "bear", masks, below=below)
-    for path in ("2016/train", "2016/val", "2017/train", "2017/val", "2017/train-240p", "2017/val-240p"):
-        file = data / "DAVIS" / "ImageSets" / f"{path}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("bear\n")
-    names = [f"{5 * t:05d}" for t in range(6)]
-    objects = {"1": {"category": "cat", "frames": names}, "2": {"category": "dog", "frames": names}}
-    for split in ("train", "valid"):
-        write_video(
-            data / "YouTubeVOS" / split, "0a", masks if split == "train" else masks[:1] + [None] * 5, step=5
-        )
-        described = {"videos": {"0a": {"objects": objects}}}
-        (data / "YouTubeVOS" / split / "meta.json").write_text(json.dumps(described))
-    write_video(root / "mine", "clip", masks)
-    write_stills(data)
-    return root
-
-
-def write_stills(data: Path) -> None:
-    mask, frame = boxes({1: A, 2: B}), picture(1)
-    binary = Image.fromarray((mask > 0).astype(np.uint8) * 255)
-    for images, masks in (
-        ("stills/images", "stills/masks"),
-        ("ECSSD/images", "ECSSD/ground_truth_mask"),
-        ("MSRA10K/Imgs", "MSRA10K/Imgs"),
-    ):
-        write_frame(data / images / "x.jpg", frame)
-        (data / masks).mkdir(exist_ok=True)
-        binary.save(data / masks / "x.png")
-    voc, sbd, coco = data / "VOCdevkit/VOC2012", data / "benchmark_RELEASE/dataset", data / "coco"
-    write_frame(voc / "JPEGImages" / "x.jpg", frame)
-    write_mask(voc / "SegmentationObject" / "x.png", mask)
-    write_frame(sbd / "img" / "x.jpg", frame)
-    (sbd / "inst").mkdir()
-    savemat(sbd / "inst" / "x.mat", {"GTinst": {"Segmentation": mask}}, do_compression=True)
-    write_frame(coco / "train2017" / "x.jpg", frame)
-    (coco / "annotations").mkdir()
-    top, left, bottom, right = A
-    polygon = [left, top, right, top, right, bottom, left, bottom]
-    described = {
-        "images": [{"id": 1, "file_name": "x.jpg", "height": 40, "width": 60}],
-        "annotations": [{"image_id": 1, "segmentation": [polygon], "area": 500, "iscrowd": 0}],
-    }
-    (coco / "annotations" / "instances_train2017.json").write_text(json.dumps(described))
-    for path in (voc / "ImageSets/Segmentation/train.txt", sbd / "train.txt"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x\n")
-
-
-@pytest.fixture
-def at_trees(trees: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(trees)
-    return trees
-
-
 def test_no_file_is_left_out() -> None:
-    """Each group of choices is built by a test below; a new group needs one."""
+    """Each group of choices is built by a test here or in test_every_set.py; a new group needs one."""
     built = {"backbone", "network", "memory", "data", "benchmark", "optimizer", "scheduler", "trainer"}
     assert set(GROUPS) - {"launcher", "sweep"} == built | {"logger", "callbacks", "experiment", "debug"}
 
@@ -242,80 +129,6 @@ def test_callbacks(choice: str) -> None:
 def test_loss() -> None:
     with composed() as config:
         assert isinstance(instantiate(config.loss), torch.nn.Module)
-
-
-def assert_clips(config: DictConfig) -> None:
-    """The data build, and each source gives clips of the size that is told."""
-    dataset = runtime.build_data(config, []).dataset
-    for source in dataset.sources:
-        clip = source.clip(0, np.random.default_rng(0))
-        ClipBatch.collate([clip])
-        crop = config.data.crop
-        size = [crop, crop] if isinstance(crop, int) else list(crop)
-        assert list(clip.frames.shape) == [config.data.frames, 3, *size]
-        assert clip.objects >= 1
-
-
-@pytest.mark.parametrize("choice", choices("data"))
-def test_data(at_trees: Path, choice: str) -> None:
-    with composed(f"data={choice}") as config:
-        runtime.check(config)
-        plain(config)
-        assert_clips(config)
-
-
-@pytest.mark.parametrize("choice", choices("benchmark"))
-def test_benchmark(at_trees: Path, choice: str) -> None:
-    root = ["benchmark.root=mine"] if choice == "folder" else []
-    for name in ("train", "evaluate"):
-        needed = ["checkpoint=c.ckpt"] if name == "evaluate" else []
-        with composed(f"benchmark={choice}", *root, *needed, name=name) as config:
-            plain(config)
-            video = instantiate(config.benchmark).videos[0]
-            assert video.given(min(video.entries.values())).any()
-
-
-def test_youtube_holdout_has_truth(at_trees: Path) -> None:
-    with composed(
-        "benchmark=youtube_vos", "benchmark.split=holdout", "benchmark.holdout_categories=[cat]"
-    ) as config:
-        (video,) = instantiate(config.benchmark).videos
-        assert video.annotated
-
-
-@pytest.mark.parametrize("choice", choices("experiment"))
-def test_experiment(at_trees: Path, choice: str) -> None:
-    """The whole of it through the program's own builders."""
-    with composed(f"experiment={choice}") as config:
-        assert config.name == choice
-        runtime.check(config)
-        plain(config)
-        with torch.device("meta"):
-            assert runtime.build_network(without_download(config))
-        assert_clips(config)
-        assert instantiate(config.benchmark).videos
-        if config.test is not None:
-            assert instantiate(OmegaConf.merge(config.benchmark, config.test)).videos
-        optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
-        assert instantiate(config.scheduler)(optimizer)
-        assert instantiate(config.loss)
-
-
-@pytest.mark.parametrize("choice", choices("experiment"))
-def test_an_experiment_begins_with_its_command(choice: str) -> None:
-    lines = (CONF / "experiment" / f"{choice}.yaml").read_text().splitlines()
-    comments = [line for line in lines if line.startswith("#") and "@package" not in line]
-    assert re.match(rf"# python train\.py experiment={choice}( |$)", comments[0])
-    assert len(comments) > 1, "and tells what it should give"
-
-
-@pytest.mark.parametrize("choice", choices("debug"))
-def test_debug(choice: str) -> None:
-    with composed(*QUICK, f"debug={choice}") as config:
-        runtime.check(config)
-        assert config.name.startswith(f"debug_{choice}_")
-        assert config.steps <= 300
-        assert_clips(config)
 
 
 @contextmanager

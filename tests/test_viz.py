@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from stm.masks import PALETTE
-from stm.viz import contact_sheet, object_colour, overlay, write_picture, write_video
+from stm.viz import contact_sheet, heat, object_colour, overlay, write_picture, write_video
 
 
 @pytest.fixture
@@ -127,3 +127,15 @@ def test_a_video_of_nothing_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError, match="unplugged"):
         write_video(tmp_path / "v.mp4", broken())
     assert not list(tmp_path.iterdir())
+
+
+def test_heat_glows_where_weights_are_high() -> None:
+    frame = np.full((4, 6, 3), 200, np.uint8)
+    weights = np.zeros((4, 6))
+    weights[1, 2], weights[2, 2] = 1.0, 0.25
+    picture = heat(frame, weights).astype(int)
+    assert (picture[0] == 90).all(), "the rest is darkened and grey"
+    saturation = picture.max(-1) - picture.min(-1)
+    assert saturation[1, 2] > 50 and saturation[2, 2] > 50
+    with pytest.raises(ValueError, match="weights of size"):
+        heat(frame, weights[1:])

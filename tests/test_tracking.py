@@ -1,32 +1,22 @@
-"""Where a run's numbers go: the CSV file, and W&B's offline file read back byte by byte."""
+"""Where a run's numbers go: what is in the CSV file, and in W&B's offline file."""
 
 import csv
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import lightning as L
 import pytest
-import torch
 from commands import ROOT, TINY, VIDEOS, run, succeed
 from commands import start as begin
+from logged import history, records, rows, settings, summary, told_run
 from PIL import Image
-from small import clip
 from test_distributed import children
-from torch.utils.data import DataLoader
 
 from stm import tracking
-from stm.clip import ClipBatch
-from stm.training.callbacks import Throughput
 
 SHORT = (*TINY, "steps=2", "validate_every=1", "test=null", "trainer.log_every_n_steps=1")
 WANDB = (
@@ -35,57 +25,6 @@ WANDB = (
     "logger.wandb.tags=[a,b]",
     "logger.wandb.job_type=ablation",
 )
-
-
-def records(run_folder: Path) -> list[list[Any]]:
-    """The records of each start of a run, oldest first (LevelDB's log format after seven bytes of header)."""
-    from wandb.proto import wandb_internal_pb2
-
-    def read(path: Path) -> Iterator[Any]:
-        data, at, parts = path.read_bytes(), 7, b""
-        assert data[:4] == b":W&B"
-        while at < len(data):
-            if (left := 32768 - at % 32768) < 7:  # a block's end too short for a head
-                at += left
-                continue
-            length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-            parts += data[at + 7 : at + 7 + length]
-            at += 7 + length
-            if kind in (1, 4):  # whole, or the last part
-                record = wandb_internal_pb2.Record()
-                record.ParseFromString(parts)
-                parts = b""
-                yield record
-
-    return [list(read(path)) for path in sorted((run_folder / "wandb").glob("offline-run-*/*.wandb"))]
-
-
-def history(start: list[Any]) -> list[dict[str, Any]]:
-    """A dict a step, nested keys joined by dots."""
-    return [
-        {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-        for record in start
-        if record.HasField("history")
-    ]
-
-
-def summary(start: list[Any]) -> dict[str, Any]:
-    """What stands in the run's summary in the end."""
-    told: dict[str, Any] = {}
-    for record in start:
-        for item in record.summary.update if record.HasField("summary") else ():
-            told[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
-    return told
-
-
-def settings(start: list[Any]) -> dict[str, Any]:
-    """The run's configuration: what its columns in a table of runs are."""
-    updates = [update for record in start if record.HasField("config") for update in record.config.update]
-    return {update.key: json.loads(update.value_json) for update in updates}
-
-
-def told_run(start: list[Any]) -> Any:
-    return next(record.run for record in start if record.HasField("run"))
 
 
 @pytest.fixture(scope="module")
@@ -298,111 +237,5 @@ def test_without_wandb_it_is_not_imported(tmp_path: Path) -> None:
     assert succeed(str(probe), train, *SHORT, "steps=1", folder=tmp_path).strip().endswith("False")
 
 
-def test_an_unknown_mode_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mode='ofline': must be offline, online or disabled"):
-        tracking.wandb_logger(str(tmp_path), mode="ofline")
-
-
-def test_an_unknown_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="logger.wandb.checkpoints: first: must be best or last"):
-        tracking.wandb_logger(str(tmp_path), checkpoints=["first", "best"])
-
-
-def test_processes_of_one_number_on_several_nodes_agree_on_the_id(tmp_path: Path) -> None:
-    """Threads stand for them; their number is the same, too."""
-    with ThreadPoolExecutor(8) as nodes:
-        for number in range(40):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            told = set(nodes.map(tracking.run_id, [folder] * 8))
-            assert told == {tracking.run_id(folder)}
-            assert [path.name for path in folder.iterdir()] == ["wandb_id.txt"]
-
-
-def test_a_run_folder_keeps_its_id(tmp_path: Path) -> None:
-    assert tracking.run_id(tmp_path) == tracking.run_id(tmp_path)
-    other = tmp_path / "other"
-    other.mkdir()
-    assert tracking.run_id(other) != tracking.run_id(tmp_path)
-
-
 def command_line(process: int) -> bytes:
     return Path(f"/proc/{process}/cmdline").read_bytes()
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as lines:
-        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(lines)]
-
-
-def test_csv_goes_on_where_the_run_does(tmp_path: Path) -> None:
-    log = tracking.CSVLog(tmp_path)
-    for step in range(4):
-        log.log_metrics({"loss": 4.0 - step}, step)
-    log.log_metrics({"val": 0.5}, 3)
-    with log.file.open("a") as file:
-        file.write("4,0.")  # killed while it wrote
-    resumed = tracking.CSVLog(tmp_path)
-    resumed.log_metrics({"loss": 9.0}, 2)
-    resumed.log_metrics({"val": 0.7, "new": 1.0}, 2)
-    assert rows(log.file) == [
-        {"step": "0", "loss": "4.0"},
-        {"step": "1", "loss": "3.0"},
-        {"step": "2", "loss": "9.0"},
-        {"step": "2", "val": "0.7", "new": "1.0"},
-    ]
-
-
-class Slow(L.LightningModule):
-    """A step takes a fifth of a second, a validation a whole one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> torch.Tensor:
-        time.sleep(0.2)
-        return self.weight.sum()
-
-    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
-        time.sleep(1)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_throughput_counts_what_is_trained_and_not_the_validations(tmp_path: Path, accumulated: int) -> None:
-    log = tracking.CSVLog(tmp_path)
-    trainer = L.Trainer(
-        max_steps=8 // accumulated,
-        val_check_interval=2,
-        log_every_n_steps=4 // accumulated,
-        accumulate_grad_batches=accumulated,
-        callbacks=[Throughput()],
-        logger=[log],
-        accelerator="cpu",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    batches = DataLoader([clip(count=3)] * 16, batch_size=2, collate_fn=ClipBatch.collate)
-    trainer.fit(Slow(), batches, DataLoader([0]))
-    told = [row for row in rows(log.file) if "train/clips_per_second" in row]
-    assert [int(row["step"]) for row in told] == [4 // accumulated - 1, 8 // accumulated - 1]
-    for row in told:
-        clips, frames = float(row["train/clips_per_second"]), float(row["train/frames_per_second"])
-        assert 5 < clips <= 10, "two clips in 0.2 seconds; less than 4 if validations counted"
-        assert frames == pytest.approx(3 * clips, rel=1e-4)
-        resident = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-        assert 0.5 * resident < float(row["train/peak_memory_mb"]) < 2 * resident
-
-
-def test_every_logger_is_finished(tmp_path: Path) -> None:
-    told: list[Any] = []
-    logger = SimpleNamespace(
-        finalize=told.append, _experiment=SimpleNamespace(finish=lambda exit_code: told.append(exit_code))
-    )
-    tracking.close([logger, tracking.CSVLog(tmp_path)], failed=True)  # type: ignore[list-item]
-    assert told == ["failed", 1]

@@ -16,7 +16,7 @@ import torch
 from commands import ROOT, TINY, Running, run, start, succeed
 from hydra import compose, initialize_config_dir
 
-from stm.config import CONF, gpu_of_job, gpus_a_node, shell_lines, tasks_a_node
+from stm.config import CONF, cpus, gpu_of_job, gpus_a_node, shell_lines, tasks_a_node
 
 TWO = ("trainer=ddp_cpu", "trainer.devices=2")
 SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-3", "scheduler=constant")
@@ -110,6 +110,23 @@ def test_processes_have_as_many_cpus_as_the_job_says(tmp_path: Path) -> None:
     for lines, heard in ((submitits, "6 ..."), (script, told)):
         said = subprocess.run(["bash"], input=lines, env=environment, capture_output=True, text=True).stdout
         assert said.startswith(heard)
+
+
+def test_a_job_has_the_loading_processes_of_its_own_cpus(tmp_path: Path) -> None:
+    """Not of all that the machine has, where srun leaves the others to it unbound."""
+    settings = (*TRAINING, "steps=1000", "validate_every=1000", "data.workers=2", "name=run")
+    running = start("train.py", *settings, folder=tmp_path, environment={"SLURM_CPUS_PER_TASK": "1"})
+    running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
+    assert running.process.pid is not None
+    loading = children(running.process.pid)
+    running.kill()
+    assert len(loading) == 1
+    everywhere = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {max(everywhere)})
+        assert cpus() == 1
+    finally:
+        os.sched_setaffinity(0, everywhere)
 
 
 def sbatch_commands() -> list[str]:
@@ -229,6 +246,21 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     assert running.wait(60) != 0
     assert time.monotonic() - began < 30
     assert "the process of rank 1 was ended by SIGKILL" in running.output
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """Within the time limit, which is half a minute here."""
+    limit = ("trainer.strategy.timeout.minutes=0.5", "steps=1000", "validate_every=1000", "save_every=5")
+    running = start("train.py", *TRAINING, *TWO, *limit, "name=run", folder=tmp_path)
+    running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
+    other = second_process(running)
+    os.kill(other, signal.SIGSTOP)
+    began = time.monotonic()
+    assert running.wait(120) == 1
+    assert 25 < time.monotonic() - began < 60
+    assert not Path(f"/proc/{other}").exists()
+    assert "Timed out waiting 30000ms" in running.output
 
 
 @pytest.mark.slow

@@ -156,6 +156,12 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
 
 
+def cpus() -> int:
+    """How many CPUs this process may use: of a job those that it was given, not all of the machine."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, int(os.environ.get("SLURM_CPUS_PER_TASK", there)))
+
+
 def log_name(job: str) -> str:
     """A log file for each process: `train`, `train_rank1`, ... (Lightning has names of its own for some.)"""
     return re.sub(r"_ddp_process_\d+$", "", job) + (f"_rank{rank()}" if rank() else "")

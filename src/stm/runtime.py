@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from stm import tracking
 from stm.clip import Video
+from stm.config import cpus
 from stm.data.datamodule import ClipDataModule
 from stm.data.sampling import ClipBatches, ClipDataset
 from stm.evaluation.benchmark import Benchmark, evaluate
@@ -33,7 +33,7 @@ from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.sweeps import finished_before, score_before
 from stm.training.checkpoints import Checkpoints
 from stm.training.module import STMModule
-from stm.training.preemption import requeue_when_time_is_up
+from stm.training.preemption import requeue_when_told_to_end
 from stm.training.processes import everyones, launched, refuse_without_srun, together
 from stm.training.resume import SameStart, refuse_other_run, resume_from
 
@@ -238,7 +238,7 @@ def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModul
         length=config.steps * config.trainer.accumulate_grad_batches * config.batch_size,
         distinct=config.data.distinct,
     )
-    workers = min(config.data.workers, os.cpu_count() or 1)
+    workers = min(config.data.workers, cpus())
     return ClipDataModule(dataset, config.batch_size, config.steps, workers, validation)
 
 
@@ -253,7 +253,7 @@ def settle(threads: int | None, seed: int | None = None) -> None:
         "The `srun` command is available",  # on a cluster's login node
     ):
         warnings.filterwarnings("ignore", affair)
-    requeue_when_time_is_up()
+    requeue_when_told_to_end()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # a trained network's small activations are 3 times as slow without it

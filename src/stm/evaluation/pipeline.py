@@ -6,7 +6,6 @@ nothing is copied, and a process that computes on a GPU need not be started twic
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,6 +14,8 @@ from threading import Event
 from typing import TypeVar
 
 import torch
+
+from stm.config import cpus
 
 T = TypeVar("T")
 
@@ -25,10 +26,9 @@ def default_workers(device: torch.device | None = None) -> int:
     On a CPU (or no device) it keeps as many cores busy as torch has threads, by default all. A thread more
     than there are cores can make these wait for each other, and the network several times as slow.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     on_cpu = device is None or device.type == "cpu"
     busy = torch.get_num_threads() if on_cpu else 1
-    return max(0, min(4, cores - busy))
+    return max(0, min(4, cpus() - busy))
 
 
 def ahead(items: Iterator[T], count: int) -> Generator[T]:

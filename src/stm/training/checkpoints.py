@@ -57,9 +57,8 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         self._saved = -1
         self._signals = EndSignals()
-        self._end = (
-            0  # the signal that ends the run before its next batch, when this step's numbers are logged
-        )
+        # the signals that end the run before its next batch, when this step's numbers are logged
+        self._end: frozenset[int] = frozenset()
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -88,7 +87,7 @@ class Checkpoints(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._end:
-            leave(trainer, self._end)
+            leave(trainer, self._end | self._signals.received)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,7 +112,7 @@ class Checkpoints(Checkpoint):
         if trainer.global_step != self._saved:  # it was stopped before its last step
             self._save(trainer, "last")
         if self._end:
-            leave(trainer, self._end)
+            leave(trainer, self._end | self._signals.received)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
         """Whether this validation beats the earlier ones; told by the first process, which has the scores."""

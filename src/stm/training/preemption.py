@@ -1,9 +1,10 @@
 """What happens when a run is told to end before its time: SIGUSR1 and SIGTERM have one owner, this file.
 
 SIGUSR1 is SLURM's warning that a job's time is nearly up (`sbatch --signal=USR1@300`): a checkpoint is
-written and the job goes back into the queue. SIGTERM comes when SLURM itself ends the job: it requeues a
-preempted one and leaves a cancelled one, so only the checkpoint is written. While a run trains, neither
-Lightning's nor submitit's own answers to these signals are in force.
+written and the job goes back into the queue. SIGTERM comes when SLURM itself ends the job. It leaves a
+cancelled one; it requeues a preempted one, but not if that ends by itself in the grace time that its
+partition grants (GraceTime), nor one whose time was up before it had answered the warning: those two put
+themselves back. While a run trains, neither Lightning's nor submitit's own answers are in force.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import logging
 import os
 import signal
 import subprocess
+from collections.abc import Collection
 from types import FrameType
 from typing import NoReturn
 
 import lightning as L
 import torch
+
+from stm.config import rank
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +32,10 @@ class Preempted(SystemExit):
 
 
 class EndSignals:
-    """Was any process of the run told to end? The signal is noted; training acts on it between steps."""
+    """Was any process of the run told to end? Signals are noted; training acts on them between steps."""
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received: frozenset[int] = frozenset()
 
     def listen(self) -> None:
         """Take the signals; Lightning gives them back when the trainer is done."""
@@ -39,54 +43,84 @@ class EndSignals:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = max(self.received, number)
+        self.received |= {number}
 
-    def agreed(self, trainer: L.Trainer) -> int:
-        """The signal that some process got, 0 for none: the same answer in all of them, as they all ask."""
+    def agreed(self, trainer: L.Trainer) -> frozenset[int]:
+        """The signals that some process got: the same answer in all of them, as they all ask."""
         if trainer.world_size == 1:
             return self.received
-        received = torch.tensor(self.received, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(received, reduce_op="max"))
+        numbers = (TIME_IS_UP, ENDED)
+        flags = torch.tensor([one in self.received for one in numbers], dtype=torch.int)
+        agreed = trainer.strategy.reduce(flags.to(trainer.strategy.root_device), reduce_op="max").tolist()
+        return frozenset(one for one, told in zip(numbers, agreed, strict=True) if told)
 
 
-def leave(trainer: L.Trainer, number: int) -> NoReturn:
-    """End the run, whose checkpoint is written; where its time was up, the job is requeued.
+def leave(trainer: L.Trainer, received: Collection[int]) -> NoReturn:
+    """End the run, whose checkpoint is written; its job is requeued where that is for it to do.
 
     Raises:
         Preempted: always.
     """
+    number = max(received)
     if trainer.is_global_zero:
-        name, again = signal.Signals(number).name, number == TIME_IS_UP and requeue()
         log.warning(
             "%s: stopped after step %d, whose checkpoint is written; %s",
-            name,
+            signal.Signals(number).name,
             trainer.global_step,
-            "the job is back in the queue" if again else "resume=auto goes on",
+            "the job is back in the queue" if _requeued(received) else "resume=auto goes on",
         )
     trainer.strategy.barrier()  # srun ends the first process when it sees another one gone
     raise Preempted(128 + number)
 
 
-def requeue() -> bool:
-    """Put this process's SLURM job back into the queue; False where there is no job or it cannot be."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
+def _requeued(received: Collection[int]) -> bool:
+    """Put this process's SLURM job back into the queue, unless it was cancelled or SLURM does it; was it?"""
+    if (job := _job()) is None or (ENDED in received and not _left_to_itself(job, received)):
         return False
     try:
-        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True)
+        _scontrol("requeue", job)
     except (OSError, subprocess.CalledProcessError) as error:  # a container may have no scontrol
-        log.warning("scontrol requeue %s: %s", job, getattr(error, "stderr", None) or error)
+        log.warning("scontrol requeue %s: %s", job, getattr(error, "stderr", "").strip() or error)
         return False
     return True
 
 
-def requeue_when_time_is_up() -> None:
-    """Outside training, where finished work lies in files: SIGUSR1 requeues the job and ends it."""
+def _left_to_itself(job: str, received: Collection[int]) -> bool:
+    """Does nobody requeue a job that got SIGTERM, though nobody cancelled it?"""
+    try:
+        told = _scontrol("show", "job", "--oneliner", job)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    values = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    if values["JobState"] in ("RUNNING", "SIGNALING"):  # preempted, within the grace time
+        return values.get("PreemptTime", "None") != "None"
+    return TIME_IS_UP in received and values["Reason"] == "TimeLimit"
 
-    def end(number: int, frame: FrameType | None) -> None:
-        if os.environ.get("SLURM_PROCID", "0") == "0":  # SLURM ends the others
-            requeue()
-            raise Preempted(128 + number)
 
+def _job() -> str | None:
+    """This process's job of SLURM. (One job of an array has the array's own number for its number.)"""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _scontrol(*words: str) -> str:
+    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=True).stdout
+
+
+def requeue_when_told_to_end() -> None:
+    """Outside training, where finished work lies in files: a job of SLURM is requeued at once, and ends."""
     if "SLURM_JOB_ID" in os.environ:
-        signal.signal(TIME_IS_UP, end)
+        for number in (TIME_IS_UP, ENDED):
+            signal.signal(number, end)
+
+
+def end(number: int, frame: FrameType | None = None) -> None:
+    """Answer a signal at once.
+
+    Raises:
+        Preempted: but for SIGUSR1 in processes other than the first, which SLURM ends.
+    """
+    if rank() == 0:
+        _requeued({number})
+    if rank() == 0 or number == ENDED:
+        raise Preempted(128 + number)

@@ -20,7 +20,7 @@ from omegaconf import read_write
 
 from stm.config import local_rank, rank, world_size
 from stm.evaluation.shards import GO_ON, DeadRank, Shard
-from stm.training.preemption import Preempted
+from stm.training.preemption import end
 
 STARTED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables that Lightning sets for the processes that it starts."""
@@ -56,7 +56,7 @@ def launched(patience: float) -> Shard:
 def _end_well(number: int, frame: FrameType | None) -> None:
     """torchrun and srun send SIGTERM to those that are left when one process has failed."""
     log.error("SIGTERM: the job was told to end, or another process has failed. %s", GO_ON)
-    raise Preempted(128 + number)
+    end(number)
 
 
 def starts_processes(trainer: L.Trainer) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from stm.apps.doctor.facts import Facts, look_at_frame, look_at_mask
 from stm.apps.doctor.findings import SEVERITIES, Finding
 from stm.apps.doctor.rules import Look, judge
 from stm.apps.doctor.trees import StillFiles, Tree, Unit
+from stm.config import cpus
 
 _AHEAD = 64
 """Files in work for each worker, so that none waits at a video's end."""
@@ -69,7 +69,7 @@ def examine(
     result = Examination(tree, list(tree.findings))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's about large pictures and odd tags: ours say it with a path
-        for unit, look in _looks(tree.units, workers or os.cpu_count() or 1):
+        for unit, look in _looks(tree.units, workers or cpus()):
             found = judge(unit, look, tree.relative)
             result.findings += found
             if found and keep:

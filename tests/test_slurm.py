@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import slurm_cluster
 import torch
 from commands import ROOT, TINY
+from logged import history, records
 from slurm_cluster import Cluster, wait_until
 from test_resume import assert_equal
-from test_tracking import history, records
 
 pytestmark = pytest.mark.slow
 ON_CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.benchmark=false")
@@ -133,12 +134,46 @@ def test_a_job_whose_time_is_nearly_up_requeues_itself(cluster: Cluster, tmp_pat
     assert steps(run) == list(range(total))
 
 
+def test_a_job_that_slurm_would_not_requeue(cluster: Cluster, tmp_path: Path) -> None:
+    """It is preempted, and ends within its partition's grace time. Then it comes to its limit before it has
+    answered the warning: its processes stand still until SLURM wakes them with SIGTERM.
+    """
+    total = 150
+    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=1000", "test=null")
+    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=run")
+    job = submit(cluster, tmp_path, *training, options=("--time=10",))
+    run = tmp_path / "run"
+    wait_until(lambda: len(steps(run)) > 5, 180, lambda: log_of(tmp_path, job))
+    other = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    cluster.run("sbatch", *other)
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60, lambda: log_of(tmp_path, job))
+    before = checkpoint(run)["global_step"]
+    assert 0 < before < total
+    told = f"SIGTERM: stopped after step {before}, whose checkpoint is written; the job is back in the queue"
+    assert told in log_of(tmp_path, job)
+    wait_until(lambda: len(steps(run)) > before + 5, 180, lambda: log_of(tmp_path, job))
+    for process in processes(job).values():
+        os.kill(process, signal.SIGSTOP)
+    cluster.run("scancel", "--signal=USR1", job)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    wait_until(lambda: cluster.job(job)["Restarts"] == "2", 120, lambda: log_of(tmp_path, job))
+    cluster.wait(job, ("PENDING",), 90)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    assert before < checkpoint(run)["global_step"] < total
+    finished(cluster, job, tmp_path)
+    assert steps(run) == list(range(total))
+
+
 def test_a_cancelled_job_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    """Even if it was warned before, and has not answered yet."""
     training = (*TINY, "steps=1000", "validate_every=1000", "save_every=1000", "test=null")
     job = submit(
         cluster, tmp_path, *training, "trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=run"
     )
     wait_until(lambda: len(steps(tmp_path / "run")) > 5, 180, lambda: log_of(tmp_path, job))
+    for process in processes(job).values():
+        os.kill(process, signal.SIGSTOP)
+    cluster.run("scancel", "--signal=USR1", job)
     cluster.run("scancel", job)
     cluster.wait(job, ("CANCELLED",), 90)
     assert checkpoint(tmp_path / "run")["global_step"] > 5
@@ -146,49 +181,112 @@ def test_a_cancelled_job_stays_cancelled(cluster: Cluster, tmp_path: Path) -> No
     assert cluster.job(job)["JobState"] == "CANCELLED"
 
 
-def test_a_sweep_of_submitit(cluster: Cluster, tmp_path: Path) -> None:
-    """Four jobs of an array, one of them cancelled midway; the others finish."""
-    total = 30
-    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=10", "test=null")
-    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=sweep", "seed=1,2,3,4")
-    keys = ("launcher.account=vision", "launcher.partition=main", "launcher.constraint=small")
-    options = (*keys, "launcher.time=30", "launcher.cpus=1", "trainer=slurm", "trainer.devices=1", *ON_CPU)
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *training, *options]
+@contextmanager
+def sweeping(cluster: Cluster, folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen, Callable]]:
+    """train.py -m with launcher=slurm, as by a user on a login node; and what it says."""
+    arguments += ("trainer.log_every_n_steps=1", f"output_root={folder}", "name=sweep", "launcher.cpus=1")
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *arguments, *ON_CPU]
     environment = {**slurm_cluster.outside_environment(), **cluster.environment}
-    output = (tmp_path / "output.txt").open("w")
-    sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    log = folder / f"output-{len(list(folder.glob('output-*')))}.txt"
+    with log.open("w") as output:
+        sweep = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
+        )
+        try:
+            yield sweep, log.read_text
+        finally:
+            sweep.kill()
+
+
+def test_a_sweep_of_submitit(cluster: Cluster, tmp_path: Path) -> None:
+    """Four jobs of an array, three at a time; one is cancelled midway, one requeues itself.
+
+    The last one has the array's number, by which SLURM would requeue all of them.
+    """
+    total = 60
+    training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=10", "test=null")
+    keys = ("launcher.account=vision", "launcher.partition=main", "launcher.constraint=small")
+    keys += ("launcher.jobs=3", "launcher.time=30", "trainer=slurm", "trainer.devices=1", "seed=1,2,3,4")
     runs = {number: tmp_path / "sweep" / f"{number - 1}_seed-{number}" for number in (1, 2, 3, 4)}
-    said = (tmp_path / "output.txt").read_text
-    try:
+    with sweeping(cluster, tmp_path, *training, *keys) as (sweep, said):
         wait_until(lambda: len(steps(runs[3])) > 3, 240, said)
         array = cluster.run("squeue", "-h", "-o%F").split()[0]
         assert cluster.job(f"{array}_2")["Account"] == "vision"
         assert cluster.job(f"{array}_2")["Features"] == "small"
         assert cluster.job(f"{array}_2")["TimeLimit"] == "00:30:00"
         cluster.run("scancel", f"{array}_2")
+        wait_until(lambda: len(steps(runs[4])) > 3, 240, said)
+        assert cluster.job(f"{array}_3")["JobId"] == array
+        cluster.run("scancel", "--signal=USR1", f"{array}_3")
         wait_until(lambda: not cluster.run("squeue", "-h"), 300, said)
         assert sweep.wait(200) != 0
-    finally:
-        sweep.kill()
+        ends = cluster.run("sacct", "-XDnP", "-j", array, "-o", "jobid,state").splitlines()
+        assert [end for end in ends if "REQUEUED" in end] == [f"{array}_3|REQUEUED"]
     assert [checkpoint(run)["global_step"] for run in (runs[1], runs[2], runs[4])] == [total] * 3
     assert checkpoint(runs[3])["global_step"] < total
+    assert steps(runs[4]) == list(range(total))
     assert {path.name for path in (tmp_path / "sweep").iterdir() if not path.name.startswith(".")} == {
         *(run.name for run in runs.values()),
         *("multirun.yaml", "jobs.json", "table.md", "table.csv"),
     }
+    with (tmp_path / "sweep" / "table.csv").open(newline="") as file:
+        told = {Path(row["folder"]).name: row["status"] for row in csv.DictReader(file)}
+    assert told == {run.name: "unfinished" if run == runs[3] else "completed" for run in runs.values()}
+    assert "3 of 4 jobs are finished." in said() and "Traceback" not in said()
+    assert f"the job {array}_2 of SLURM gave no result (state: CANCELLED" in said()
+
+
+def test_ctrl_c_leaves_the_jobs_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    """The same command is refused while they are there: it would be a second writer of the same folders."""
+    training = (*TINY, "steps=300", "validate_every=300", "save_every=1000", "test=null", "resume=auto")
+    training += ("trainer=slurm", "trainer.devices=1", "seed=1,2")
+    runs = [tmp_path / "sweep" / f"{place}_seed-{place + 1}" for place in (0, 1)]
+    with sweeping(cluster, tmp_path, *training) as (sweep, said):
+        wait_until(lambda: all(len(steps(run)) > 3 for run in runs), 240, said)
+        (array,) = set(cluster.run("squeue", "-h", "-o%F").split())
+        sweep.send_signal(signal.SIGINT)
+        assert sweep.wait(60) == 1
+    assert "0 of 2 jobs are finished." in said() and "Traceback" not in said()
+    assert f"  scancel {array} " in said().partition("The jobs of this sweep go on in SLURM")[2]
+    with sweeping(cluster, tmp_path, *training) as (sweep, said):
+        assert sweep.wait(60) == 1
+    assert f"its jobs {array} are in SLURM's queue" in said() and "Traceback" not in said()
+    cluster.run("scancel", array)
+    wait_until(lambda: not cluster.run("squeue", "-h"), 90)
+    before = [checkpoint(run)["global_step"] for run in runs]
+    with sweeping(cluster, tmp_path, *training) as (sweep, said):
+        assert sweep.wait(300) == 0, said()
+    assert "2 of 2 jobs are finished." in said()
+    assert all(0 < step < 300 for step in before)
+    assert [steps(run) for run in runs] == [list(range(300))] * 2, "they went on where they were ended"
+
+
+def test_a_search(cluster: Cluster, tmp_path: Path) -> None:
+    """Two trials at a time; one is cancelled, which has failed, and the search goes on."""
+    search = ("sweep=search", *TINY, "steps=200", "validate_every=200", "save_every=1000", "trainer=slurm")
+    search += ("trainer.devices=1", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=2")
+    folder = tmp_path / "sweep_quickstart"
+    with sweeping(cluster, tmp_path, *search) as (running, said):
+        wait_until(lambda: any(len(steps(run)) > 3 for run in folder.glob("1_*")), 240, said)
+        array = cluster.run("squeue", "-h", "-o%F").split()[0]
+        cluster.run("scancel", f"{array}_1")
+        assert running.wait(400) == 0, said()
+    with (folder / "table.csv").open(newline="") as file:
+        ends = {row["trial"]: row["status"] for row in csv.DictReader(file)}
+    assert ends == {"0": "completed", "1": "unfinished", "2": "completed"}
+    assert (folder / "table.md").read_text() in said()
 
 
 def test_a_job_of_submitit_on_two_nodes_requeues_itself(cluster: Cluster, tmp_path: Path) -> None:
     total = 40
     training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=1000", "test=null")
-    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=sweep", "seed=1")
-    options = ("launcher.cpus=1", "trainer=slurm", "trainer.num_nodes=2", "trainer.devices=1", *ON_CPU)
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *training, *options]
-    environment = {**slurm_cluster.outside_environment(), **cluster.environment}
-    output = (tmp_path / "output.txt").open("w")
-    sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
-    said = (tmp_path / "output.txt").read_text
-    try:
+    training += ("seed=1", "trainer=slurm", "trainer.num_nodes=2", "trainer.devices=1")
+    with sweeping(cluster, tmp_path, *training) as (sweep, said):
         (run,) = (tmp_path / "sweep" / "0_",)
         wait_until(lambda: len(steps(run)) > 3, 240, said)
         (job,) = cluster.run("squeue", "-h", "-o%A").split()
@@ -197,6 +295,4 @@ def test_a_job_of_submitit_on_two_nodes_requeues_itself(cluster: Cluster, tmp_pa
         wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60)
         assert 0 < checkpoint(run)["global_step"] < total
         assert sweep.wait(300) == 0
-    finally:
-        sweep.kill()
     assert steps(run) == list(range(total))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from commands import ROOT, TINY, run, start
 from hydra import compose, initialize_config_dir
-from test_tracking import history, records, told_run
+from logged import history, records, told_run
 
 from stm.config import CONF
 
@@ -29,6 +29,12 @@ def jobs(sweep: Path) -> list[Path]:
     return sorted(path.parent for path in sweep.glob("*/job.json"))
 
 
+def trials(sweep: Path) -> list[dict[str, str]]:
+    """The table's rows so far."""
+    table = sweep / "table.csv"
+    return list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
+
+
 def test_every_key_of_the_search_can_be_set() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["sweep=search"], return_hydra_config=True)
@@ -39,10 +45,12 @@ def test_every_key_of_the_search_can_be_set() -> None:
 
 @pytest.mark.slow
 def test_three_trials_killed_and_begun_again(tmp_path: Path) -> None:
-    """The same command proposes the same trials, and those that are finished are not trained again."""
+    """The table of what is there is left. The same command proposes the same trials, and those that are
+    finished are not trained again.
+    """
     sweep = tmp_path / "runs" / "search_quickstart"
     running = start("train.py", *SEARCH, "logger=wandb", folder=tmp_path)
-    running.wait_until(lambda: len(jobs(sweep)) == 2)
+    running.wait_until(lambda: [row["status"] for row in trials(sweep)] == ["completed"] * 2)
     running.kill()
     kept = {path: path.stat().st_mtime_ns for path in sweep.glob("*/job.json")}
     code, output = run("train.py", *SEARCH, "logger=wandb", folder=tmp_path)
@@ -52,8 +60,7 @@ def test_three_trials_killed_and_begun_again(tmp_path: Path) -> None:
     scores = [json.loads((job / "job.json").read_text())["score"] for job in jobs(sweep)]
     assert result(sweep)["best_value"] == max(scores)
     assert set(result(sweep)["best_params"]) == set(KEYS)
-    with (sweep / "table.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = trials(sweep)
     assert [float(row["J&F"]) for row in rows] == sorted(scores, reverse=True)
     assert {key: rows[0][key] for key in KEYS} == {
         key: str(value) for key, value in result(sweep)["best_params"].items()

@@ -64,38 +64,54 @@ class JobFile(Callback):
         )
 
 
-class TrialTable(Callback):
-    """The table of a sweeper that makes its jobs up as it goes, such as Optuna's; Hydra calls it."""
+class TrialTable(JobFile):
+    """The same, and the table of a sweeper that makes its jobs up as it goes, such as Optuna's.
+
+    It is written again whenever a job has ended, so that it is there when the search is interrupted.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._plan(config, [])  # a job sees by it that it is a sweep's
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        super().on_job_end(config, job_return, **kwargs)
+        self._table(config, _trials(config))
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        jobs = _trials(config)
+        self._plan(config, jobs)
+        if told := self._table(config, jobs):
+            folder = Path(config.hydra.sweep.dir)
+            print(f"\n{told}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}")
+
+    def _table(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> str:
         from stm.evaluation.sweeptable import write_trials
 
-        folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
-        jobs = []
-        for told in folder.glob("*/.hydra/hydra.yaml"):
-            job = OmegaConf.load(told).hydra
-            words = dict(word.split("=", 1) for word in job.overrides.task)
-            jobs.append(
-                {
-                    "number": job.job.num,
-                    "folder": told.parents[1].name,
-                    "overrides": list(job.overrides.task),
-                    "asked": {key: words[key] for key in sorted(searched & words.keys())},
-                }
-            )
-        jobs.sort(key=lambda job: job["number"])
-        self._plan(config, jobs)
-        if rank() == 0:
-            print(f"\n{write_trials(folder, jobs)}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}")
+        return write_trials(Path(config.hydra.sweep.dir), jobs) if rank() == 0 else ""
 
     def _plan(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> None:
         words = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
         write_plan(
             Path(config.hydra.sweep.dir), jobs, {"command": shlex.join([Path(sys.argv[0]).name, *words])}
         )
+
+
+def _trials(config: DictConfig) -> list[dict[str, Any]]:
+    """A search's jobs so far, as their folders tell them."""
+    folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
+    jobs = []
+    for told in folder.glob("*/.hydra/hydra.yaml"):
+        job = OmegaConf.load(told).hydra
+        words = dict(word.split("=", 1) for word in job.overrides.task)
+        jobs.append(
+            {
+                "number": job.job.num,
+                "folder": told.parents[1].name,
+                "overrides": list(job.overrides.task),
+                "asked": {key: words[key] for key in sorted(searched & words.keys())},
+            }
+        )
+    return sorted(jobs, key=lambda job: job["number"])
 
 
 def made_by(overrides: Sequence[str]) -> dict[str, str]:

@@ -189,17 +189,28 @@ def test_a_killed_run_has_lost_a_second_of_its_numbers(tmp_path: Path) -> None:
     assert before <= {line["trainer/global_step"] for line in history(records(log.parents[1])[0])}
 
 
-def test_a_preempted_run_is_told_to_be_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_preempted_run_is_told_to_be_one(tmp_path: Path, number: signal.Signals) -> None:
+    """SLURM sends SIGUSR1 to all of a job: W&B's own processes live on."""
     arguments = (*SHORT, "steps=5000", "validate_every=5000", "save_every=5000", "name=p", "logger=wandb")
     running = begin("train.py", *arguments, folder=tmp_path)
-    log = tmp_path / "runs" / "p" / "logs" / "metrics.csv"
+    log, main = tmp_path / "runs" / "p" / "logs" / "metrics.csv", running.process.pid or 0
     running.wait_until(lambda: log.exists() and len(rows(log)) > 3)
-    os.kill(running.process.pid or 0, signal.SIGTERM)
-    assert running.wait() == 128 + signal.SIGTERM
+    if number == signal.SIGUSR1:
+        (service,) = (process for process in children(main) if b"wandb-core" in command_line(process))
+        own = (*children(service), service)
+        assert len(own) == 2, "one measures the machine"
+        for process in own:
+            os.kill(process, number)
+        time.sleep(0.5)
+        assert children(service) == [own[0]]
+    os.kill(main, number)
+    assert running.wait() == 128 + number
     (start,) = records(log.parents[1])
     assert any(record.HasField("preempting") for record in start)
     logged = {line["trainer/global_step"] for line in history(start) if "train/loss" in line}
     assert logged == {int(row["step"]) for row in rows(log) if "train/loss" in row}, "it lacks nothing"
+    assert "W&B is lost" not in running.output
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from stm.config import PLAN
 from stm.evaluation.scores import Scores
 from stm.training.callbacks import log_sequences
-from stm.training.preemption import Preempted
+from stm.training.preemption import TIME_IS_UP, Preempted
 from stm.whole import whole
 
 if TYPE_CHECKING:
@@ -176,8 +176,9 @@ def logged(
     """While a run goes on: its configuration is logged first, the loggers are finished however it ends."""
     failed = True
     try:
-        for logger in loggers:
-            logger.log_hyperparams(columns(choices, config))
+        with _kept_from_children(TIME_IS_UP):
+            for logger in loggers:
+                logger.log_hyperparams(columns(choices, config))
         yield
         failed = False
     except Preempted:
@@ -189,6 +190,20 @@ def logged(
         raise
     finally:
         close(loggers, failed)
+
+
+@contextmanager
+def _kept_from_children(number: int) -> Iterator[None]:
+    """The processes that begin meanwhile do not hear a signal, which SLURM sends to all of a job.
+
+    W&B's own one does not mind SIGUSR1, but the one that measures the machine for it would end. (By SIGTERM
+    W&B's ends whatever it inherits.)
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def columns(choices: Mapping[str, str | None], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from stm.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
+M_MMAP_THRESHOLD = -3
+"""glibc's number of the setting: blocks of so many bytes are asked of the system each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,18 +210,20 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _extra_peak(side: str, setting: Setting, frames: int) -> int:
+    import torch
+
     from stm.evaluation.peak import PeakMemory
 
+    with suppress(OSError, AttributeError):  # what is freed goes back at once: no holes that fill and stay
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 2**16)
     network, policy = build(setting)
     device = network.mean.device
-    plain = reference(network, policy)
-    play(plain.step, Stream((32, 32), 1), 3, device)  # libraries load their code when first used
     held: Any = reference(network, policy) if side == "plain" else prepare(network, setting)
-    del network, plain
+    frame, masks = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, 1, 32, 32, device=device)
+    with torch.no_grad():
+        network.segment(frame, network.memorize(frame, masks))  # libraries load their code when first used
     stream = setting.stream()
     gc.collect()
-    with suppress(OSError, AttributeError):  # what was freed goes back to the system
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
     peak = PeakMemory(device)
     before = peak.bytes()
     playing = held if side == "plain" else Ours(held, policy, setting, frames)

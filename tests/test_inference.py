@@ -192,6 +192,6 @@ def test_out_of_memory_says_which_setting_would_fit(monkeypatch: pytest.MonkeyPa
         return str(caught.value)
 
     told = advice(MemoryPolicy(every=1), 8)
-    assert told.startswith("frame 8: out of memory with 7 frames of 1 objects at 32x48 in memory (0 MB)")
-    assert "memory.max_frames=3" in told
+    assert told.startswith("frame 8: out of memory with 8 frames of 1 objects at 32x48 in memory (0 MB)")
+    assert "memory.max_frames=4" in told
     assert "benchmark.size=22" in advice(MemoryPolicy(every=None), 8)

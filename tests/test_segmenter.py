@@ -1,5 +1,7 @@
 """The one way a frame goes through the model: with gradients and without, single and in batches."""
 
+import weakref
+
 import numpy as np
 import pytest
 import small
@@ -173,6 +175,18 @@ def test_no_graph_is_kept_in_eval_mode() -> None:
     network.train()
     with torch.no_grad():
         assert not run(network, list(frames), {0: mask})[-1].requires_grad
+
+
+@pytest.mark.parametrize("keys", ["image_mask", "image"])
+def test_the_encoders_finer_maps_do_not_outlive_their_frame(keys: str) -> None:
+    """At strides 4 and 8 they are larger than all else together, and only its own decoding needs them."""
+    network, maps = small.network(keys=keys), list[weakref.ref[Tensor]]()
+    network.query_encoder.trunk.register_forward_hook(lambda _, __, made: maps.extend(map(weakref.ref, made)))
+    segmenter, mask = stm.Segmenter(network, EVERY), small.masks(1, 2)[0]
+    for t, frame in enumerate(small.frames(3)):
+        segmenter.step(frame, None if t else mask)
+        assert len(maps) == 3 * (t + 1)
+        assert [made() is not None for made in maps] == [False] * (3 * t + 2) + [True], "strides 4, 8, 16"
 
 
 @pytest.mark.parametrize("keys", ["image_mask", "image"])

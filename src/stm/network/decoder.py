@@ -40,11 +40,7 @@ class Refinement(nn.Module):
 
         A coarse map of the finer one's own size (memory read at stride 8) is not enlarged.
         """
-        if finer.is_contiguous(memory_format=torch.channels_last):  # adding maps of two layouts is slow
-            coarse = coarse.contiguous(memory_format=torch.channels_last)
-        if coarse.shape[-2:] != finer.shape[-2:]:
-            coarse = F.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-        return self.merge(_add_shared(coarse, finer))
+        return self.merge(_add_shared(_enlarged(coarse, finer), finer))
 
 
 class Decoder(nn.Module):
@@ -69,7 +65,7 @@ class Decoder(nn.Module):
         self.refine4 = Refinement(skip_channels[0], channels)
         self.predict = _conv(channels, 2)
 
-    def forward(self, readout: Tensor, query_value: Tensor, skips: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, readout: Tensor, query_value: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """Decode each object of each clip.
 
         Args:
@@ -113,6 +109,15 @@ def by_objects(maps: Tensor, cells: int, most: int | None) -> Sequence[Tensor]:
         most: None for all objects at once.
     """
     return (maps,) if most is None else maps.split(max(1, most // cells), dim=1)
+
+
+def _enlarged(coarse: Tensor, finer: Tensor) -> Tensor:
+    """A map at the size of another, and in its layout, since adding maps of two layouts is slow."""
+    if finer.is_contiguous(memory_format=torch.channels_last):
+        coarse = coarse.contiguous(memory_format=torch.channels_last)
+    if coarse.shape[-2:] != finer.shape[-2:]:
+        coarse = F.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+    return coarse
 
 
 def _add_shared(of_objects: Tensor, shared: Tensor) -> Tensor:

@@ -18,12 +18,18 @@ class Query(NamedTuple):
     Attributes:
         key: (B, C_k, h, w).
         value: (B, C_v, h, w).
-        features: the trunk's maps at strides 4, 8 and the read stride.
+        skips: the trunk's maps at strides 4 and 8, for the decoder; none where the frame is decoded.
+        feature: the trunk's map at the read stride.
     """
 
     key: Tensor
     value: Tensor
-    features: tuple[Tensor, Tensor, Tensor]
+    skips: tuple[Tensor, ...]
+    feature: Tensor
+
+    def decoded(self) -> Query:
+        """What is left to use once the frame is decoded: most of the memory that it takes is the skips'."""
+        return self._replace(skips=())
 
 
 class QueryEncoder(nn.Module):
@@ -37,8 +43,8 @@ class QueryEncoder(nn.Module):
 
     def forward(self, frame: Tensor) -> Query:
         """Encode normalised frames (B, 3, H, W)."""
-        features = self.trunk(frame)
-        return Query(self.key(features[-1]), self.value(features[-1]), features)
+        *skips, feature = self.trunk(frame)
+        return Query(self.key(feature), self.value(feature), tuple(skips), feature)
 
 
 class MemoryEncoder(nn.Module):
@@ -105,7 +111,7 @@ class MemoryEncoder(nn.Module):
         feature = self.trunk(frame, self._plant(masks, others))[-1]
         if self.key is None:
             assert query is not None
-            seen = query.features[-1].repeat_interleave(objects, dim=0)
+            seen = query.feature.repeat_interleave(objects, dim=0)
             value = self.value(torch.cat([feature, seen], dim=1))
             return None, value.unflatten(0, (batch, objects))
         key, value = self.key(feature), self.value(feature)

@@ -153,7 +153,7 @@ class _QueryPart(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         query = self.encoder(self.normalised(frame))
-        return query.key, query.value, *query.features
+        return query.key, query.value, *query.skips, query.feature
 
 
 class _MemoryPart(nn.Module):
@@ -162,7 +162,7 @@ class _MemoryPart(nn.Module):
         self.normalised, self.encoder = _Normalised(network), network.memory_encoder
 
     def forward(self, frame: Tensor, masks: Tensor, feature: Tensor | None = None) -> tuple[Tensor, ...]:
-        query = None if feature is None else Query(feature, feature, (feature,) * 3)  # the last map is read
+        query = None if feature is None else Query(feature, feature, (), feature)
         key, value = self.encoder(self.normalised(frame), masks, query)
         return (value,) if key is None else (key, value)
 

@@ -206,7 +206,7 @@ class STM(nn.Module):
         Returns:
             Logits (B, O + 1, H, W), background first.
         """
-        logits = self.decoder(readout, query.value, query.features[:2])
+        logits = self.decoder(readout, query.value, query.skips)
         probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
         return cut(soft_aggregation(probabilities, present), size)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TILES_AT_ONCE = 256
+TILES_AT_ONCE = 128
 LEAST_TILES = 100
 LEAST_CHANNELS = 256
 """With fewer, transforming filters and tiles costs what the multiplications save (measured on a CPU)."""
@@ -58,15 +58,15 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x = x.float()
     count, _, height, width = x.shape
     down, right = -(-height // 4), -(-width // 4)
-    edges = (0, 0, 1, 4 * right + 1 - width, 1, 4 * down + 1 - height)
-    padded = F.pad(x.permute(0, 2, 3, 1), edges)
-    tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)  # (6, 6, N, down, right, C)
     result = x.new_empty((count, down, 4, right, 4, out_channels))
     rows = max(1, TILES_AT_ONCE // right)
     for n in range(count):
         for top in range(0, down, rows):
-            some = tiles[:, :, n, top : top + rows]
-            places = _in_both(of_input, some).view(36, -1, channels)
+            above, below = 4 * top - 1, 4 * min(top + rows, down) + 1
+            band = x[n, :, max(0, above) : below].permute(1, 2, 0)
+            edges = (0, 0, 1, 4 * right + 1 - width, max(0, -above), max(0, below - height))
+            tiles = F.pad(band, edges).unfold(0, 6, 4).unfold(1, 6, 4)  # (rows, right, C, 6, 6)
+            places = _in_both(of_input, tiles.permute(3, 4, 0, 1, 2)).view(36, -1, channels)
             mixed = torch.bmm(places, filters).view(6, 6, -1)
             pixels = _in_both(of_output, mixed).view(4, 4, -1, right, out_channels)
             torch.add(pixels.permute(2, 0, 3, 1, 4), bias, out=result[n, top : top + rows])

@@ -80,6 +80,7 @@ class Segmenter:
                 raise ValueError(f"frame {self.t + 1}: no object is known yet; give the first frame's mask")
             self.t += 1
             try:
+                self._memorize_previous()
                 query = self._network.encode(frames)
                 probabilities = self._predict(query, frames.shape[-2:]) if self._objects.groups else None
             except torch.OutOfMemoryError as error:
@@ -88,7 +89,7 @@ class Segmenter:
                 probabilities = self._objects.give(given, probabilities)
             assert probabilities is not None
             told = frozenset[int]() if given is None else given.told
-            self._written = Written(self.t, frames, query, probabilities, told)
+            self._written = Written(self.t, frames, query.decoded(), probabilities, told)
             return probabilities if batched else probabilities[0]
 
     def labels(self, probabilities: Tensor) -> np.ndarray:
@@ -228,8 +229,7 @@ class Segmenter:
         return self._objects.bytes
 
     def _predict(self, query: Query, size: torch.Size) -> Tensor:
-        """Memorise the previous frame with its soft masks, then read the memory at this one."""
-        self._memorize_previous()
+        """Read the memory of all objects, and decode."""
         self.readout = joined(
             [self._read(query, group.bank) for group in self._objects.groups], self._objects.groups
         )
@@ -283,7 +283,7 @@ class Segmenter:
             raise ValueError(f"frame {tuple(frame.shape)}, probabilities {tuple(probabilities.shape)}")
         self._network = for_inference(self.network)
         with torch.no_grad():
-            query = self._network.encode(frame)
+            query = self._network.encode(frame).decoded()
         self._written = Written(self.t, frame, query, probabilities, frozenset(told))
 
 

@@ -240,7 +240,7 @@ def play(step: Callable[..., Tensor], stream: Stream, frames: int, device: torch
 
 def save(folder: Path, **results: Any) -> None:
     """Write what is measured so far to `results.json`, with the machine."""
-    from stm.evaluation.tables import write_whole
+    from stm.whole import write_whole
 
     write_whole(folder / "results.json", json.dumps({"machine": machine(), **results}, indent=1))
 

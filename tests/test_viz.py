@@ -79,6 +79,12 @@ def test_a_sheet_holds_every_picture_and_label(frame):
         contact_sheet([], [])
 
 
+def test_a_picture_of_another_kind_is_refused(tmp_path, frame):
+    with pytest.raises(ValueError, match=r"a\.gif: must end in \.jpg, \.jpeg, \.png"):
+        write_picture(tmp_path / "a.gif", frame)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_are_written_whole(tmp_path, frame):
     write_picture(tmp_path / "deep" / "a.png", frame)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "deep" / "a.png")), frame)

@@ -5,8 +5,9 @@ Hydra takes launchers from the package `hydra_plugins` alone; `conf/launcher/slu
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from stm.commandline import Mistake
+
+SECONDS = 5
+"""Between two looks at a job that SLURM has begun anew."""
 
 
 class Slurm(Launcher):
@@ -49,7 +53,7 @@ class Slurm(Launcher):
         """What came of the jobs; one that was cancelled or killed has failed.
 
         Raises:
-            SystemExit: by Ctrl-C or SIGTERM; it tells of the jobs, which go on.
+            SystemExit: by Ctrl-C or SIGTERM while it waits; it tells of the jobs, which go on.
         """
         with _waiting_for_all():
             ended = self.launcher.launch(job_overrides, initial_job_idx)
@@ -61,11 +65,16 @@ class Slurm(Launcher):
 def _queued(folder: Path) -> list[str]:
     """The numbers of a sweep's arrays with jobs that wait or run: submitit has a folder for each job."""
     known = {path.name for path in folder.glob("[0-9]*") if not list(path.glob("*_0_result.pkl"))}
-    queue = ""
-    with suppress(OSError, subprocess.CalledProcessError):  # submitit tells where there is no SLURM
-        command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
-        queue = subprocess.run(command, capture_output=True, text=True, check=True).stdout if known else ""
-    return sorted({job.partition("_")[0] for job in known.intersection(queue.split())}, key=int)
+    return sorted({job.partition("_")[0] for job in known & _queue()}, key=int) if known else []
+
+
+def _queue() -> set[str]:
+    """One's own jobs that wait or run."""
+    command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
+    try:
+        return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    except (OSError, subprocess.CalledProcessError):  # submitit tells where there is no SLURM
+        return set()
 
 
 @contextmanager
@@ -79,16 +88,23 @@ def _waiting_for_all() -> Iterator[None]:
 
     def waited(job: Any) -> list[JobReturn]:
         error: Exception
-        try:
-            return results(job)
-        except FailedJobError as failure:
-            error = failure
-        except UncompletedJobError:
-            log = f"its log is {job.paths.stderr}"
-            error = Mistake(f"the job {job.job_id} of SLURM gave no result (state: {job.state}); {log}")
-        except KeyboardInterrupt:
-            raise SystemExit(_left(job.job_id.partition("_")[0])) from None
-        return [JobReturn(status=JobStatus.FAILED, _return_value=error)]
+        while True:
+            goes_on = job.job_id in _queue()  # asked first: it may end meanwhile
+            try:
+                return results(job)
+            except FailedJobError as failure:
+                error = failure
+            except UncompletedJobError:
+                if goes_on:  # requeued after its time limit or its node's failure, or suspended
+                    time.sleep(SECONDS)
+                    continue
+                log = f"its log is {job.paths.stderr}"
+                error = Mistake(f"the job {job.job_id} of SLURM gave no result (state: {job.state}); {log}")
+            except KeyboardInterrupt:
+                raise SystemExit(_left(job.job_id.partition("_")[0])) from None
+            except Exception as failure:  # whatever a job has raised, some of it cannot be read back
+                error = failure
+            return [JobReturn(status=JobStatus.FAILED, _return_value=error)]
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     kind.results = waited
@@ -104,6 +120,7 @@ def _left(number: str) -> str:
     return (
         f"\nThe jobs of this sweep go on in SLURM, as {number}:\n"
         f"  squeue -j {number}   shows them\n"
-        f"  scancel {number}     ends them; each writes a checkpoint first\n"
+        f"  scancel {number}     ends them; a training writes a checkpoint first\n"
+        "Until they have ended start none of them another way: they write into the same folders.\n"
         "When they have ended, the same command goes on with what is not finished and makes the table."
     )

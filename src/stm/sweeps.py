@@ -75,7 +75,8 @@ class TrialTable(JobFile):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         super().on_job_end(config, job_return, **kwargs)
-        self._table(config, _trials(config))
+        if rank() == 0:
+            self._table(config, _trials(config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         jobs = _trials(config)
@@ -101,7 +102,9 @@ def _trials(config: DictConfig) -> list[dict[str, Any]]:
     folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
     jobs = []
     for told in folder.glob("*/.hydra/hydra.yaml"):
-        job = OmegaConf.load(told).hydra
+        job = OmegaConf.select(OmegaConf.load(told), "hydra")
+        if job is None:  # it just begins beside this one
+            continue
         words = dict(word.split("=", 1) for word in job.overrides.task)
         jobs.append(
             {

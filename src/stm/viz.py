@@ -145,9 +145,16 @@ def _to_height(picture: np.ndarray, height: int) -> np.ndarray:
 
 
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) as JPEG or PNG, by the path's suffix; the file appears whole or not at all."""
+    """Write uint8 (H, W, 3) as JPEG or PNG, by the path's suffix; the file appears whole or not at all.
+
+    Raises:
+        ValueError: another suffix.
+    """
     path = Path(path)
-    kind = Image.registered_extensions()[path.suffix.lower()]
+    kinds = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: must end in {', '.join(kinds)}")
     with whole(path) as beside:
         Image.fromarray(picture).save(beside, kind, quality=92)
 

@@ -78,14 +78,14 @@ def _mapped(place: Path, key: list[int]) -> Arrays | None:
         size = begin + head["bytes"]
         if head["key"] != key or place.stat().st_size != size:
             return None
-        whole = np.memmap(place, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+        mapped = np.memmap(place, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     arrays = {}
     for name, (kind, shape, offset) in head["arrays"].items():
         dtype = np.dtype(kind)
         end = begin + offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        arrays[name] = whole[begin + offset : end].view(dtype).reshape(shape)
+        arrays[name] = mapped[begin + offset : end].view(dtype).reshape(shape)
     return arrays
 
 

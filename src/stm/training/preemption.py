@@ -92,9 +92,9 @@ def _left_to_itself(job: str, received: Collection[int]) -> bool:
     except (OSError, subprocess.CalledProcessError):
         return False
     values = dict(word.split("=", 1) for word in told.split() if "=" in word)
-    if values["JobState"] in ("RUNNING", "SIGNALING"):  # preempted, within the grace time
+    if values.get("JobState") in ("RUNNING", "SIGNALING"):  # preempted, within the grace time
         return values.get("PreemptTime", "None") != "None"
-    return TIME_IS_UP in received and values["Reason"] == "TimeLimit"
+    return TIME_IS_UP in received and values.get("Reason") == "TimeLimit"
 
 
 def _job() -> str | None:
@@ -108,7 +108,7 @@ def _scontrol(*words: str) -> str:
 
 
 def requeue_when_told_to_end() -> None:
-    """Outside training, where finished work lies in files: a job of SLURM is requeued at once, and ends."""
+    """Outside training, where finished work lies in files, a job of SLURM ends at once, requeued as after it."""
     if "SLURM_JOB_ID" in os.environ:
         for number in (TIME_IS_UP, ENDED):
             signal.signal(number, end)

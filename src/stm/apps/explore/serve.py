@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,9 +149,10 @@ def _answers_to(host: str) -> list[str]:
     Else a page from elsewhere could have its own name lead here (DNS rebinding) and read all it asks for.
     """
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:  # serving it says why
+        found = set()
+    loopback = bool(found) and all(ipaddress.ip_address(str(one)).is_loopback for one in found)
     return ["localhost", "127.0.0.1", "[::1]", host] if loopback else ["*"]
 
 

@@ -108,7 +108,7 @@ def _scontrol(*words: str) -> str:
 
 
 def requeue_when_told_to_end() -> None:
-    """Outside training, where finished work lies in files, a job of SLURM ends at once, requeued as after it."""
+    """Outside training, where finished work lies in files, a job of SLURM ends at once, and is requeued."""
     if "SLURM_JOB_ID" in os.environ:
         for number in (TIME_IS_UP, ENDED):
             signal.signal(number, end)

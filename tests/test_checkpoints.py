@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import ROOT, TINY
-from test_distributed import checkpoint
+from training_runs import checkpoint
 
 from stm.training.checkpoints import Checkpoints
 

@@ -1,6 +1,5 @@
 """Several processes train as one, alone and in a sweep, and end together. Real processes, gloo."""
 
-import csv
 import os
 import re
 import shutil
@@ -13,56 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, TINY, Running, run, start, succeed
+from commands import ROOT, TINY, run, start, succeed
 from hydra import compose, initialize_config_dir
+from training_runs import TWO, checkpoint, children, furthest, rows, second_process, trains, weights
 
 from stm.config import CONF, cpus, gpu_of_job, gpus_a_node, shell_lines, tasks_a_node
 
-TWO = ("trainer=ddp_cpu", "trainer.devices=2")
 SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-3", "scheduler=constant")
 TRAINING = (*TINY, "test=null", "trainer.log_every_n_steps=1")
-
-
-def checkpoint(run_folder: Path) -> dict:
-    return torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def weights(run_folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoint(run_folder)["state_dict"]
-
-
-def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max((one[name] - other[name]).abs().max().item() for name in one)
-
-
-def rows(run_folder: Path) -> list[dict[str, str]]:
-    with (run_folder / "logs" / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def children(process: int) -> list[int]:
-    """Those that a process has started and that still run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == process and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def trains(run_folder: Path) -> bool:
-    """Whether a step is logged."""
-    return (run_folder / "logs" / "metrics.csv").exists() and bool(rows(run_folder))
-
-
-def second_process(running: Running) -> int:
-    assert running.process.pid is not None
-    (other,) = children(running.process.pid)
-    return other
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(tmp_path: Path) -> None:

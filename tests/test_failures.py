@@ -11,8 +11,8 @@ import pytest
 import small
 import torch
 from commands import TINY, run, start, succeed
-from test_distributed import TWO, checkpoint, children, furthest, rows, second_process, trains, weights
 from test_resume import assert_same_run
+from training_runs import TWO, checkpoint, children, furthest, rows, second_process, trains, weights
 
 from stm.clip import ClipBatch
 from stm.training.loss import SegmentationLoss

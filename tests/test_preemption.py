@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from commands import TINY, start
-from test_distributed import checkpoint, children, trains
 from torch.utils.data import DataLoader
+from training_runs import checkpoint, children, trains
 
 from stm.data.sampling import start_worker
 

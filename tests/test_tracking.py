@@ -14,7 +14,7 @@ from commands import ROOT, TINY, VIDEOS, run, succeed
 from commands import start as begin
 from logged import history, records, rows, settings, summary, told_run
 from PIL import Image
-from test_distributed import children
+from training_runs import children
 
 from stm import tracking
 

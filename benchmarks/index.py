@@ -47,7 +47,7 @@ def coco_tree(root: Path, images: int, annotations: int) -> tuple[Path, Path]:
             file.write(
                 f'{{"license":3,"file_name":"{i:012d}.jpg","coco_url":"http://images/train2017/{i:012d}.jpg",'
                 f'"height":480,"width":640,"date_captured":"2013-11-14 11:18:45","flickr_url":'
-                f'"http://farm/9255/8527173_{i:010d}_z.jpg","id":{i}}}'
+                f'"http://images/photo_8527173_{i:010d}_z.jpg","id":{i}}}'
             )
         file.write('],"annotations":[')
         for a, owner in enumerate(owners):

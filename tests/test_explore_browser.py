@@ -1,6 +1,5 @@
 """The page in a real browser."""
 
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -8,9 +7,8 @@ import numpy as np
 import pytest
 import small
 from browsing import asked, chromium, until
+from exploring import page_in
 
-from stm.apps.explore.media import Limits
-from stm.apps.explore.serve import served
 from stm.masks import read_mask
 from stm.viz import write_video
 
@@ -24,11 +22,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder):
-    """The page's address; what it keeps lies below `folder`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(folder))
-        with served(small.network(), limits=Limits(upload_mb=2, frames=30)) as address:
-            yield address
+    with page_in(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import urllib.error
 import urllib.parse
@@ -20,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
+from exploring import page_in
 from PIL import Image
 
-from stm.apps.explore.media import Limits
 from stm.apps.explore.serve import served
 from stm.apps.explore.session import PAPER, POLICIES
 from stm.apps.policies import policy_named
@@ -41,14 +40,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder):
-    """The page's address; what it keeps lies below `folder`."""
-    earlier, tempfile.tempdir = tempfile.tempdir, str(folder)
-    try:
-        with served(NETWORK, limits=Limits(upload_mb=2, frames=30), notice="a network of a test") as address:
-            yield address
-        assert not list(folder.glob("stm-explore-*")), "nothing is left behind"
-    finally:
-        tempfile.tempdir = earlier
+    with page_in(folder) as address:
+        yield address
 
 
 def get(address: str, data: bytes | None = None, kind: str = "application/json") -> tuple[int, bytes, dict]:

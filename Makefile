@@ -32,7 +32,7 @@ test-slow: $(READY)  ## All tests, the slow ones too
 	$(PYTHON) -m pytest -n auto
 
 golden: $(READY)  ## Equal to the published code: the golden cases of network and metrics
-	$(PYTHON) -m pytest -v tests/test_golden.py tests/test_metrics.py -k "golden or davis"
+	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
 real: $(READY)  ## Train a small STM on the real clips in $(SHARED), three stages, and evaluate it: about half an hour
 	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)

@@ -66,7 +66,7 @@ def plain_clip(
     return torch.stack(frames), torch.stack(masks)
 
 
-def neighbours(videos: list[FileVideo], max_skip: int) -> Paths:
+def neighbors(videos: list[FileVideo], max_skip: int) -> Paths:
     """Files of three frames of a random video."""
 
     def draw(rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def sets(data: Path, crop: int, scratch: Path) -> dict[str, tuple[ClipDataset, P
     for name, found in videos.items():
         # Rotated, stretched and shaken, so that ours does the plain pipeline's affine work.
         clips = VideoClips(found, crop, curriculum=skips, rotate=20, stretch=1.2, shake=0.1)
-        sets[name] = ClipDataset([clips]), neighbours(found, 10)
+        sets[name] = ClipDataset([clips]), neighbors(found, 10)
     folder = data / "stills"
     files = [
         (str(f), str(folder / "masks" / f"{f.stem}.png")) for f in sorted((folder / "images").glob("*.jpg"))

@@ -3,7 +3,7 @@
     python benchmarks/metrics.py [--data ../shared/data] [--rounds 15]
 
 Both sides score all objects of a frame on one core and take turns, round by round, so that a busy machine
-slows both; the ratio is taken within a round. The DAVIS way (tests/davis_way.py) works on full-size boolean
+slows both; the ratio is taken within a round. The DAVIS way (tests/helpers/davis_reference.py) works on full-size boolean
 maps and dilates boundaries by a disk; equal values are required. Masks are 480x854: those of DAVIS, where
 there are any, against those three frames before; and procedural ones, moved and with a rough outline, or
 speckled.
@@ -29,15 +29,15 @@ from rich.console import Console
 from rich.table import Table
 from speed_sides import ROOT, save
 
-from stm.clip import ArrayVideo, Video
 from stm.data.videos import davis
 from stm.evaluation.metrics import contour_accuracy, region_similarity
-from stm.evaluation.pipeline import behind
+from stm.evaluation.prefetch import background_pool
 from stm.evaluation.scores import Tally
 from stm.masks import write_mask
+from stm.video import ArrayVideo, Video
 
 sys.path.append(str(ROOT / "tests"))
-import davis_way  # noqa: E402
+from helpers import davis_reference as davis_way  # noqa: E402
 
 SIZE, FRAMES = (480, 854), 8
 Masks = tuple[np.ndarray, np.ndarray, int]
@@ -72,7 +72,7 @@ def real(data: Path) -> dict[str, Masks]:
         first = video.mask(0)
         if first is not None and first.shape == SIZE:
             masks = np.array([[video.mask(t), video.mask(t - 3)] for t in range(3, 35, 4)])
-            clips[video.name] = masks[:, 0], masks[:, 1], len(video.entries)
+            clips[video.name] = masks[:, 0], masks[:, 1], len(video.first_frames)
     return clips
 
 
@@ -117,7 +117,7 @@ def score_all(videos: Sequence[Video], workers: int, folder: Path) -> float:
             tally.add(t, mask, truth)
 
     began, frames = time.perf_counter(), 0
-    with behind(workers) as later:
+    with background_pool(workers) as later:
         for video in videos:
             tallies = [Tally(video) for _ in range(3)]
             first = video.mask(0)
@@ -138,7 +138,7 @@ def scaling(data: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
         sets[f"procedural, {objects}"] = [ArrayVideo(f"video-{i}", frames, truth) for i in range(3)]
     if (data / "DAVIS").is_dir():
         clips = davis(data / "DAVIS", split="val")
-        sets["DAVIS, 1"] = [video for video in clips if len(video.entries) == 1][:3]
+        sets["DAVIS, 1"] = [video for video in clips if len(video.first_frames) == 1][:3]
     counts = sorted({1, 2, min(4, os.cpu_count() or 1)})
     results: dict[str, dict[str, list[float]]] = {name: {str(n): [] for n in counts} for name in sets}
     with tempfile.TemporaryDirectory() as folder:

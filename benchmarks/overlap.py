@@ -28,7 +28,7 @@ from speed_sides import Setting, build, save
 from speed_stream import Stream
 
 from stm.data.videos import FileVideo, folder
-from stm.evaluation.benchmark import Benchmark, evaluate
+from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.scores import Scores
 from stm.masks import write_mask
 

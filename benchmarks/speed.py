@@ -3,8 +3,8 @@
     python benchmarks/speed.py [--sizes 240x432 480x854] [--objects 1 3] [--policies every_5] [--compile] ...
     python benchmarks/speed.py --long 2000 --policies every_5 first_previous [--network tiny] [--size 96x160]
 
-The first form lets the plain reference (tests/plain_stm.py) and ours take turns frame by frame, so that a
-busy machine slows both; the reference memorises our previous probabilities, so that both segment the same.
+The first form lets the plain reference (tests/helpers/plain_stm.py) and ours take turns frame by frame, so that a
+busy machine slows both; the reference memorizes our previous probabilities, so that both segment the same.
 Printed: seconds a frame and their ratio, with quartiles over the frames; peak memory beyond the loaded
 network, each side in a process of its own; how far probabilities differ, what a further memory frame costs,
 for policies that the published code has. Others are timed against its every 5 frames.
@@ -78,7 +78,7 @@ def measure(settings: Sequence[Setting], frames: int, warmup: int) -> list[dict[
                 for side in turns:
                     rows[i]["seconds"][side].append(seconds[side])
     for row in rows:
-        _summarise(row, rows[0])
+        _summarize(row, rows[0])
     return rows
 
 
@@ -102,7 +102,7 @@ def _note_parity(row: dict[str, Any], plain: Any, ours: Any) -> None:
     parity["equal_clear"].append(float(equal[clear].float().mean()))
 
 
-def _summarise(row: dict[str, Any], first: dict[str, Any]) -> None:
+def _summarize(row: dict[str, Any], first: dict[str, Any]) -> None:
     """Medians, quartiles, and the slope of the cost over the memory's length."""
     import numpy as np
 

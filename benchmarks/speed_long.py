@@ -45,7 +45,7 @@ def stream_through(setting: Setting, frames: int) -> dict[str, Any]:
     """Seconds, peak memory beyond the loaded network and memory frames at each frame after the first."""
     import numpy as np
 
-    from stm.evaluation.peak import PeakMemory
+    from stm.evaluation.peak_memory import PeakMemory
 
     network, policy = build(setting)
     device, network = network.mean.device, prepare(network, setting)

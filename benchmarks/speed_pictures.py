@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The plain reference, then what is ours; told apart by colour-blind readers, too."""
+COLORS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""The plain reference, then what is ours; told apart by color-blind readers, too."""
 STYLES = ("-", "--", ":")
 COLUMNS = 4
 
@@ -39,7 +39,7 @@ def plot_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
         _bars(axes, bars, len(names))
         axes.set(xlabel=label, yticks=range(len(cases)), yticklabels=cases)
     time.invert_yaxis()
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=COLOURS[i]) for i in range(len(names))]
+    handles = [pyplot.Rectangle((0, 0), 1, 1, color=COLORS[i]) for i in range(len(names))]
     over.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     grid = under.subplots(below, min(COLUMNS, len(cases)), squeeze=False)
     for axes, case in zip(grid.flat, cases, strict=False):
@@ -55,7 +55,7 @@ def _bars(axes: Any, bars: list[tuple[int, int, float]], sides: int) -> None:
     longest = max(length for _, _, length in bars)
     for place, side, length in bars:
         y = place + (side - (sides - 1) / 2) * height
-        axes.barh(y, length, height * 0.92, color=COLOURS[side])
+        axes.barh(y, length, height * 0.92, color=COLORS[side])
         axes.text(length + 0.01 * longest, y, f"{length:.3g}", va="center", fontsize=8)
     axes.set_xlim(0, 1.12 * longest)
     axes.spines[["top", "right"]].set_visible(False)
@@ -68,11 +68,11 @@ def _growth(axes: Any, rows: list[dict[str, Any]]) -> None:
     for i, row in enumerate(rows):
         lengths = np.array(row["memory_frames"])
         present = np.unique(lengths)
-        for side, colour in (("plain", COLOURS[0]), ("ours", COLOURS[i + 1])):
+        for side, color in (("plain", COLORS[0]), ("ours", COLORS[i + 1])):
             if side == "ours" or (i == 0 and row["parity"]):  # else its memory is another
                 seconds = np.array(row["seconds"][side])
                 medians = np.array([np.median(seconds[lengths == length]) for length in present])
-                axes.plot(present, medians, "o-", color=colour, markersize=4)
+                axes.plot(present, medians, "o-", color=color, markersize=4)
     axes.set_title(rows[0]["case"], fontsize=9)
     axes.set(xlabel="frames in memory", ylabel="seconds a frame")
     axes.set_ylim(0, 1.08 * max(line.get_ydata().max() for line in axes.lines))
@@ -103,9 +103,9 @@ def plot_long(rows: list[dict[str, Any]], folder: Path) -> None:
             parts = values[: len(values) // part * part].reshape(-1, part)
             middles = part * (np.arange(len(parts)) + 0.5)
             name = row["policy"] if alike else f"{row['case']}, {row['form']}"
-            ours = COLOURS[1:]
-            colour, dashes = ours[i % len(ours)], STYLES[i // len(ours) % len(STYLES)]
-            axes.plot(middles, pick(parts, axis=1), color=colour, linestyle=dashes, label=name)
+            ours = COLORS[1:]
+            color, dashes = ours[i % len(ours)], STYLES[i // len(ours) % len(STYLES)]
+            axes.plot(middles, pick(parts, axis=1), color=color, linestyle=dashes, label=name)
         axes.set(xlabel="frame", ylabel=label)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)

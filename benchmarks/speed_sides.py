@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from stm.inference import Segmenter
     from stm.memory import MemoryPolicy
     from stm.network import STM
-    from stm.segmenter import Segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 M_MMAP_THRESHOLD = -3
@@ -93,7 +93,7 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
-    from stm.config import CONF
+    from stm.config.schema import CONF
     from stm.network import load
 
     if setting.threads is not None:
@@ -132,7 +132,7 @@ def plain_stm() -> Any:
     folder = str(ROOT / "tests")
     if folder not in sys.path:
         sys.path.append(folder)
-    import plain_stm
+    from helpers import plain_stm
 
     return plain_stm
 
@@ -212,7 +212,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def _extra_peak(side: str, setting: Setting, frames: int) -> int:
     import torch
 
-    from stm.evaluation.peak import PeakMemory
+    from stm.evaluation.peak_memory import PeakMemory
 
     with suppress(OSError, AttributeError):  # what is freed goes back at once: no holes that fill and stay
         ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 2**16)
@@ -240,9 +240,9 @@ def play(step: Callable[..., Tensor], stream: Stream, frames: int, device: torch
 
 def save(folder: Path, **results: Any) -> None:
     """Write what is measured so far to `results.json`, with the machine."""
-    from stm.whole import write_whole
+    from stm.atomic_io import write_atomically
 
-    write_whole(folder / "results.json", json.dumps({"machine": machine(), **results}, indent=1))
+    write_atomically(folder / "results.json", json.dumps({"machine": machine(), **results}, indent=1))
 
 
 def machine() -> dict[str, Any]:

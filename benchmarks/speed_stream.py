@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """An endless synthetic video, made frame by frame: textured objects that wander and slowly change colour.
+    """An endless synthetic video, made frame by frame: textured objects that wander and slowly change color.
 
     Args:
         size: (H, W).
-        objects: labelled from 1.
+        objects: labeled from 1.
     """
 
     def __init__(self, size: tuple[int, int], objects: int) -> None:
@@ -52,7 +52,7 @@ class Stream:
 
 
 def _texture(rng: Any, size: tuple[int, int]) -> Any:
-    """Smooth random colours, float32 (H, W, 3) in 0..1."""
+    """Smooth random colors, float32 (H, W, 3) in 0..1."""
     import cv2
     import numpy as np
 

@@ -10,36 +10,29 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "src"
 FLOORS = {
-    "clip": 1,
+    "video": 1,
+    "atomic_io": 1,
     "masks": 1,
-    "config": 1,
-    "whole": 1,
-    "commandline": 1,
     "data": 2,
     "network": 2,
     "memory": 2,
-    "viz": 2,
-    "segmenter": 3,
+    "visualization": 2,
+    "config": 3,
+    "inference": 3,
     "evaluation": 4,
     "training": 5,
-    "apps": 5,
-    "tracking": 6,
+    "dataset_check": 5,
     "sweeps": 6,
-    "runtime": 6,
-    "hydra_plugins": 7,
-    "train": 7,
-    "evaluate": 7,
+    "analysis": 7,
+    "demo": 8,
+    "runs": 8,
+    "cli": 9,
+    "hydra_plugins": 9,
+    "train": 9,
+    "evaluate": 9,
 }
-STEPS = {
-    ("masks", "clip"),
-    ("masks", "whole"),
-    ("commandline", "config"),
-    ("runtime", "tracking"),
-    ("runtime", "sweeps"),
-    ("sweeps", "tracking"),
-}
-"""Rooms on one floor, the first a step above the second: masks need VOID and are written whole, overrides
-need a schema, runs need names."""
+STEPS = {("masks", "video"), ("masks", "atomic_io")}
+"""Rooms on one floor, the first a step above the second: masks need VOID and are written atomically."""
 HEAVY = {
     "torch",
     "torchvision",
@@ -95,7 +88,7 @@ def imports(module: str) -> frozenset[str]:
 
 
 @cache
-def neighbours(module: str) -> frozenset[str]:
+def neighbors(module: str) -> frozenset[str]:
     """The files of ours that the module imports."""
     return frozenset(name for name in imports(module) if name in files()) - {module, "stm"}
 
@@ -135,7 +128,7 @@ def test_imports_come_from_floors_below(module: str) -> None:
             "the package itself imports nothing of ours at once"
         )
         return
-    for other in neighbours(module):
+    for other in neighbors(module):
         if room(other) != room(module) and (room(module), room(other)) not in STEPS:
             assert FLOORS[room(other)] < FLOORS[room(module)], f"{module} imports {other}"
 
@@ -146,7 +139,7 @@ def test_no_files_import_each_other() -> None:
     def walk(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, " -> ".join([*path[path.index(module) :], module])
         if module not in done:
-            for other in neighbours(module):
+            for other in neighbors(module):
                 walk(other, (*path, module))
             done.add(module)
 
@@ -156,10 +149,10 @@ def test_no_files_import_each_other() -> None:
 
 
 @pytest.mark.parametrize("module", PACKAGE)
-def test_only_runtime_builds_from_configuration(module: str) -> None:
+def test_only_runs_build_from_configuration(module: str) -> None:
     names = {node.attr for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute)}
     names |= {name.rpartition(".")[2] for name in imports(module)}
-    if module != "stm.runtime":
+    if room(module) != "runs":
         assert not names & {"instantiate", "get_class", "get_method", "get_object"}
 
 
@@ -168,9 +161,9 @@ def test_outside_packages_stay_in_their_rooms(module: str) -> None:
     outside = {name.split(".")[0] for name in imports(module)}
     if module != "stm.data.augment":
         assert "albumentations" not in outside
-    if room(module) in ("network", "data", "memory", "segmenter", "viz", "clip", "masks"):
+    if room(module) in ("network", "data", "memory", "inference", "visualization", "video", "masks"):
         assert not outside & {"hydra", "omegaconf", "wandb"}
-    if room(module) in ("network", "memory", "segmenter", "viz", "clip", "masks", "evaluation"):
+    if room(module) in ("network", "memory", "inference", "visualization", "video", "masks", "evaluation"):
         assert not outside & {"lightning", "pytorch_lightning"}
     if room(module) == "data" and module != "stm.data.datamodule":
         assert not outside & {"lightning", "pytorch_lightning"}
@@ -180,7 +173,7 @@ def imports_at_once(module: str) -> set[str]:
     return imported(at_import_time(tree(module).body), module)
 
 
-@pytest.mark.parametrize("module", ["stm", "stm.apps.cli", "stm.commandline", "train", "evaluate"])
+@pytest.mark.parametrize("module", ["stm", "stm.cli.main", "stm.config.overrides", "train", "evaluate"])
 def test_help_waits_for_nothing_heavy(module: str) -> None:
     assert module in files()
     seen, todo = set(), [module]

@@ -1,4 +1,4 @@
-"""Index masks: what is written is what is read, and colours are never taken for labels."""
+"""Index masks: what is written is what is read, and colors are never taken for labels."""
 
 import numpy as np
 import pytest
@@ -19,17 +19,17 @@ def test_written_masks_come_back(tmp_path_factory, mask):
     np.testing.assert_array_equal(read_mask(path), mask)
     with Image.open(path) as image:
         assert image.mode == "P"
-        colours = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(colours, PALETTE[mask])
+        colors = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(colors, PALETTE[mask])
     assert [file.name for file in path.parent.iterdir()] == ["00000.png"]
 
 
 def test_palette_is_that_of_davis():
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0), 9: (192, 0, 0)}
-    for label, colour in known.items():
-        assert tuple(PALETTE[label]) == colour
+    for label, color in known.items():
+        assert tuple(PALETTE[label]) == color
     assert tuple(PALETTE[255]) == (224, 224, 192)  # the cream of VOC's void
-    assert len({tuple(colour) for colour in PALETTE}) == 256
+    assert len({tuple(color) for color in PALETTE}) == 256
 
 
 def test_palette_is_that_of_real_masks(shared_data):
@@ -41,16 +41,16 @@ def test_palette_is_that_of_real_masks(shared_data):
 
 def test_grey_and_one_bit_masks_are_read_as_they_are_stored(tmp_path):
     labels = np.array([[0, 7], [255, 1]], dtype=np.uint8)
-    Image.fromarray(labels).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "grey.png"), labels)
+    Image.fromarray(labels).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "gray.png"), labels)
     Image.fromarray(labels > 5).save(tmp_path / "bit.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "bit.png"), labels > 5)
 
 
 def test_what_is_no_index_mask_is_refused_with_its_path(tmp_path):
-    Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match=r"colours\.png.*mode RGB"):
-        read_mask(tmp_path / "colours.png")
+    Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(tmp_path / "colors.png")
+    with pytest.raises(ValueError, match=r"colors\.png.*mode RGB"):
+        read_mask(tmp_path / "colors.png")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"text\.png"):
         read_mask(tmp_path / "text.png")

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stm.inference import Segmenter
     from stm.network import load
-    from stm.segmenter import Segmenter
 
 __all__ = ["Segmenter", "load"]
-_HOMES = {"Segmenter": "stm.segmenter", "load": "stm.network"}
+_HOMES = {"Segmenter": "stm.inference", "load": "stm.network"}
 
 
 def __getattr__(name: str) -> Any:

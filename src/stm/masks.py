@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from stm.clip import VOID
-from stm.whole import whole
+from stm.atomic_io import atomic_path
+from stm.video import VOID
 
 
 def davis_palette() -> np.ndarray:
-    """The 256 colours that DAVIS, VOC and YouTube-VOS masks are drawn in, uint8 (256, 3).
+    """The 256 colors that DAVIS, VOC and YouTube-VOS masks are drawn in, uint8 (256, 3).
 
     Bit j of a label's j-th group of three bits goes to bit 7-j of red, green and blue, as in the PASCAL VOC
     development kit.
@@ -30,12 +30,12 @@ PALETTE = davis_palette()
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read an index mask, uint8 (H, W): the labels of a palette or grey PNG as they are stored.
+    """Read an index mask, uint8 (H, W): the labels of a palette or gray PNG as they are stored.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, or has colours in place of labels (which a conversion would
-            re-quantise silently), or more than 8 bits.
+        ValueError: the file is no image, or has colors in place of labels (which a conversion would
+            re-quantize silently), or more than 8 bits.
     """
     try:
         with Image.open(path) as image:
@@ -67,7 +67,7 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
         )
     image = Image.fromarray(mask.astype(np.uint8))  # mode L; the palette turns it into mode P
     image.putpalette(PALETTE.flatten().tolist())
-    with whole(path) as beside:
+    with atomic_path(path) as beside:
         image.save(beside, format="PNG")
 
 

@@ -1,4 +1,4 @@
-"""Geometry and colour of training clips; the only file that knows albumentations.
+"""Geometry and color of training clips; the only file that knows albumentations.
 
 A *matrix* is 2x3 and takes pixel indices (x, y) of a source image to pixel indices of the crop. Every frame
 is resampled once, straight from the source into the crop.
@@ -21,14 +21,14 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 FILL = (124, 116, 104)
-"""ImageNet's mean colour, shown where a crop reaches beyond its image; the mask is background there."""
+"""ImageNet's mean color, shown where a crop reaches beyond its image; the mask is background there."""
 
 
 # --- geometry ---
 
 
 def crop_matrix(
-    centre: tuple[float, float],
+    center: tuple[float, float],
     zoom: float,
     size: Size,
     angle: float = 0.0,
@@ -38,7 +38,7 @@ def crop_matrix(
     """The matrix that puts a point of the source into the middle of the crop.
 
     Args:
-        centre: x, y of that point in source pixels.
+        center: x, y of that point in source pixels.
         zoom: crop pixels per source pixel.
         size: height and width of the crop.
         angle: rotation in degrees.
@@ -49,7 +49,7 @@ def crop_matrix(
     shape = np.diag([math.sqrt(stretch) * (-1 if flip else 1), 1 / math.sqrt(stretch)])
     linear = zoom * shape @ np.array([[cosine, -sine], [sine, cosine]])
     middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-    return np.column_stack([linear, middle - linear @ centre])
+    return np.column_stack([linear, middle - linear @ center])
 
 
 def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -176,13 +176,13 @@ class StillMotion:
         return moved["image"], moved["mask"]
 
 
-# --- colour ---
+# --- color ---
 
-Recolour = Callable[[np.ndarray], np.ndarray]
+Recolor = Callable[[np.ndarray], np.ndarray]
 
 
-class Colour:
-    """How do a clip's colours change? Alike in all of its frames, and a little differently in each.
+class ColorJitter:
+    """How do a clip's colors change? Alike in all of its frames, and a little differently in each.
 
     Gamma, contrast, brightness and the gain of each channel fold into one table of 256 entries a channel.
 
@@ -196,7 +196,7 @@ class Colour:
     def __init__(self, shared: float = 0.0, each: float = 0.0, permute: float = 0.0) -> None:
         self.shared, self.each, self.permute = shared, each, permute
 
-    def draw(self, rng: np.random.Generator, frames: int, strength: float = 1.0) -> list[Recolour]:
+    def draw(self, rng: np.random.Generator, frames: int, strength: float = 1.0) -> list[Recolor]:
         """A function a frame, uint8 (h, w, 3) -> (3, h, w); `strength` in 0..1 scales all amounts."""
         shared = _curve(rng, self.shared * strength)
         order = rng.permutation(3) if rng.random() < self.permute * strength else np.arange(3)
@@ -222,7 +222,7 @@ class _Table:
         return np.stack([planes[channel] for channel in self.order])
 
 
-def _curve(rng: np.random.Generator, strength: float) -> Recolour:
+def _curve(rng: np.random.Generator, strength: float) -> Recolor:
     """A random map of values in 0..1, (..., 3), as strong as told; 0 is the identity."""
     gamma, contrast = np.exp(strength * rng.uniform(-0.5, 0.5, 2))
     gain = np.exp(strength * rng.uniform(-0.3, 0.3, 3))

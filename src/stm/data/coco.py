@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stm.clip import VOID
-from stm.data.files import check_size, read_frame
-from stm.data.index import indexed, members
+from stm.data.array_cache import cached_arrays, members
+from stm.data.image_io import check_size, read_frame
+from stm.video import VOID
 
 FORM = "images (id, file_name, height, width) and annotations (image_id, segmentation, area)"
 
@@ -42,7 +42,9 @@ class CocoStills:
                 raise FileNotFoundError(f"{path}: there is no such file or folder")
         self.name, self._images, self._json = name, str(images), str(annotations)
         try:
-            arrays, self._mapped = indexed(annotations, lambda: flat(Path(annotations).read_text("utf-8")))
+            arrays, self._mapped = cached_arrays(
+                annotations, lambda: flat(Path(annotations).read_text("utf-8"))
+            )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{annotations}: must have {FORM} ({error!r})") from error
         self._names, self._shapes = arrays["names"], arrays["shapes"]
@@ -145,7 +147,7 @@ def flat(text: str) -> dict[str, np.ndarray]:
 
 
 def fill_polygon(mask: np.ndarray, points: np.ndarray, label: int) -> None:
-    """Give a label to the pixels whose centre lies in the polygon, in place.
+    """Give a label to the pixels whose center lies in the polygon, in place.
 
     Args:
         mask: uint8 (H, W).
@@ -157,7 +159,7 @@ def fill_polygon(mask: np.ndarray, points: np.ndarray, label: int) -> None:
     if right <= left or bottom <= top:
         return
     # fillPoly adds the border's pixels, half a pixel all round (9% of a 40-pixel object): so it fills a
-    # canvas four times as fine, looked up at the pixels' centres; shift=8 keeps eight digits of the fraction.
+    # canvas four times as fine, looked up at the pixels' centers; shift=8 keeps eight digits of the fraction.
     canvas = np.zeros((4 * (bottom - top), 4 * (right - left)), dtype=np.uint8)
     cv2.fillPoly(canvas, [np.rint((points - (left, top)) * 4 * 256).astype(np.int32)], 1, shift=8)
     mask[top:bottom, left:right][canvas[2::4, 2::4] > 0] = label

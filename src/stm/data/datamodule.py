@@ -8,8 +8,8 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from stm.clip import Clip, ClipBatch, Video
 from stm.data.sampling import ClipBatches, ClipDataset, start_worker
+from stm.video import Clip, ClipBatch, Video
 
 
 class ClipDataModule(L.LightningDataModule):
@@ -23,7 +23,7 @@ class ClipDataModule(L.LightningDataModule):
         batch_size: clips of a batch over all processes.
         steps: optimizer steps of the whole run (the trainer's max_steps). With accumulate_grad_batches=n each
             takes n batches.
-        workers: loading processes for each training process. The clips do not depend on it.
+        num_workers: loading processes for each training process. The clips do not depend on it.
         validation: whole videos to validate on, one at a time; each process takes its share of them.
     """
 
@@ -32,11 +32,11 @@ class ClipDataModule(L.LightningDataModule):
         dataset: ClipDataset,
         batch_size: int,
         steps: int,
-        workers: int = 0,
+        num_workers: int = 0,
         validation: Sequence[Video] = (),
     ) -> None:
         super().__init__()
-        self.dataset, self.batch_size, self.steps, self.workers = dataset, batch_size, steps, workers
+        self.dataset, self.batch_size, self.steps, self.num_workers = dataset, batch_size, steps, num_workers
         self.validation = validation
 
     def train_dataloader(self) -> DataLoader[Clip]:
@@ -57,9 +57,9 @@ class ClipDataModule(L.LightningDataModule):
             self.dataset,
             batch_sampler=batches,
             collate_fn=ClipBatch.collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            worker_init_fn=start_worker if self.workers else None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=start_worker if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from stm.clip import Clip
-from stm.data.stillclips import StillClips
-from stm.data.videoclips import SkipCurriculum, VideoClips
+from stm.data.still_clips import StillClips
+from stm.data.video_clips import SkipCurriculum, VideoClips
+from stm.video import Clip
 
 __all__ = ["ClipBatches", "ClipDataset", "ClipSource", "SkipCurriculum", "StillClips", "VideoClips"]
 
@@ -38,7 +38,7 @@ class ClipDataset(Dataset[Clip]):
         weights: how often each source is drawn, relative to the others; alike if None.
         seed: with k, it determines clip k.
         length: how many clips the sequence has.
-        distinct: go through the first `distinct` clips over and over (to overfit on purpose).
+        num_unique_clips: go through the first `num_unique_clips` clips over and over (to overfit on purpose).
 
     Raises:
         ValueError: there is no source, or the weights don't fit.
@@ -50,7 +50,7 @@ class ClipDataset(Dataset[Clip]):
         weights: Sequence[float] | None = None,
         seed: int = 0,
         length: int = 1_000_000_000,
-        distinct: int | None = None,
+        num_unique_clips: int | None = None,
     ) -> None:
         shares = np.asarray([1.0] * len(sources) if weights is None else weights, dtype=np.float64)
         if len(sources) == 0 or len(shares) != len(sources) or not (shares >= 0).all() or shares.sum() <= 0:
@@ -58,12 +58,12 @@ class ClipDataset(Dataset[Clip]):
                 f"weights={None if weights is None else list(weights)} for {len(sources)} sources: "
                 "there must be a source, and a weight for each, none negative and one above 0"
             )
-        if seed < 0 or length < 1 or (distinct is not None and distinct < 1):
+        if seed < 0 or length < 1 or (num_unique_clips is not None and num_unique_clips < 1):
             raise ValueError(
-                f"seed={seed} must not be negative, length={length} and distinct={distinct} at least 1"
+                f"seed={seed} must not be negative, length={length} and num_unique_clips={num_unique_clips} at least 1"
             )
         self.sources, self.shares = list(sources), shares / shares.sum()
-        self.seed, self.length, self.distinct = seed, length, distinct
+        self.seed, self.length, self.num_unique_clips = seed, length, num_unique_clips
 
     def __len__(self) -> int:
         return self.length
@@ -71,7 +71,7 @@ class ClipDataset(Dataset[Clip]):
     def __getitem__(self, k: int) -> Clip:
         if not 0 <= k < self.length:
             raise IndexError(f"clip {k} of {self.length}")
-        k = k % self.distinct if self.distinct else int(k)
+        k = k % self.num_unique_clips if self.num_unique_clips else int(k)
         rng = np.random.default_rng((self.seed, k))
         return self.sources[int(rng.choice(len(self.sources), p=self.shares))].clip(k, rng)
 

@@ -13,11 +13,11 @@ from typing import Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from stm.clip import VOID, Video
 from stm.data.coco import coco
-from stm.data.files import check_size, list_images, read_frame
+from stm.data.image_io import check_size, list_images, read_frame
 from stm.data.matfile import read_mat_field
 from stm.masks import read_mask
+from stm.video import VOID, Video
 
 __all__ = ["FileStills", "Stills", "coco", "pairs", "sbd", "video_frames", "voc"]
 
@@ -45,7 +45,7 @@ class FileStills:
         names: file names without suffix.
         suffix: of the frames.
         kind: `ids`: the labels are object ids and 255 is void. `binary`: 128 and more is the one object.
-            `auto`: binary where a grey mask reaches 255 or a palette mask holds only 0 and 255, else ids.
+            `auto`: binary where a gray mask reaches 255 or a palette mask holds only 0 and 255, else ids.
         mask_suffix: of the masks; `.mat` for SBD's.
     """
 
@@ -74,7 +74,7 @@ class FileStills:
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is broken, the mask has colours, or the sizes differ.
+            ValueError: a file is broken, the mask has colors, or the sizes differ.
         """
         name = self._names[i].decode()
         image, mask = f"{self._images}/{name}{self._suffix}", f"{self._masks}/{name}{self._mask_suffix}"
@@ -89,12 +89,12 @@ class FileStills:
 
 
 def _is_binary(path: str, labels: np.ndarray) -> bool:
-    """Is 255 the object? Not beside other ids in a palette mask; a grey mask may be smooth at the edge."""
+    """Is 255 the object? Not beside other ids in a palette mask; a gray mask may be smooth at the edge."""
     if not (labels == VOID).any():
         return False
     with Image.open(path) as image:
-        grey = image.mode != "P"
-    return grey or bool(((labels == 0) | (labels == VOID)).all())
+        gray = image.mode != "P"
+    return gray or bool(((labels == 0) | (labels == VOID)).all())
 
 
 def pairs(

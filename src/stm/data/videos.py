@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stm.clip import VOID, Video
-from stm.data.files import check_size, list_images, read_frame
+from stm.data.image_io import check_size, list_images, read_frame
 from stm.masks import object_ids, read_mask
+from stm.video import VOID, Video
 
 
 class FileVideo(Video):
@@ -57,11 +57,13 @@ class FileVideo(Video):
         place = {frame: t for t, frame in enumerate(self.frame_names)}
         self.annotated = self._places(place, list_images(masks, (".png",))[0] if Path(masks).is_dir() else [])
         if entries is not None:
-            self.entries = dict(zip(entries, self._places(place, entries.values(), order=False), strict=True))
+            self.first_frames = dict(
+                zip(entries, self._places(place, entries.values(), order=False), strict=True)
+            )
         if categories is not None:
             self.categories = dict(categories)
         if written is not None:
-            self.written = self._places(place, written)
+            self.output_frames = self._places(place, written)
 
     def _places(self, place: Mapping[str, int], names: Collection[str], order: bool = True) -> Sequence[int]:
         missing = [name for name in names if name not in place]
@@ -113,7 +115,7 @@ class FileVideo(Video):
         return first is not None and not object_ids(first)
 
     @cached_property
-    def entries(self) -> Mapping[int, int]:
+    def first_frames(self) -> Mapping[int, int]:
         """Object id -> the frame whose mask introduces it."""
         found: dict[int, int] = {}
         for t in self.annotated if self._late_objects else self.annotated[:1]:

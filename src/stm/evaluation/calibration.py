@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:  # which imports torch: to read scores needs none
-    from stm.segmenter import Confidence
+    from stm.inference import Confidence
 
 KINDS = ("inside", "score")
 """The two numbers that a confidence is, `inside` and `score`."""

@@ -167,7 +167,7 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 def _matched(points: np.ndarray, others: np.ndarray, radius: int) -> int:
     """How many of the points have one of the others within the radius? Both bool (h, w).
 
-    A disk of pixels is a union of a few rectangles around its centre, and dilating by a rectangle costs a
+    A disk of pixels is a union of a few rectangles around its center, and dilating by a rectangle costs a
     fraction of dilating by the disk. By the largest one it finds most of the points that count, by the square
     around the disk it rules most of the rest out. For the few between, an integral image tells whether one of
     the smaller rectangles holds any of the others.
@@ -197,7 +197,7 @@ def _dilated(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 @cache
 def _rectangles(radius: int) -> list[tuple[int, int]]:
-    """Rectangles (rows, columns to each side of the centre) whose union is the disk; the largest first."""
+    """Rectangles (rows, columns to each side of the center) whose union is the disk; the largest first."""
     widest: dict[int, int] = {}  # columns -> the most rows that have them
     for rows in range(radius + 1):
         widest[isqrt(radius * radius - rows * rows)] = rows

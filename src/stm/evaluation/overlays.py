@@ -9,17 +9,17 @@ from threading import Event
 
 import numpy as np
 
-from stm.clip import Video
 from stm.evaluation.scores import SequenceScores, written_masks
 from stm.masks import read_mask
-from stm.viz import contact_sheet, overlay, write_picture, write_video
+from stm.video import Video
+from stm.visualization import contact_sheet, overlay, write_image, write_video
 
 LEGIBLE = 192
 """Pixels of a picture's short side that show lines and labels well."""
 LEGEND = "tinted as predicted, white dashes the truth"
 
 
-def draw(
+def write_overlays(
     video: Video,
     output: Path,
     sequence: SequenceScores,
@@ -44,10 +44,10 @@ def draw(
     """
     masks = output / "masks" / video.name
     path = output / "overlays" / f"{video.name}.jpg"
-    if sheet and (again or not path.exists()) and len(video.written):
-        write_picture(path, contact_sheet(*_chosen(video, masks, sequence), title=f"{video.name}: {LEGEND}"))
+    if sheet and (again or not path.exists()) and len(video.output_frames):
+        write_image(path, contact_sheet(*_chosen(video, masks, sequence), title=f"{video.name}: {LEGEND}"))
     path = path.with_suffix(".mp4")
-    if film and (again or not path.exists()) and len(video.written):
+    if film and (again or not path.exists()) and len(video.output_frames):
         write_video(path, _all(video, masks, leave_off))
 
 
@@ -56,10 +56,10 @@ def _all(video: Video, masks: Path, leave_off: Event | None) -> Iterator[np.ndar
     for t, labels in written_masks(masks, video):
         if leave_off is not None and leave_off.is_set():
             raise CancelledError(f"{video.name}: the film was given up at frame {video.frame_names[t]}")
-        yield picture(video.frame(t), labels, video.mask(t) if t in truthful else None)
+        yield overlay_sheet(video.frame(t), labels, video.mask(t) if t in truthful else None)
 
 
-def picture(frame: np.ndarray, labels: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+def overlay_sheet(frame: np.ndarray, labels: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
     """An overlay, in which a small picture's pixels are repeated until lines and labels are legible."""
     times = -(-LEGIBLE // min(labels.shape))
     frame, labels = (array.repeat(times, 0).repeat(times, 1) for array in (frame, labels))
@@ -70,15 +70,15 @@ def _chosen(
     video: Video, masks: Path, sequence: SequenceScores, count: int = 5
 ) -> tuple[list[np.ndarray], list[str]]:
     """Evenly spaced written frames, from the first given mask to the last frame, with their labels."""
-    first = min(video.entries.values(), default=0)
-    written = [t for t in video.written if t >= first] or list(video.written)
+    first = min(video.first_frames.values(), default=0)
+    written = [t for t in video.output_frames if t >= first] or list(video.output_frames)
     places = np.unique(np.linspace(0, len(written) - 1, count).round().astype(int))
     truthful, j = set(video.annotated), _mean_j(sequence)
     pictures, labels = [], []
     for t in (written[place] for place in places):
         name = video.frame_names[t]
         truth = video.mask(t) if t in truthful and t > first else None
-        pictures.append(picture(video.frame(t), read_mask(masks / f"{name}.png"), truth))
+        pictures.append(overlay_sheet(video.frame(t), read_mask(masks / f"{name}.png"), truth))
         labels.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
     return pictures, labels
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from stm.clip import VOID, Video
 from stm.evaluation.calibration import Track, beside, tracks_from
 from stm.evaluation.metrics import Statistics, similarity_and_accuracy, statistics
 from stm.masks import read_mask
+from stm.video import VOID, Video
 
 PROTOCOLS = ("davis", "youtube", "all")
 NETWORK, COPY_FIRST, ALL_BACKGROUND = "network", "copy-first", "all-background"
@@ -37,7 +37,7 @@ def frames_that_count(video: Video, protocol: str) -> dict[int, list[int]]:
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} is unknown; allowed: {', '.join(PROTOCOLS)}")
-    annotated, entries = list(video.annotated), video.entries
+    annotated, entries = list(video.annotated), video.first_frames
     if set(annotated) <= set(entries.values()):
         return {}
     if protocol == "davis":
@@ -178,7 +178,7 @@ def copy_first(video: Video) -> Iterator[Prediction]:
     """The baseline that keeps each object's given mask for the rest of the video."""
     held: np.ndarray | None = None
     for t in range(len(video)):
-        given = video.given(t)
+        given = video.prompt_mask(t)
         if given is not None:
             held = given if held is None else np.where(given > 0, given, held)
         if held is not None:
@@ -187,7 +187,7 @@ def copy_first(video: Video) -> Iterator[Prediction]:
 
 def written_masks(folder: Path, video: Video) -> Iterator[Prediction]:
     """Predictions read from a folder of index PNGs, `<frame>.png`: the frames whose masks are asked for."""
-    for t in video.written:
+    for t in video.output_frames:
         yield t, read_mask(folder / f"{video.frame_names[t]}.png")
 
 

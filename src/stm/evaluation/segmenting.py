@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stm.clip import Video
 from stm.evaluation.scores import Prediction
+from stm.inference import Confidence, Segmenter
+from stm.inference.confidence import confidences_from_sums, mask_sums
+from stm.inference.resize import resize_frame, resize_mask, resized_shape
 from stm.masks import object_ids, restore_ids
 from stm.memory import MemoryPolicy
 from stm.network import STM
-from stm.segmenter import Confidence, Segmenter
-from stm.segmenter.confidence import from_sums, mask_sums
+from stm.video import Video
 
 
 def segment_video(
@@ -41,13 +41,13 @@ def segment_video(
     """
     with in_eval_mode(network):
         segmenter = segmenter_for(network, policy, video)
-        for frame in decoded(video, size, device_of(network)):
+        for frame in decode_frames(video, size, device_of(network)):
             yield frame.t, predict(segmenter, frame).labels()
 
 
 def first_given(video: Video) -> int:
     """The first frame with a given mask: there the segmenter begins; the video's length if there is none."""
-    return min(video.entries.values(), default=len(video))
+    return min(video.first_frames.values(), default=len(video))
 
 
 def segmenter_for(network: STM, policy: MemoryPolicy | None, video: Video) -> Segmenter:
@@ -71,7 +71,7 @@ def in_eval_mode(network: STM) -> Iterator[None]:
 
 
 @contextmanager
-def naming(video: Video, t: int) -> Iterator[None]:
+def video_name_in_errors(video: Video, t: int) -> Iterator[None]:
     """Errors of the block tell which frame of which video they come from."""
     try:
         yield
@@ -81,7 +81,7 @@ def naming(video: Video, t: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedFrame:
     """A frame that is ready for the segmenter.
 
     Attributes:
@@ -94,31 +94,22 @@ class Decoded:
 
     t: int
     shape: tuple[int, int]
-    given: np.ndarray | None
+    prompt_mask: np.ndarray | None
     seen: np.ndarray | Tensor
     seen_given: np.ndarray | None
 
 
-def decoded(video: Video, size: int | None, device: torch.device) -> Iterator[Decoded]:
+def decode_frames(video: Video, size: int | None, device: torch.device) -> Iterator[DecodedFrame]:
     """The frames from the first given mask on, at the size at which the network sees them."""
     for t in range(first_given(video), len(video)):
-        with naming(video, t):
-            frame, given = video.frame(t), video.given(t)
+        with video_name_in_errors(video, t):
+            frame, given = video.frame(t), video.prompt_mask(t)
             height, width = frame.shape[:2]
-            seen, seen_given = frame, given
-            rows, columns = seen_size((height, width), size)
-            if (rows, columns) != (height, width):
-                how = cv2.INTER_AREA if rows < height else cv2.INTER_LINEAR
-                seen = cv2.resize(frame, (columns, rows), interpolation=how)
-                seen_given = None if given is None else resized_mask(given, (columns, rows))
+            shape = resized_shape((height, width), size)
+            seen = resize_frame(frame, shape)
+            seen_given = None if given is None else resize_mask(given, shape)
             ready = _page_locked(seen) if device.type == "cuda" else seen
-        yield Decoded(t, (height, width), given, ready, seen_given)
-
-
-def seen_size(shape: tuple[int, int], size: int | None) -> tuple[int, int]:
-    """Height and width at which the network sees a frame: its short side as told, or its own."""
-    scale = 1.0 if size is None else size / min(shape)
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+        yield DecodedFrame(t, (height, width), given, ready, seen_given)
 
 
 def _page_locked(frame: np.ndarray) -> Tensor:
@@ -128,16 +119,7 @@ def _page_locked(frame: np.ndarray) -> Tensor:
     return locked.permute(2, 0, 1)
 
 
-def resized_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An index mask at another size (width, height); an object too small for it keeps one pixel."""
-    resized = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    for label in sorted(set(object_ids(mask)) - set(object_ids(resized))):
-        row, column = (int(np.median(places)) for places in np.nonzero(mask == label))
-        resized[row * size[1] // mask.shape[0], column * size[0] // mask.shape[1]] = label
-    return resized
-
-
-class Moment:
+class DeviceTimestamp:
     """Now, in the order of a device's work: a GPU comes to it when it has done what was queued before.
 
     Its own clock then tells how long it took, waiting of the host for frames or threads left out.
@@ -154,7 +136,7 @@ class Moment:
         if self._event is not None:
             self._event.synchronize()
 
-    def seconds_since(self, earlier: Moment) -> float:
+    def seconds_since(self, earlier: DeviceTimestamp) -> float:
         """Waits for the device."""
         if self._event is None or earlier._event is None:
             return self._time - earlier._time
@@ -163,7 +145,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class FramePrediction:
     """What the segmenter made of a frame; a GPU may still be at it until `ended`.
 
     Attributes:
@@ -179,32 +161,32 @@ class Predicted:
     slots: Tensor
     object_ids: tuple[int, ...]
     sums: Tensor
-    given: np.ndarray | None
-    began: Moment
-    ended: Moment
+    prompt_mask: np.ndarray | None
+    began: DeviceTimestamp
+    ended: DeviceTimestamp
 
     def labels(self) -> np.ndarray:
         """Labels uint8 (H, W) with object ids, as given where they are given; waits for the device."""
         self.ended.wait()
         labels = restore_ids(self.slots.numpy(), self.object_ids)
-        if self.given is not None:  # resizing blurred it
-            labels = np.where(np.isin(labels, object_ids(self.given)), 0, labels)
-            labels = np.where(self.given > 0, self.given, labels)
+        if self.prompt_mask is not None:  # resizing blurred it
+            labels = np.where(np.isin(labels, object_ids(self.prompt_mask)), 0, labels)
+            labels = np.where(self.prompt_mask > 0, self.prompt_mask, labels)
         return labels
 
     def confidence(self) -> dict[int, Confidence]:
         """Object id -> confidence, without the objects whose mask was given; waits for the device."""
         self.ended.wait()
-        told = () if self.given is None else object_ids(self.given)
-        found = from_sums(self.sums, self.object_ids)
+        told = () if self.prompt_mask is None else object_ids(self.prompt_mask)
+        found = confidences_from_sums(self.sums, self.object_ids)
         return {label: sure for label, sure in found.items() if label not in told}
 
 
 @torch.inference_mode()  # around each step and not around the loop: a generator's context leaks to its caller
-def predict(segmenter: Segmenter, frame: Decoded) -> Predicted:
+def predict(segmenter: Segmenter, frame: DecodedFrame) -> FramePrediction:
     """Give the segmenter its next frame; the copies to a GPU and back are queued, nothing waits for it."""
     device = device_of(segmenter.network)
-    began = Moment(device)
+    began = DeviceTimestamp(device)
     seen = frame.seen.to(device, non_blocking=True) if isinstance(frame.seen, Tensor) else frame.seen
     probabilities = segmenter.step(seen, frame.seen_given)
     likeliest = probabilities.max(0).indices  # argmax(0) gives the same 10 times as slowly on a CPU
@@ -215,4 +197,6 @@ def predict(segmenter: Segmenter, frame: Decoded) -> Predicted:
         )[0]
         likeliest = probabilities.max(0).indices
     slots = likeliest.to(torch.uint8).to("cpu", non_blocking=True)
-    return Predicted(frame.t, slots, tuple(segmenter.object_ids), sums, frame.given, began, Moment(device))
+    return FramePrediction(
+        frame.t, slots, tuple(segmenter.object_ids), sums, frame.prompt_mask, began, DeviceTimestamp(device)
+    )

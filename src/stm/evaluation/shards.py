@@ -17,8 +17,8 @@ from shutil import rmtree
 from threading import Event, Thread
 from typing import TypeVar
 
-from stm.clip import Video
-from stm.whole import write_whole
+from stm.atomic_io import write_atomically
+from stm.video import Video
 
 SIGNS = "ranks"
 """The folder of the signs of life, below an evaluation's; a finished evaluation has none."""
@@ -78,7 +78,7 @@ def shares(videos: Sequence[Video], size: int) -> list[list[Video]]:
 
 
 def _length(video: Video) -> int:
-    return len(video) * max(1, len(video.entries))
+    return len(video) * max(1, len(video.first_frames))
 
 
 class Others:
@@ -163,7 +163,7 @@ def at_work(shard: Shard, output: Path | None) -> Iterator[Others]:
         while True:
             with suppress(OSError):  # a full disk stops the work itself, not this
                 now = datetime.now().isoformat(" ", "milliseconds")
-                write_whole(path, f"at work on {socket.gethostname()} at {now}")
+                write_atomically(path, f"at work on {socket.gethostname()} at {now}")
             if ended.wait(shard.patience / 10):
                 return
 
@@ -175,7 +175,7 @@ def at_work(shard: Shard, output: Path | None) -> Iterator[Others]:
         ended.set()
         thread.join()
         with suppress(OSError):
-            write_whole(path, f"{FAILED}{type(error).__name__}: {error}")
+            write_atomically(path, f"{FAILED}{type(error).__name__}: {error}")
         raise
     ended.set()
     thread.join()

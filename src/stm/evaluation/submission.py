@@ -13,8 +13,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from stm.clip import Video
-from stm.whole import whole
+from stm.atomic_io import atomic_path
+from stm.video import Video
 
 LAYOUTS = {
     "davis": "{video}/{frame}.png",
@@ -48,9 +48,9 @@ def write_submission(
         shown = "\n  ".join(violations[:20])
         more = f"\n  and {len(violations) - 20} more" if len(violations) > 20 else ""
         raise ValueError(f"{masks}: {len(violations)} violations of what the server takes:\n  {shown}{more}")
-    with whole(destination) as beside, zipfile.ZipFile(beside, "w") as archive:
+    with atomic_path(destination) as beside, zipfile.ZipFile(beside, "w") as archive:
         for video in sorted(videos, key=lambda video: video.name):
-            for t in video.written:
+            for t in video.output_frames:
                 frame = video.frame_names[t]
                 entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
                 entry.external_attr = 0o644 << 16
@@ -62,7 +62,7 @@ def check_masks(masks: Path, video: Video) -> list[str]:
     """What is wrong with one video's masks? A line each: missing, no palette, other size, unknown ids."""
     violations: list[str] = []
     size = video.frame(0).shape[:2]
-    for t in video.written:
+    for t in video.output_frames:
         path = masks / video.name / f"{video.frame_names[t]}.png"
         if not path.exists():
             violations.append(f"{path}: missing")
@@ -116,7 +116,7 @@ def _violations(
     violations, known = [], set()
     for video in videos:
         size = video.frame(0).shape[:2]
-        for t in video.written:
+        for t in video.output_frames:
             name = LAYOUTS[layout].format(video=video.name, frame=video.frame_names[t])
             known.add(name)
             if name not in there:
@@ -144,5 +144,5 @@ def _wrong(file: IO[bytes], video: Video, size: tuple[int, ...]) -> list[str]:
     except (OSError, SyntaxError) as error:  # how Pillow tells of a PNG that is cut short or damaged
         return [f"broken ({error})"]
     wrong = [] if labels.shape == size else [f"size {labels.shape}, the frame has {size}"]
-    unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.entries})
-    return [*wrong, f"ids {unknown}, the video has {sorted(video.entries)}"] if unknown else wrong
+    unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.first_frames})
+    return [*wrong, f"ids {unknown}, the video has {sorted(video.first_frames)}"] if unknown else wrong

@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stm.atomic_io import write_atomically
 from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall
-from stm.whole import write_whole
 
 SHOWN = ("J-Mean", "F-Mean", "J&F-Mean")
 
@@ -52,15 +52,15 @@ def _headline(scores: Scores) -> str:
     settings = scores.settings
     size = settings.get("size")
     at = "the frames' own size" if size is None else f"short side {size}"
-    return f"{settings.get('benchmark')} at {at}; memory: {policy_in_words(settings.get('policy'))}"
+    return f"{settings.get('benchmark')} at {at}; memory: {describe_policy(settings.get('policy'))}"
 
 
-def policy_in_words(policy: Any) -> str:
+def describe_policy(policy: Any) -> str:
     """The values of a policy that say something, such as `first, previous, every=5, max_frames=6`."""
     if not isinstance(policy, Mapping):
         return str(policy)
     bounded = policy.get("max_frames") or policy.get("max_mb")
-    idle = () if bounded else ("leaves", "decay")  # nothing ever leaves
+    idle = () if bounded else ("eviction", "decay")  # nothing ever leaves
     told = {key: value for key, value in policy.items() if value not in (None, False, 0) and key not in idle}
     return ", ".join(key if value is True else f"{key}={value}" for key, value in told.items())
 
@@ -120,7 +120,7 @@ def calibrated(scores: Scores, kind: str) -> dict[str, Any] | None:
 
 def write_scores(scores: Scores, output: Path) -> None:
     """Write `scores.json` and `scores.csv`; a row of the CSV is an object, the last ones are the means."""
-    write_whole(output / "scores.json", json.dumps(scores_dict(scores), indent=1))
+    write_atomically(output / "scores.json", json.dumps(scores_dict(scores), indent=1))
     text = io.StringIO()
     writer = csv.DictWriter(
         text, ["sequence", "object", "category", "frames", *MEASURES], lineterminator="\n"
@@ -129,4 +129,4 @@ def write_scores(scores: Scores, output: Path) -> None:
     writer.writerows(row.row() for row in scores.objects)
     for name, values in {"all objects": scores.overall, **scores.baselines}.items():
         writer.writerow({"sequence": name, **{key: values[key] for key in MEASURES if key in values}})
-    write_whole(output / "scores.csv", text.getvalue())
+    write_atomically(output / "scores.csv", text.getvalue())

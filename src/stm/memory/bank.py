@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stm.memory.cells import LOOKED, READ, Cells, T, X, Y
-from stm.memory.frame import Frame
+from stm.memory.descriptors import appearance_descriptor, mask_confidence
+from stm.memory.eviction import EVICTION_RULES, EvictionContext, descriptor_similarity
+from stm.memory.frame import MemoryFrame
+from stm.memory.kv_store import LOOKED, READ, KeyValueStore, T, X, Y
 from stm.memory.policy import MemoryPolicy
 from stm.memory.prototypes import consolidate
-from stm.memory.rules import LEAVING, Held, shown_again
-from stm.memory.shown import confidence, look
 
 
 class MemoryBank:
@@ -35,14 +35,14 @@ class MemoryBank:
     """
 
     def __init__(self, policy: MemoryPolicy, length: int | None = None) -> None:
-        if policy.spaced is not None and length is None:
+        if policy.num_uniform is not None and length is None:
             raise ValueError(
-                f"memory.spaced={policy.spaced}: the video's length must be known, as Segmenter(length=...)"
+                f"memory.num_uniform={policy.num_uniform}: the video's length must be known, as Segmenter(length=...)"
             )
         self.policy, self.length = policy, length
-        self._slots: list[Frame] = []
+        self._slots: list[MemoryFrame] = []
         self._prototypes = 0  # how many there are; they end where slot 0 begins
-        self._cells: Cells | None = None
+        self._cells: KeyValueStore | None = None
 
     @property
     def frames(self) -> list[int]:
@@ -59,8 +59,8 @@ class MemoryBank:
         """What the keys and values that are held take."""
         return 0 if self._cells is None else sum(part.nbytes for part in self.read())
 
-    def wants(self, t: int, given: bool = False) -> bool:
-        """Is frame t worth memorising? Also where the policy says no but nothing is held yet."""
+    def should_write(self, t: int, given: bool = False) -> bool:
+        """Is frame t worth memorizing? Also where the policy says no but nothing is held yet."""
         return self.policy.previous or self.policy.stays(t, given, self.length) or not self._slots
 
     def write(
@@ -85,21 +85,23 @@ class MemoryBank:
             ValueError: a policy that looks at what a frame shows has no masks, or a batch of several videos.
         """
         policy = self.policy
-        if len(key) > 1 and (policy.confident is not None or policy.compares_looks or policy.counts_usage):
+        if len(key) > 1 and (
+            policy.min_confidence is not None or policy.compares_looks or policy.counts_usage
+        ):
             raise ValueError(f"memory ({policy}): decides by what a video shows, got a batch of {len(key)}")
         size, covered = (key.shape[-2], key.shape[-1]), None
-        frame = Frame(t, policy.stays(t, given, self.length), policy.first and given, size)
+        frame = MemoryFrame(t, policy.stays(t, given, self.length), policy.first and given, size)
         if policy.compares_looks or policy.counts_usage:
             covered = F.adaptive_avg_pool2d(_needed(masks, policy).float(), size)[0].flatten(1)
         if covered is not None and policy.compares_looks:
-            frame.look = look(key[0].flatten(2).float(), covered)
+            frame.look = appearance_descriptor(key[0].flatten(2).float(), covered)
         if frame.stays and not frame.fixed:
             frame.stays = self._passes(frame, masks)
         if not (frame.stays or policy.previous) and self._slots:
             return
         key, value = key.flatten(3), value.flatten(3)
         if self._cells is None:
-            self._cells = Cells(key, value)
+            self._cells = KeyValueStore(key, value)
         slot = self._slot(t, room)
         if slot < len(self._slots) and self._slots[slot].cells != frame.cells:
             self._drop(slot)
@@ -116,7 +118,7 @@ class MemoryBank:
                 self._drop(slot)
                 return
 
-    def of(self, objects: Sequence[int]) -> MemoryBank:
+    def select_objects(self, objects: Sequence[int]) -> MemoryBank:
         """A bank of some of the objects, by their places in this one, which is left as it is."""
         other = copy(self)
         places = list(objects)
@@ -124,7 +126,7 @@ class MemoryBank:
             replace(frame, look=None if frame.look is None else frame.look[places]) for frame in self._slots
         ]
         if self._cells is not None:
-            other._cells = self._cells.of(places)
+            other._cells = self._cells.select_objects(places)
         return other
 
     def read(self) -> tuple[Tensor, Tensor]:
@@ -132,7 +134,7 @@ class MemoryBank:
         assert self._cells is not None, "nothing was written"
         return self._cells.keys[..., self._held], self._cells.values[..., self._held]
 
-    def used(self, mass: Tensor) -> None:
+    def update_usage(self, mass: Tensor) -> None:
         """Count how much each cell that `read` gave was looked at: mass (B, O or 1, N)."""
         assert self._cells is not None
         usage = self._cells.notes[: READ + 1, self._held]
@@ -140,15 +142,15 @@ class MemoryBank:
         usage[LOOKED] += mass.mean(dim=(0, 1))
         usage[READ] += 1
 
-    def places(self, t: int) -> tuple[Tensor, Tensor]:
+    def cell_positions(self, t: int) -> tuple[Tensor, Tensor]:
         """Where each cell that `read` gives lies, (N, 2), and how far what it shows may have moved till t.
 
         Places count in short sides of the picture from its middle, down and right. What may have moved is the
         variance (N,) of a random walk with the policy's `motion` a frame.
         """
-        assert self._cells is not None and self.policy.motion is not None
+        assert self._cells is not None and self.policy.motion_sigma is not None
         notes = self._cells.notes[:, self._held]
-        return notes[Y : X + 1].T, (t - notes[T]) * self.policy.motion**2
+        return notes[Y : X + 1].T, (t - notes[T]) * self.policy.motion_sigma**2
 
     def state(self) -> dict[str, Any]:
         """All that is held, as tensors and plain values; `MemoryBank.restored` takes it."""
@@ -170,7 +172,7 @@ class MemoryBank:
         """
         bank = cls(policy, length)
         for t, stays, fixed, height, width in state["frames"]:
-            bank._slots.append(Frame(int(t), bool(stays), bool(fixed), (int(height), int(width))))
+            bank._slots.append(MemoryFrame(int(t), bool(stays), bool(fixed), (int(height), int(width))))
         for frame, shows in zip(bank._slots, state["looks"], strict=bool(state["looks"])):
             frame.look = shows
         bank._prototypes = int(state["prototypes"])
@@ -181,7 +183,7 @@ class MemoryBank:
             cells = bank._held.stop - bank._held.start
             if any(part.shape[-1] != cells for part in parts) or min(f.cells for f in bank._slots) < 1:
                 raise ValueError(f"memory: {cells} cells are told, others are there")
-            bank._cells = Cells(parts[0], parts[1])
+            bank._cells = KeyValueStore(parts[0], parts[1])
             bank._cells.resize(bank._end)
             for part, held in zip(
                 (bank._cells.keys, bank._cells.values, bank._cells.notes), parts, strict=True
@@ -212,16 +214,22 @@ class MemoryBank:
         begin = self.policy.prototypes + sum(frame.cells for frame in self._slots[:slot])
         return slice(begin, begin + self._slots[slot].cells)
 
-    def _passes(self, frame: Frame, masks: Tensor | None) -> bool:
+    def _passes(self, frame: MemoryFrame, masks: Tensor | None) -> bool:
         """Do the gates let the frame stay?"""
         policy = self.policy
-        if policy.confident is not None and confidence(_needed(masks, policy)) < policy.confident:
+        if (
+            policy.min_confidence is not None
+            and mask_confidence(_needed(masks, policy)) < policy.min_confidence
+        ):
             return False
-        if policy.novel is None:
+        if policy.min_novelty is None:
             return True
         assert frame.look is not None
         looks = [held.look for held in self._slots if held.stays and held.look is not None]
-        return not looks or float(shown_again(frame.look, torch.stack(looks)).max()) <= 1 - policy.novel
+        return (
+            not looks
+            or float(descriptor_similarity(frame.look, torch.stack(looks)).max()) <= 1 - policy.min_novelty
+        )
 
     def _slot(self, t: int, room: int | None) -> int:
         """Where the next frame goes: over the one that leaves, or behind the last."""
@@ -241,14 +249,14 @@ class MemoryBank:
         if self.policy.counts_usage:
             usage = torch.stack([self._cells.usage(self._place(slot)).sum() for slot in order]).tolist()
         looks = [frame.look for frame in frames if frame.look is not None]
-        held = Held(
+        held = EvictionContext(
             t=[frame.t for frame in frames],
             coming=coming,
             free=[i for i, frame in enumerate(frames) if not frame.fixed] or [min(1, len(frames) - 1)],
             usage=usage,
             looks=torch.stack(looks) if looks else None,
         )
-        slot = order[LEAVING[self.policy.leaves](held)]
+        slot = order[EVICTION_RULES[self.policy.eviction](held)]
         if self.policy.prototypes:
             self._prototypes = consolidate(
                 self._cells, self._place(slot), self._prototypes, self.policy.prototypes

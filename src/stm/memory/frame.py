@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass
-class Frame:
+class MemoryFrame:
     """A frame in its slot.
 
     Attributes:
@@ -17,7 +17,7 @@ class Frame:
         stays: it does not leave when the next frame comes.
         fixed: its mask was given, and such frames stay for good.
         size: (h, w) of its map of cells.
-        look: (O, C), see `stm.memory.shown.look`.
+        look: (O, C), see `stm.memory.descriptors.appearance_descriptor`.
     """
 
     t: int

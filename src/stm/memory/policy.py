@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from stm.memory.rules import LEAVING
+from stm.memory.eviction import EVICTION_RULES
 
 MEGABYTE = 2**20
 
@@ -13,27 +13,27 @@ MEGABYTE = 2**20
 class MemoryPolicy:
     """Which frames does the memory hold while frame t is segmented, and how is it read?
 
-    A frame comes in by `first`, `previous`, `every` or `spaced`; `confident` and `novel` turn away frames
-    that would stay by `every` or `spaced`. Where there is no room left by `max_frames` or `max_mb`, the rule
-    `leaves` says which of the frames that are not given goes, and `prototypes` keeps something of it.
+    A frame comes in by `first`, `previous`, `every` or `num_uniform`; `min_confidence` and `min_novelty` turn away frames
+    that would stay by `every` or `num_uniform`. Where there is no room left by `max_frames` or `max_mb`, the rule
+    `eviction` says which of the frames that are not given goes, and `prototypes` keeps something of it.
 
     Args:
         first: frames whose mask was given, such as the first, stay for good.
         previous: frame t - 1 is there, and leaves when t is done.
         every: frames 0, N, 2N, ... stay (section 3.6); None for none of them.
-        spaced: so many frames, evenly spaced over the video, stay; its length must be known.
-        confident: a frame stays only if its masks are sure: the mean probability over the mask of each
+        num_uniform: so many frames, evenly spaced over the video, stay; its length must be known.
+        min_confidence: a frame stays only if its masks are sure: the mean probability over the mask of each
             object that is seen is at least this, 0..1 (a quality gate, as QDMN learns one).
-        novel: a frame stays only if an object's look is new: 1 - the cosine between the mean key over its
+        min_novelty: a frame stays only if an object's look is new: 1 - the cosine between the mean key over its
             mask and that of each frame held is at least this, 0..2.
         max_frames: frames held at most, given ones and the previous one included (Cutie: 5).
         max_mb: keys and values of all objects hold at most so many MB (2^20 bytes).
-        leaves: a rule of `stm.memory.rules.LEAVING`.
+        eviction: a rule of `stm.memory.eviction.EVICTION_RULES`.
         decay: what a cell was looked at counts by this factor less with each further frame.
         prototypes: cells that are kept of all frames that left: those of objects that were looked at most
             (XMem, which does not tell objects from background).
         top_k: a query cell looks at its k likest memory cells only (Mask-Propagation).
-        motion: objects move about so far from frame to frame, in short sides of the picture: a query cell
+        motion_sigma: objects move about so far from frame to frame, in short sides of the picture: a query cell
             looks the less at a memory cell the farther away it lies, by a Gaussian whose variance grows with
             the memory frame's age (a random walk; after KMN's Gaussian kernel).
 
@@ -44,36 +44,42 @@ class MemoryPolicy:
     first: bool = True
     previous: bool = True
     every: int | None = 5
-    spaced: int | None = None
-    confident: float | None = None
-    novel: float | None = None
+    num_uniform: int | None = None
+    min_confidence: float | None = None
+    min_novelty: float | None = None
     max_frames: int | None = None
     max_mb: float | None = None
-    leaves: str = "oldest"
+    eviction: str = "oldest"
     decay: float = 0.95
     prototypes: int = 0
     top_k: int | None = None
-    motion: float | None = None
+    motion_sigma: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.first or self.previous or self.every or self.spaced):
-            raise ValueError("memory: first, previous, every and spaced are all off: nothing is remembered")
-        if self.every is not None and self.spaced is not None:
-            raise ValueError(f"memory.every={self.every} and memory.spaced={self.spaced} exclude each other")
-        for name in ("every", "spaced", "top_k"):
+        if not (self.first or self.previous or self.every or self.num_uniform):
+            raise ValueError(
+                "memory: first, previous, every and num_uniform are all off: nothing is remembered"
+            )
+        if self.every is not None and self.num_uniform is not None:
+            raise ValueError(
+                f"memory.every={self.every} and memory.num_uniform={self.num_uniform} exclude each other"
+            )
+        for name in ("every", "num_uniform", "top_k"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"memory.{name}={value}: must be at least 1, or null")
-        for name, least, most in (("confident", 0, 1), ("novel", 0, 2), ("decay", 0, 1)):
+        for name, least, most in (("min_confidence", 0, 1), ("min_novelty", 0, 2), ("decay", 0, 1)):
             if (value := getattr(self, name)) is not None and not least <= value <= most:
                 raise ValueError(f"memory.{name}={value}: must be in {least}..{most}")
         if self.max_frames is not None and self.max_frames < self.fewest:
             raise ValueError(f"memory.max_frames={self.max_frames}: must be at least {self.fewest} here")
         if self.max_mb is not None and self.max_mb <= 0:
             raise ValueError(f"memory.max_mb={self.max_mb}: must be above 0, or null")
-        if self.motion is not None and self.motion <= 0:
-            raise ValueError(f"memory.motion={self.motion}: must be above 0, or null")
-        if self.leaves not in LEAVING:
-            raise ValueError(f"memory.leaves={self.leaves!r} is unknown; there are {', '.join(LEAVING)}")
+        if self.motion_sigma is not None and self.motion_sigma <= 0:
+            raise ValueError(f"memory.motion_sigma={self.motion_sigma}: must be above 0, or null")
+        if self.eviction not in EVICTION_RULES:
+            raise ValueError(
+                f"memory.eviction={self.eviction!r} is unknown; there are {', '.join(EVICTION_RULES)}"
+            )
         if self.prototypes < 0 or (self.prototypes and not self.bounded):
             raise ValueError(
                 f"memory.prototypes={self.prototypes}: must not be negative, and needs max_frames or max_mb, "
@@ -93,12 +99,12 @@ class MemoryPolicy:
     @property
     def counts_usage(self) -> bool:
         """Does it matter how much each memory cell is looked at?"""
-        return self.bounded and (self.leaves == "least_used" or self.prototypes > 0)
+        return self.bounded and (self.eviction == "least_used" or self.prototypes > 0)
 
     @property
     def compares_looks(self) -> bool:
         """Does it matter what the objects look like?"""
-        return self.novel is not None or (self.bounded and self.leaves == "most_alike")
+        return self.min_novelty is not None or (self.bounded and self.eviction == "most_similar")
 
     def stays(self, t: int, given: bool = False, length: int | None = None) -> bool:
         """Does frame t stay in memory after it was the previous frame, as far as its number tells?
@@ -109,9 +115,9 @@ class MemoryPolicy:
         """
         if self.first and given:
             return True
-        if self.spaced is not None:
+        if self.num_uniform is not None:
             assert length is not None
-            return any(t == number * length // self.spaced for number in range(self.spaced))
+            return any(t == number * length // self.num_uniform for number in range(self.num_uniform))
         return self.every is not None and t % self.every == 0
 
     def room(self, frame_bytes: int, prototype_bytes: int = 0) -> int | None:

@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from stm.memory.cells import Cells
+from stm.memory.kv_store import KeyValueStore
 
 
-def consolidate(cells: Cells, place: slice, earlier: int, most: int) -> int:
+def consolidate(cells: KeyValueStore, place: slice, earlier: int, most: int) -> int:
     """Keep the most looked at cells of a frame that leaves, beside or in place of earlier ones.
 
     A prototype keeps its cell's key; its value is the mean of the frame's values, weighted by how near

@@ -54,7 +54,7 @@ class Trunk(nn.Module):
         return features[0], features[1], features[2]
 
     def train(self, mode: bool = True) -> Trunk:
-        """Switch modes, but keep every batch normalisation in eval mode (section 3.5: 'disabled').
+        """Switch modes, but keep every batch normalization in eval mode (section 3.5: 'disabled').
 
         Its statistics stay ImageNet's, its affine weights train. Lightning calls train() again and again.
         Stochastic depth (ConvNeXt, EfficientNet) stays off too: with it, training would not be inference with
@@ -143,7 +143,7 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
     Args:
         name: a key of BACKBONES.
         pretrained: start from torchvision's default ImageNet weights (downloaded once).
-        norm: 'frozen' keeps batch normalisation with fixed statistics, as the paper; 'group' replaces it by
+        norm: 'frozen' keeps batch normalization with fixed statistics, as the paper; 'group' replaces it by
             GroupNorm, which trains from scratch.
         read_stride: 16, or 8 to take the stride out of the last stage.
 
@@ -161,7 +161,7 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
     if pretrained and not layout.downloadable:
         raise ValueError(f"backbone={name!r} has no ImageNet weights: set pretrained=false")
     if pretrained and norm == "group":
-        raise ValueError("pretrained=true comes with its own normalisation: set norm=frozen")
+        raise ValueError("pretrained=true comes with its own normalization: set norm=frozen")
     try:
         net = layout.build(weights="DEFAULT" if pretrained else None)
     except (OSError, HTTPException) as error:  # no network, a broken connection, a full or read-only disk
@@ -187,7 +187,7 @@ def _remove_stride(stage: nn.Module) -> None:
 
 
 def _with_group_norm(module: nn.Module) -> nn.Module:
-    """Replace every batch normalisation by GroupNorm with about 8 channels a group."""
+    """Replace every batch normalization by GroupNorm with about 8 channels a group."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             channels = child.num_features

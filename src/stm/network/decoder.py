@@ -14,7 +14,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block without normalisation (He et al., Identity mappings, 2016)."""
+    """Pre-activation residual block without normalization (He et al., Identity mappings, 2016)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -126,9 +126,9 @@ def _add_shared(of_objects: Tensor, shared: Tensor) -> Tensor:
 
 
 def init_without_norm(module: nn.Module) -> None:
-    """Initialise convolutions that no normalisation follows: Kaiming's, residual branches begun at half.
+    """Initialize convolutions that no normalization follows: Kaiming's, residual branches begun at half.
 
-    Without it a network from scratch starts with exploding logits (no normalisation in the decoder, 3.3).
+    Without it a network from scratch starts with exploding logits (no normalization in the decoder, 3.3).
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):

@@ -42,7 +42,7 @@ class QueryEncoder(nn.Module):
         self.value = nn.Conv2d(trunk.channels[-1], value_channels, 3, padding=1)
 
     def forward(self, frame: Tensor) -> Query:
-        """Encode normalised frames (B, 3, H, W)."""
+        """Encode normalized frames (B, 3, H, W)."""
         *skips, feature = self.trunk(frame)
         return Query(self.key(feature), self.value(feature), tuple(skips), feature)
 
@@ -54,7 +54,7 @@ class MemoryEncoder(nn.Module):
         trunk: a backbone of its own.
         key_channels: C_k, or None where the keys come from the image alone (STCN): then the value also sees
             the query encoder's last map, `query_channels` wide.
-        others_channel: also plant a channel for all other objects' masks together, as the published code.
+        other_objects_channel: also plant a channel for all other objects' masks together, as the published code.
 
     Attributes:
         cells_at_once: objects are encoded as many at a time as have so many cells at stride 4, at least one;
@@ -67,13 +67,13 @@ class MemoryEncoder(nn.Module):
         key_channels: int | None,
         value_channels: int,
         query_channels: int,
-        others_channel: bool,
+        other_objects_channel: bool,
     ) -> None:
         super().__init__()
         self.cells_at_once: int | None = None
         self.trunk = trunk
         self.mask_stem = _planted(trunk.stem)
-        self.others_stem = _planted(trunk.stem) if others_channel else None
+        self.others_stem = _planted(trunk.stem) if other_objects_channel else None
         self.key: nn.Conv2d | None
         self.value: nn.Module
         if key_channels is None:
@@ -87,7 +87,7 @@ class MemoryEncoder(nn.Module):
         """Encode each object of each clip on its own.
 
         Args:
-            frame: normalised, (B, 3, H, W).
+            frame: normalized, (B, 3, H, W).
             masks: (B, O, H, W) in 0..1, given or predicted.
             query: the same frame's query; only looked at where the keys come from the image alone.
 
@@ -131,7 +131,7 @@ class MemoryEncoder(nn.Module):
 
 
 def _planted(stem: nn.Conv2d) -> nn.Conv2d:
-    """A further input channel for a first convolution: randomly initialised filters (section 3.1)."""
+    """A further input channel for a first convolution: randomly initialized filters (section 3.1)."""
     shape: Any = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding")}
     planted = nn.Conv2d(1, stem.out_channels, bias=False, **shape)
     nn.init.kaiming_normal_(planted.weight, mode="fan_out", nonlinearity="relu")

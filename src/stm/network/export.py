@@ -55,7 +55,7 @@ def export(network: STM, folder: str | Path) -> None:
             "frames": f"RGB in 0..1; H and W are multiples of 16, 32 to {LARGEST}",
             "objects": f"O, 1 to {OBJECTS}",
             "similarity": network.similarity,
-            "keys": "image_mask" if network.memory_encoder.key is not None else "image",
+            "key_input": "image_mask" if network.memory_encoder.key is not None else "image",
             "programs": {name: {"inputs": inputs[name], "outputs": outputs[name]} for name in parts},
         }
         (beside / "export.json").write_text(json.dumps(told, indent=1) + "\n")
@@ -131,7 +131,7 @@ def _example(name: str) -> int:
     return EXAMPLE[side] // int(stride or 1)
 
 
-class _Normalised(nn.Module):
+class _Normalized(nn.Module):
     """What both encoders begin with."""
 
     mean: Tensor
@@ -149,21 +149,21 @@ class _Normalised(nn.Module):
 class _QueryPart(nn.Module):
     def __init__(self, network: STM) -> None:
         super().__init__()
-        self.normalised, self.encoder = _Normalised(network), network.query_encoder
+        self.normalized, self.encoder = _Normalized(network), network.query_encoder
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        query = self.encoder(self.normalised(frame))
+        query = self.encoder(self.normalized(frame))
         return query.key, query.value, *query.skips, query.feature
 
 
 class _MemoryPart(nn.Module):
     def __init__(self, network: STM) -> None:
         super().__init__()
-        self.normalised, self.encoder = _Normalised(network), network.memory_encoder
+        self.normalized, self.encoder = _Normalized(network), network.memory_encoder
 
     def forward(self, frame: Tensor, masks: Tensor, feature: Tensor | None = None) -> tuple[Tensor, ...]:
         query = None if feature is None else Query(feature, feature, (), feature)
-        key, value = self.encoder(self.normalised(frame), masks, query)
+        key, value = self.encoder(self.normalized(frame), masks, query)
         return (value,) if key is None else (key, value)
 
 

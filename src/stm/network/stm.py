@@ -13,33 +13,33 @@ from stm.network.aggregate import soft_aggregation
 from stm.network.backbones import build_trunk
 from stm.network.decoder import Decoder, init_without_norm
 from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
-from stm.network.read import SIMILARITIES, Near, read
+from stm.network.memory_read import SIMILARITIES, SpatialPrior, read_memory
 
 Memory = tuple[Tensor, Tensor]
-KEYS = ("image_mask", "image")
+KEY_INPUTS = ("image_mask", "image")
 
 
 class STM(nn.Module):
-    """Space-time memory network: memorise frames with their masks, segment another frame by reading them.
+    """Space-time memory network: memorize frames with their masks, segment another frame by reading them.
 
     Every method takes one frame with its objects, (3, H, W) and (O, H, W), or a batch of them,
-    (B, 3, H, W) and (B, O, H, W). Frames are RGB in 0..1 of any size: normalisation and padding to a
+    (B, 3, H, W) and (B, O, H, W). Frames are RGB in 0..1 of any size: normalization and padding to a
     multiple of 16 happen here and nowhere else. The defaults are the paper's network.
 
     Args:
         backbone: a name of `stm.network.backbones.BACKBONES`.
         memory_backbone: the memory encoder's, if not the same.
         pretrained: begin from ImageNet weights.
-        norm: 'frozen' batch normalisation (the paper) or 'group' (from scratch).
+        norm: 'frozen' batch normalization (the paper) or 'group' (from scratch).
         key_channels: C_k (C / 8 in the paper).
         value_channels: C_v (C / 2).
         decoder_channels: width of the decoder.
-        others_channel: the memory encoder also sees the other objects' masks (published code, not paper).
+        other_objects_channel: the memory encoder also sees the other objects' masks (published code, not paper).
         similarity: 'dot' (equation 2), 'scaled_dot' (published code) or 'l2' (STCN).
-        keys: memory keys from 'image_mask' (the paper), or from the 'image' alone, made by the query encoder
+        key_input: memory keys from 'image_mask' (the paper), or from the 'image' alone, made by the query encoder
             and shared by all objects (STCN).
         read_stride: read the memory at stride 16 (the paper) or 8.
-        tied: begin the memory encoder with the query encoder's weights, key projection included; they
+        tie_encoders: begin the memory encoder with the query encoder's weights, key projection included; they
             train apart. From scratch, separate encoders need it to find a common key space.
         mask_gain: factor on the planted mask filters' initial weights.
 
@@ -59,20 +59,22 @@ class STM(nn.Module):
         key_channels: int = 128,
         value_channels: int = 512,
         decoder_channels: int = 256,
-        others_channel: bool = False,
+        other_objects_channel: bool = False,
         similarity: str = "dot",
-        keys: str = "image_mask",
+        key_input: str = "image_mask",
         read_stride: int = 16,
-        tied: bool = False,
+        tie_encoders: bool = False,
         mask_gain: float = 1.0,
     ) -> None:
         super().__init__()
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity={similarity!r} is unknown; available: {', '.join(SIMILARITIES)}")
-        if keys not in KEYS:
-            raise ValueError(f"keys={keys!r} is unknown; available: {', '.join(KEYS)}")
-        if tied and (keys == "image" or memory_backbone not in (None, backbone)):
-            raise ValueError("tied=true needs keys=image_mask and the same backbone for query and memory")
+        if key_input not in KEY_INPUTS:
+            raise ValueError(f"key_input={key_input!r} is unknown; available: {', '.join(KEY_INPUTS)}")
+        if tie_encoders and (key_input == "image" or memory_backbone not in (None, backbone)):
+            raise ValueError(
+                "tie_encoders=true needs key_input=image_mask and the same backbone for query and memory"
+            )
         self.similarity, self.read_stride = similarity, read_stride
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
@@ -82,15 +84,15 @@ class STM(nn.Module):
         self.query_encoder = QueryEncoder(query_trunk, key_channels, value_channels)
         self.memory_encoder = MemoryEncoder(
             memory_trunk,
-            key_channels if keys == "image_mask" else None,
+            key_channels if key_input == "image_mask" else None,
             value_channels,
             query_channels=query_trunk.channels[-1],
-            others_channel=others_channel,
+            other_objects_channel=other_objects_channel,
         )
         self.decoder = Decoder(value_channels, query_trunk.channels[:2], decoder_channels)
-        self._initialise(tied, mask_gain)
+        self._initialize(tie_encoders, mask_gain)
 
-    def _initialise(self, tied: bool, mask_gain: float) -> None:
+    def _initialize(self, tie_encoders: bool, mask_gain: float) -> None:
         query, memory = self.query_encoder, self.memory_encoder
         init_without_norm(self.decoder)
         self.decoder.predict.weight.data.mul_(0.3)
@@ -103,7 +105,7 @@ class STM(nn.Module):
         for stem in (memory.mask_stem, memory.others_stem):
             if stem is not None:
                 stem.weight.data.mul_(mask_gain)
-        if tied:
+        if tie_encoders:
             assert memory.key is not None
             memory.trunk.load_state_dict(query.trunk.state_dict())
             memory.key.load_state_dict(query.key.state_dict())
@@ -111,7 +113,7 @@ class STM(nn.Module):
     def encode(self, frame: Tensor) -> Query:
         """Encode a query frame once for `memorize` and `segment`, which take the result beside the frame."""
         frame = frame if frame.ndim == 4 else frame[None]
-        return self.query_encoder(self._normalise(pad(frame)))
+        return self.query_encoder(self._normalize(pad(frame)))
 
     def memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> Memory:
         """Embed a frame with its masks into memory (section 3.1).
@@ -129,10 +131,10 @@ class STM(nn.Module):
             key, value = self.memorize(frame[None], masks[None], query)
             return key[0], value[0]
         masks = masks.to(frame.dtype)
-        normalised = self._normalise(pad(frame))
+        normalized = self._normalize(pad(frame))
         if self.memory_encoder.key is None and query is None:
-            query = self.query_encoder(normalised)
-        key, value = self.memory_encoder(normalised, pad(masks), query)
+            query = self.query_encoder(normalized)
+        key, value = self.memory_encoder(normalized, pad(masks), query)
         if key is None:
             assert query is not None
             key = query.key[:, None]
@@ -174,14 +176,14 @@ class STM(nn.Module):
         values: Tensor,
         top_k: int | None = None,
         mass: Tensor | None = None,
-        near: Near | None = None,
+        near: SpatialPrior | None = None,
     ) -> Tensor:
         """Read the memory of objects that share their memory frames (section 3.2).
 
         Args:
             query: `encode(frame)`.
             keys: (B, O or 1, C_k, ...), values (B, O, C_v, ...); the last dimensions are the memory's cells.
-            top_k: look at so many cells only, see `stm.network.read.read_weights`.
+            top_k: look at so many cells only, see `stm.network.memory_read.read_weights`.
             mass: (B, O or 1, cells); how much each cell was looked at is added to it.
             near: memory cells count less the farther away they lie.
 
@@ -189,7 +191,7 @@ class STM(nn.Module):
             (B, O, C_v, h, w).
         """
         flat = query.key.flatten(2)
-        readout = read(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass, near)
+        readout = read_memory(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass, near)
         return readout.unflatten(-1, query.key.shape[-2:])
 
     def decode(
@@ -208,7 +210,7 @@ class STM(nn.Module):
         """
         logits = self.decoder(readout, query.value, query.skips)
         probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
-        return cut(soft_aggregation(probabilities, present), size)
+        return unpad(soft_aggregation(probabilities, present), size)
 
     def memory_cells(self, size: Sequence[int]) -> int:
         """Memory cells of a frame of (H, W)."""
@@ -222,7 +224,7 @@ class STM(nn.Module):
         )
         return channels * self.mean.element_size()
 
-    def _normalise(self, frame: Tensor) -> Tensor:
+    def _normalize(self, frame: Tensor) -> Tensor:
         return (frame - self.mean) / self.std
 
 
@@ -237,7 +239,7 @@ def pad(maps: Tensor) -> Tensor:
     return F.pad(maps, _padding(maps.shape[-2:]))
 
 
-def cut(maps: Tensor, size: Sequence[int]) -> Tensor:
+def unpad(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Undo `pad`: the part of padded maps that a frame of (H, W) covers."""
     left, _, top, _ = _padding(size)
     return maps[..., top : top + size[0], left : left + size[1]]

@@ -12,16 +12,16 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from stm.clip import ClipBatch
-from stm.evaluation.peak import PeakMemory
+from stm.evaluation.peak_memory import PeakMemory
 from stm.evaluation.scores import Scores
+from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
 from stm.network import STM
-from stm.segmenter import Segmenter
-from stm.viz import overlay
+from stm.video import ClipBatch
+from stm.visualization import overlay
 
 
-class ClipPictures(L.Callback):
+class LogClipImages(L.Callback):
     """Now and then, log what the network makes of the training batch, truth above prediction.
 
     Args:
@@ -43,12 +43,12 @@ class ClipPictures(L.Callback):
         if not loggers:
             return
         shown = min(self.clips, len(batch))
-        pictures = clip_pictures(pl_module.network, batch, shown)  # type: ignore[arg-type]
+        pictures = render_clips(pl_module.network, batch, shown)  # type: ignore[arg-type]
         for logger in loggers:
             logger.log_image("train/clips", pictures, step=step, caption=list(batch.sources[:shown]))
 
 
-class SequenceTable(L.Callback):
+class LogSequenceTable(L.Callback):
     """After each validation, log a table with a row an object."""
 
     # not at the epoch's end, where callbacks come before the module, which makes the scores there
@@ -69,7 +69,7 @@ class Throughput(L.Callback):
     """How fast does training go? Log clips and frames a second over all processes, and the peak of memory.
 
     It counts from one line of the log to the next and leaves validations out. It asks nothing of the GPU
-    that would wait for it. (Lightning's ThroughputMonitor synchronises at every step.)
+    that would wait for it. (Lightning's ThroughputMonitor synchronizes at every step.)
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Throughput(L.Callback):
 
 
 @torch.no_grad()
-def clip_pictures(network: STM, batch: ClipBatch, clips: int) -> list[np.ndarray]:
+def render_clips(network: STM, batch: ClipBatch, clips: int) -> list[np.ndarray]:
     """Each clip's frames side by side, uint8 (2 H, T W, 3): truth above, prediction below."""
     segmenter = Segmenter(network, MemoryPolicy(every=1))
     predicted: list[Tensor] = [segmenter.step(batch.frames[:, 0], batch.object_masks(0))]

@@ -6,34 +6,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stm.clip import VOID
+from stm.video import VOID
 
 
 class SegmentationLoss(nn.Module):
     """Cross-entropy on aggregated logits; optionally on the hardest pixels only, optionally with Dice.
 
     Args:
-        hardest: share of the pixels with the largest cross-entropy that count (STCN's bootstrapping), reached
-            linearly between the steps `from_step` and `to_step`; 1 counts all of them, as the paper.
-        from_step: optimizer step up to which all pixels count.
-        to_step: optimizer step from which only `hardest` of them count.
+        bootstrap_fraction: share of the pixels with the largest cross-entropy that count (STCN's bootstrapping), reached
+            linearly between the steps `bootstrap_start_step` and `bootstrap_end_step`; 1 counts all of them, as the paper.
+        bootstrap_start_step: optimizer step up to which all pixels count.
+        bootstrap_end_step: optimizer step from which only `bootstrap_fraction` of them count.
         dice: weight of the soft Dice loss of the objects present (XMem); 0 leaves it out.
 
     Raises:
-        ValueError: `hardest` not in (0, 1], `dice` negative, or the steps out of order.
+        ValueError: `bootstrap_fraction` not in (0, 1], `dice` negative, or the steps out of order.
     """
 
     def __init__(
-        self, hardest: float = 1.0, from_step: int = 20_000, to_step: int = 70_000, dice: float = 0.0
+        self,
+        bootstrap_fraction: float = 1.0,
+        bootstrap_start_step: int = 20_000,
+        bootstrap_end_step: int = 70_000,
+        dice: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < hardest <= 1:
-            raise ValueError(f"loss.hardest={hardest}: a share of the pixels, in (0, 1]")
+        if not 0 < bootstrap_fraction <= 1:
+            raise ValueError(
+                f"loss.bootstrap_fraction={bootstrap_fraction}: a share of the pixels, in (0, 1]"
+            )
         if dice < 0:
             raise ValueError(f"loss.dice={dice}: a weight, at least 0")
-        if not 0 <= from_step <= to_step:
-            raise ValueError(f"loss: need 0 <= from_step <= to_step, got {from_step} and {to_step}")
-        self.hardest, self.from_step, self.to_step, self.dice = hardest, from_step, to_step, dice
+        if not 0 <= bootstrap_start_step <= bootstrap_end_step:
+            raise ValueError(
+                f"loss: need 0 <= bootstrap_start_step <= bootstrap_end_step, got {bootstrap_start_step} and {bootstrap_end_step}"
+            )
+        self.bootstrap_fraction, self.bootstrap_start_step, self.bootstrap_end_step, self.dice = (
+            bootstrap_fraction,
+            bootstrap_start_step,
+            bootstrap_end_step,
+            dice,
+        )
 
     def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:
         """Mean loss over the batch.
@@ -58,12 +71,12 @@ class SegmentationLoss(nn.Module):
 
     def share(self, step: int) -> float:
         """The share of pixels that count at an optimizer step."""
-        if step <= self.from_step:
+        if step <= self.bootstrap_start_step:
             return 1.0
-        if step >= self.to_step:
-            return self.hardest
-        done = (step - self.from_step) / (self.to_step - self.from_step)
-        return 1 + done * (self.hardest - 1)
+        if step >= self.bootstrap_end_step:
+            return self.bootstrap_fraction
+        done = (step - self.bootstrap_start_step) / (self.bootstrap_end_step - self.bootstrap_start_step)
+        return 1 + done * (self.bootstrap_fraction - 1)
 
 
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 SIGUSR1 is SLURM's warning that a job's time is nearly up (`sbatch --signal=USR1@300`): a checkpoint is
 written and the job goes back into the queue. SIGTERM comes when SLURM itself ends the job. It leaves a
-cancelled one; it requeues a preempted one, but not if that ends by itself in the grace time that its
+canceled one; it requeues a preempted one, but not if that ends by itself in the grace time that its
 partition grants (GraceTime), nor one whose time was up before it had answered the warning: those two put
 themselves back. While a run trains, neither Lightning's nor submitit's own answers are in force.
 """
@@ -20,7 +20,7 @@ from typing import NoReturn
 import lightning as L
 import torch
 
-from stm.config import rank
+from stm.config.environment import rank
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class EndSignals:
         return frozenset(one for one, told in zip(numbers, agreed, strict=True) if told)
 
 
-def leave(trainer: L.Trainer, received: Collection[int]) -> NoReturn:
+def exit_preempted(trainer: L.Trainer, received: Collection[int]) -> NoReturn:
     """End the run, whose checkpoint is written; its job is requeued where that is for it to do.
 
     Raises:
@@ -74,7 +74,7 @@ def leave(trainer: L.Trainer, received: Collection[int]) -> NoReturn:
 
 
 def _requeued(received: Collection[int]) -> bool:
-    """Put this process's SLURM job back into the queue, unless it was cancelled or SLURM does it; was it?"""
+    """Put this process's SLURM job back into the queue, unless it was canceled or SLURM does it; was it?"""
     if (job := _job()) is None or (ENDED in received and not _left_to_itself(job, received)):
         return False
     try:
@@ -86,7 +86,7 @@ def _requeued(received: Collection[int]) -> bool:
 
 
 def _left_to_itself(job: str, received: Collection[int]) -> bool:
-    """Does nobody requeue a job that got SIGTERM, though nobody cancelled it?"""
+    """Does nobody requeue a job that got SIGTERM, though nobody canceled it?"""
     try:
         told = _scontrol("show", "job", "--oneliner", job)
     except (OSError, subprocess.CalledProcessError):
@@ -107,7 +107,7 @@ def _scontrol(*words: str) -> str:
     return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=True).stdout
 
 
-def requeue_when_told_to_end() -> None:
+def install_requeue_handlers() -> None:
     """Outside training, where finished work lies in files, a job of SLURM ends at once, and is requeued."""
     if "SLURM_JOB_ID" in os.environ:
         for number in (TIME_IS_UP, ENDED):

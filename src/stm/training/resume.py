@@ -14,7 +14,7 @@ from zipfile import is_zipfile
 import lightning as L
 import torch
 
-from stm.training.processes import everyones
+from stm.training.distributed import all_gather_object
 
 SAME = ("seed", "batch_size", "trainer.accumulate_grad_batches", "network", "loss", "optimizer", "data")
 """What a run that goes on must not change: the clips, their order, and what is made of them."""
@@ -22,7 +22,7 @@ SAME = ("seed", "batch_size", "trainer.accumulate_grad_batches", "network", "los
 log = logging.getLogger(__name__)
 
 
-def resume_from(resume: str | None, folder: Path) -> Path | None:
+def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     """The checkpoint to go on with: 'auto' looks into the run folder, a path is taken as it is, None starts.
 
     A job that SLURM has requeued goes on without being told. Where `last.ckpt` is cut off, `previous.ckpt` is
@@ -58,7 +58,7 @@ def resume_from(resume: str | None, folder: Path) -> Path | None:
     raise ValueError(f"resume={resume}: {' and '.join(map(str, there))} is no whole checkpoint")
 
 
-def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> int:
+def check_same_run(checkpoint: Path, config: dict[str, Any]) -> int:
     """Refuse to go on with a run under settings that would make it neither the old run nor a new one.
 
     Returns:
@@ -84,7 +84,7 @@ def refuse_other_run(checkpoint: Path, config: dict[str, Any]) -> int:
     return held["global_step"]
 
 
-class SameStart(L.Callback):
+class CheckSameResumeStep(L.Callback):
     """Refuses to train where the processes would go on from different steps, before any checkpoint is read.
 
     Args:
@@ -101,7 +101,9 @@ class SameStart(L.Callback):
         Raises:
             ValueError: the steps differ, with the first process that differs from rank 0.
         """
-        (first, there), *others = everyones((self.step, f"{self.checkpoint} on {socket.gethostname()}"))
+        (first, there), *others = all_gather_object(
+            (self.step, f"{self.checkpoint} on {socket.gethostname()}")
+        )
         for rank, (step, where) in enumerate(others, start=1):
             if step != first:
                 raise ValueError(
@@ -115,9 +117,9 @@ def _amounts(values: Any) -> Any:
     """Settings without those that change no clip: folders and other words, workers, ImageNet's weights."""
     if not isinstance(values, dict):
         return values
-    telling = ("_target_", "keys", "similarity", "backbone", "memory_backbone", "norm")
+    telling = ("_target_", "key_input", "similarity", "backbone", "memory_backbone", "norm")
     return {
         key: _amounts(value)
         for key, value in values.items()
-        if key not in ("workers", "pretrained") and (key in telling or not isinstance(value, str))
+        if key not in ("num_workers", "pretrained") and (key in telling or not isinstance(value, str))
     }

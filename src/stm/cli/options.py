@@ -1,0 +1,93 @@
+"""Options shared by several commands, and the network they select."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from stm.network import STM
+
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A checkpoint of this project, or the authors' STM_weights.pth; without, a small network that "
+        "comes with stm to try things out.",
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=16,
+        help="Larger pictures are shrunk to a short side of N pixels for the network: 480, or 160 without "
+        "--weights.",
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")]
+
+
+def load_network(weights: Path | None, device: str) -> STM:
+    """Load the network of a checkpoint, or the bundled one, onto a device.
+
+    Args:
+        weights: the checkpoint; None for the network that ships with the package.
+        device: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU where there is one.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file holds no weights of a known network, or the device is not available.
+    """
+    import torch
+
+    from stm.network import BUNDLED_CHECKPOINT, load
+
+    target, weights = _device(device), weights or BUNDLED_CHECKPOINT
+    try:
+        network = load(weights)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or hostile file raises nearly anything
+        reason = str(error) if isinstance(error, ValueError) else f"not a checkpoint ({error!r})"
+        raise ValueError(reason if str(weights) in reason else f"{weights}: {reason}") from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
+        raise ValueError(f"{weights}: some weights are not finite")
+    torch.set_flush_denormal(True)  # denormal activations make a CPU several times slower
+    return network.to(target)
+
+
+def default_size(weights: Path | None) -> int:
+    """Return the largest short side the network sees by default, in pixels."""
+    return 160 if weights is None else 480  # the bundled network was trained on small frames
+
+
+def bundled_notice(weights: Path | None) -> dict[str, str]:
+    """Print to stderr that the bundled network is used; return the same notice as a JSON entry."""
+    if weights is not None:
+        return {}
+    from stm.network import BUNDLED_NOTICE
+
+    print(f"stm: no --weights: {BUNDLED_NOTICE}", file=sys.stderr)
+    return {"notice": BUNDLED_NOTICE}
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: must be auto, cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA GPUs here")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: must be auto, cpu or cuda")
+    return device

@@ -1,0 +1,200 @@
+"""Clips of videos: which frames lie how far apart, and where they are cut out (paper, section 3.5)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from stm.data.augment import (
+    ColorJitter,
+    after_shrinking,
+    compose,
+    crop_matrix,
+    shrinkage,
+    warp_frame,
+    warp_mask,
+)
+from stm.data.cropping import ATTEMPTS, CropAroundObjects, blank_source, clip_of, crop_size, label_areas
+from stm.data.image_io import shrink_image
+from stm.data.videos import FileVideo
+from stm.video import Clip, Video
+
+log = logging.getLogger(__name__)
+
+
+class SkipCurriculum:
+    """How many frames may lie between neighbors of a clip? More and more as training goes on (section 3.5).
+
+    The default is the paper's: 5 more every 20 epochs of 3771 clips, up to 25.
+
+    Args:
+        largest: the limit at the end.
+        grow_by: by how much the limit grows at a time.
+        every_clips: after how many clips it grows.
+        first: the limit at the start.
+    """
+
+    def __init__(
+        self, largest: int = 25, grow_by: int = 5, every_clips: int = 75_420, first: int = 0
+    ) -> None:
+        if min(largest, grow_by, first) < 0 or every_clips < 1:
+            raise ValueError(
+                f"largest={largest}, grow_by={grow_by}, first={first} must not be negative, "
+                f"every_clips={every_clips} must be at least 1"
+            )
+        self.largest, self.grow_by, self.every_clips, self.first = largest, grow_by, every_clips, first
+
+    def max_skip(self, k: int) -> int:
+        """The limit for the k-th clip."""
+        return min(self.largest, self.first + self.grow_by * (k // self.every_clips))
+
+
+def sample_frame_indices(rng: np.random.Generator, length: int, frames: int, max_skip: int) -> list[int]:
+    """Ascending places of a clip's frames in a video: skips uniform in 0..max_skip, then a uniform start.
+
+    A skip of 0 takes the next frame. Where the video is too short for the limit, the limit is the largest one
+    at which every draw fits.
+    """
+    assert 2 <= frames <= length
+    limit = min(max_skip, (length - frames) // (frames - 1))
+    steps = np.concatenate([[0], np.cumsum(1 + rng.integers(0, limit + 1, frames - 1))])
+    start = rng.integers(0, length - int(steps[-1]))
+    return [int(place) for place in start + steps]
+
+
+class VideoClips:
+    """Clips of videos: ordered frames with random skips, cut around objects of the first (section 3.5).
+
+    Only annotated frames are used. Videos with fewer of them than a clip has frames are left out, with a
+    warning; they still serve as stills (`stm.data.stills.video_frames`).
+
+    Args:
+        videos: where to draw from, each alike.
+        crop: side, or height and width, of the clips in pixels.
+        num_frames: frames of a clip.
+        max_objects: objects of a clip at most; the others become background.
+        curriculum: the largest skip; the paper's if None.
+        skip_divisor: what the largest skip is divided by: 5 for YouTube-VOS, annotated every 5th frame, makes
+            it count raw frames.
+        reverse: probability of running the clip backwards.
+        scale, min_object_area, flip, rotate, stretch: see `stm.data.cropping.CropAroundObjects`; alike in all frames.
+        shake: camera motion after the first frame: shift in parts of the crop, relative change of size, and
+            60 degrees times it of rotation, at most.
+        color, color_each, permute: see `stm.data.augment.ColorJitter`.
+        name: how the clips' `source` begins.
+
+    Raises:
+        ValueError: no video is long enough, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        crop: int | Sequence[int] = 384,
+        num_frames: int = 3,
+        max_objects: int = 3,
+        curriculum: SkipCurriculum | None = None,
+        skip_divisor: int = 1,
+        reverse: float = 0.0,
+        scale: tuple[float, float] = (1.0, 1.7),
+        min_object_area: float = 0.002,
+        flip: float = 0.5,
+        rotate: float = 0.0,
+        stretch: float = 1.0,
+        shake: float = 0.0,
+        color: float = 0.2,
+        color_each: float = 0.05,
+        permute: float = 0.0,
+        name: str = "videos",
+    ) -> None:
+        if num_frames < 2 or max_objects < 1 or skip_divisor < 1:
+            raise ValueError(
+                f"num_frames={num_frames} must be at least 2, max_objects={max_objects} and "
+                f"skip_divisor={skip_divisor} at least 1"
+            )
+        self.videos = [video for video in videos if len(video.annotated) >= num_frames]
+        short = [video.name for video in videos if len(video.annotated) < num_frames]
+        if not self.videos:
+            raise ValueError(
+                f"{name}: none of {len(videos)} videos has {num_frames} annotated frames, which a clip needs"
+            )
+        if short:
+            log.warning(
+                "%s: %d of %d videos have fewer than %d annotated frames and give no clips: %s",
+                *(
+                    name,
+                    len(short),
+                    len(videos),
+                    num_frames,
+                    ", ".join(short[:5]) + (", ..." if short[5:] else ""),
+                ),
+            )
+        self.size, self.num_frames, self.max_objects = crop_size(crop), num_frames, max_objects
+        self.curriculum = curriculum or SkipCurriculum()
+        self.skip_divisor, self.reverse, self.shake, self.name = skip_divisor, reverse, shake, name
+        self._crop = CropAroundObjects(self.size, scale, min_object_area, flip, rotate, stretch)
+        self._color = ColorJitter(color, color_each, permute)
+
+    def clip(self, k: int, rng: np.random.Generator) -> Clip:
+        """The clip that the generator draws; k sets the largest skip.
+
+        Raises:
+            ValueError: 20 first frames in a row show no object, or a file is broken.
+        """
+        tried = []
+        for _ in range(ATTEMPTS):
+            video = self.videos[int(rng.integers(len(self.videos)))]
+            limit = self.curriculum.max_skip(k) // self.skip_divisor
+            times = [
+                video.annotated[p]
+                for p in sample_frame_indices(rng, len(video.annotated), self.num_frames, limit)
+            ]
+            if rng.random() < self.reverse:
+                times.reverse()
+            tried.append(f"{video.name}:{video.frame_names[times[0]]}")
+            first = _mask(video, times[0])
+            cut = self._crop.draw(rng, first)
+            if cut is None:
+                continue
+            masks = [warp_mask(first, cut, self.size)]
+            visible = self._crop.visible(masks[0])
+            if len(visible) > 0 or label_areas(masks[0]).any():
+                break
+        else:
+            raise ValueError(blank_source(self.name, tried))
+        matrices = [cut] + [compose(self._shaken(rng), cut) for _ in times[1:]]
+        masks += [
+            warp_mask(_mask(video, t), m, self.size) for t, m in zip(times[1:], matrices[1:], strict=True)
+        ]
+        by = shrinkage(cut)
+        images = [
+            warp_frame(_frame(video, t, by), after_shrinking(m, by), self.size)
+            for t, m in zip(times, matrices, strict=True)
+        ]
+        images = [
+            recolor(i) for recolor, i in zip(self._color.draw(rng, self.num_frames), images, strict=True)
+        ]
+        names = ",".join(video.frame_names[t] for t in times)
+        return clip_of(rng, images, masks, visible, self.max_objects, k, f"{self.name}/{video.name}:{names}")
+
+    def _shaken(self, rng: np.random.Generator) -> np.ndarray:
+        x, y, turn, growth = self.shake * rng.uniform(-1, 1, 4)
+        middle = ((self.size[1] - 1) / 2, (self.size[0] - 1) / 2)
+        matrix = crop_matrix(middle, math.exp(growth), self.size, 60 * turn)
+        matrix[:, 2] += (x * self.size[1], y * self.size[0])
+        return matrix
+
+
+def _mask(video: Video, t: int) -> np.ndarray:
+    mask = video.mask(t)
+    assert mask is not None, f"{video.name}: frame {t} is annotated but has no mask"
+    return mask
+
+
+def _frame(video: Video, t: int, shrink: int) -> np.ndarray:
+    if isinstance(video, FileVideo):
+        return video.frame(t, shrink)
+    return shrink_image(video.frame(t), shrink)

@@ -1,0 +1,100 @@
+"""Figure 5 of the paper: which memory cells do cells of the query look at?
+
+Shape suffixes as in `stm.network.memory_read`: K key channels, N memory cells, Q query cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stm.network.memory_read import ATTENTION_CHUNK, SpatialPrior, read_weights
+from stm.network.stm import pad, unpad
+
+At = tuple[int, int] | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where in memory some cells of a frame looked, on average; all weights together are 1.
+
+    Attributes:
+        maps: memory frame -> (h, w), the weight of each of its cells, in order of time.
+        prototypes: (P,), the weights of cells that are kept of frames that left.
+    """
+
+    maps: dict[int, Tensor]
+    prototypes: Tensor
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Memory frame -> its share of what was read, 0..1."""
+        return {t: float(weights.sum()) for t, weights in self.maps.items()}
+
+
+def mean_attention(
+    keys_KN: Tensor,
+    query_KQ: Tensor,
+    weights_Q: Tensor,
+    layout: Sequence[tuple[int, slice, tuple[int, int]]],
+    kind: str,
+    top_k: int | None,
+    near: SpatialPrior | None,
+) -> Attention:
+    """The mean of the read's weights over query cells.
+
+    Args:
+        weights_Q: how much each query cell counts; their sum is 1.
+        layout: see `MemoryBank.layout`.
+        kind: the network's similarity.
+        top_k, near: see `stm.network.memory_read.read_weights`.
+    """
+    chosen = weights_Q.nonzero().flatten()
+    at_once = max(1, ATTENTION_CHUNK.get(keys_KN.device.type, ATTENTION_CHUNK["cpu"]) // keys_KN.shape[-1])
+    looked_N = torch.zeros(keys_KN.shape[-1], device=keys_KN.device)
+    for some in chosen.split(at_once):
+        there = None if near is None else near._replace(query_Q2=near.query_Q2[some])
+        weights_NQ = read_weights(keys_KN[None, None], query_KQ[None, :, some], kind, top_k, there)[0, 0]
+        looked_N += weights_NQ.float() @ weights_Q[some]
+    maps = {t: looked_N[place].unflatten(0, size) for t, place, size in layout}
+    return Attention(maps, looked_N[: len(looked_N) - sum(weights.numel() for weights in maps.values())])
+
+
+def query_weights(
+    at: At | None, size: tuple[int, int], cells: tuple[int, int], device: torch.device
+) -> Tensor:
+    """How much each query cell counts, (h * w,) with sum 1.
+
+    Args:
+        at: a pixel (row, column) of the frame, a region (H, W) of it, or None for all of it.
+        size: the frame's (H, W).
+        cells: (h, w).
+
+    Raises:
+        ValueError: the pixel lies outside, or the region is of another size or empty.
+    """
+    if isinstance(at, tuple):
+        row, column = at
+        if not (0 <= row < size[0] and 0 <= column < size[1]):
+            raise ValueError(f"at={at}: a pixel is (row, column) within {size}")
+        region = torch.zeros(size, device=device)
+        region[row, column] = 1
+    elif at is None:
+        region = torch.ones(size, device=device)
+    else:
+        region = torch.as_tensor(at).to(device, torch.float32)
+        if region.shape != size or not region.any():
+            raise ValueError(f"at: a region must be (H, W) = {size} and not empty, got {tuple(region.shape)}")
+    covered = F.adaptive_avg_pool2d(pad(region[None, None]), cells).flatten()
+    return covered / covered.sum()
+
+
+def upsample_map(weights: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map (h, w) of a frame's cells over the frame's pixels, (H, W); each pixel has its cell's weight."""
+    padded = [side + -side % 16 for side in size]
+    return unpad(F.interpolate(weights[None, None], padded, mode="nearest"), size)[0, 0]

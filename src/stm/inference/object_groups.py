@@ -1,0 +1,75 @@
+"""Which objects share their memory frames, and their channels of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stm.memory import MemoryBank
+from stm.network.encoders import Query
+
+
+@dataclass(frozen=True)
+class ObjectGroup:
+    """Objects that entered together and were corrected together."""
+
+    bank: MemoryBank
+    slots: list[int]
+
+
+@dataclass(frozen=True)
+class PendingFrame:
+    """The frame just done, to be memorized when the next one comes."""
+
+    t: int
+    frame: Tensor
+    query: Query
+    probabilities: Tensor
+    told: frozenset[int]  # slots whose mask was given, not predicted
+
+
+def select_slots(maps: Tensor, slots: Sequence[int]) -> Tensor:
+    """Some objects' channels of (B, O, ...); a view where they follow each other."""
+    if list(slots) == list(range(slots[0], slots[-1] + 1)):
+        return maps[:, slots[0] : slots[-1] + 1]
+    return torch.stack([maps[:, slot] for slot in slots], dim=1)  # a list as index would wait for a GPU
+
+
+def concatenate_groups(parts: Sequence[Tensor], groups: Sequence[ObjectGroup]) -> Tensor:
+    """What was computed of each group, (B, O of the group, ...), as (B, O, ...) in the order of the slots."""
+    whole = parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+    order = [slot for group in groups for slot in group.slots]
+    return select_slots(whole, [order.index(slot) for slot in range(len(order))])
+
+
+def split_groups(groups: Sequence[ObjectGroup], told: Collection[int]) -> list[ObjectGroup]:
+    """The groups with the slots that are told of apart from the others; each has its own memory then."""
+    result = []
+    for group in groups:
+        parts = [[i for i, s in enumerate(group.slots) if (s in told) == inside] for inside in (True, False)]
+        if all(parts):
+            result += [
+                ObjectGroup(group.bank.select_objects(part), [group.slots[i] for i in part]) for part in parts
+            ]
+        else:
+            result.append(group)
+    return result
+
+
+def remove_slot(groups: Sequence[ObjectGroup], slot: int) -> list[ObjectGroup]:
+    """The groups without a slot, and with the later ones moved up."""
+    result = []
+    for group in groups:
+        kept = [i for i, other in enumerate(group.slots) if other != slot]
+        if kept:
+            bank = group.bank if len(kept) == len(group.slots) else group.bank.select_objects(kept)
+            result.append(ObjectGroup(bank, [group.slots[i] - (group.slots[i] > slot) for i in kept]))
+    return result
+
+
+def drop_channel(maps: Tensor, channel: int) -> Tensor:
+    """(B, O, ...) without a channel."""
+    return torch.cat([maps[:, :channel], maps[:, channel + 1 :]], dim=1)

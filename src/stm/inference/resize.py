@@ -1,0 +1,39 @@
+"""The size at which the network sees a frame: resizing of frames and index masks."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from stm.masks import object_ids
+
+
+def resized_shape(shape: tuple[int, int], size: int | None) -> tuple[int, int]:
+    """Return the (H, W) at which the network sees a frame: its short side scaled to `size`; None keeps it."""
+    scale = 1.0 if size is None else size / min(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def shrunk_shape(image: np.ndarray, size: int) -> tuple[int, int]:
+    """Return the (H, W) of an image or mask whose short side is at most `size`; smaller ones keep theirs."""
+    height, width = image.shape[:2]
+    return resized_shape((height, width), min(size, height, width))
+
+
+def resize_frame(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize a frame, uint8 (H, W, 3), to `shape`; area averaging where it shrinks."""
+    if frame.shape[:2] == shape:
+        return frame
+    how = cv2.INTER_AREA if shape[0] < frame.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(frame, shape[::-1], interpolation=how)
+
+
+def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize an index mask (H, W) to `shape`, nearest neighbor; an object too small for it keeps one pixel."""
+    if mask.shape == shape:
+        return mask
+    resized = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    for label in sorted(set(object_ids(mask)) - set(object_ids(resized))):
+        row, column = (int(np.median(places)) for places in np.nonzero(mask == label))
+        resized[row * shape[0] // mask.shape[0], column * shape[1] // mask.shape[1]] = label
+    return resized

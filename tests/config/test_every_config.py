@@ -1,0 +1,212 @@
+"""Every file of conf/ composes, fits the schema and builds what it tells; for sets, see test_every_set.py."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.composing import choices, composed, plain, without_download
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from stm.config.schema import CONF
+from stm.memory import MemoryPolicy
+from stm.network import STM
+from stm.runs import training_run
+
+GROUPS = sorted(
+    {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
+    - {".", "hydra/help", "hydra/job_logging"}
+)
+
+
+def test_no_file_is_left_out() -> None:
+    """Each group of choices is built by a test here or in test_every_set.py; a new group needs one."""
+    built = {"backbone", "network", "memory", "data", "benchmark", "optimizer", "scheduler", "trainer"}
+    assert set(GROUPS) - {"launcher", "sweep"} == built | {"logger", "callbacks", "experiment", "debug"}
+
+
+def test_what_builds_nothing_composes() -> None:
+    for choice in choices("sweep"):
+        name = "evaluate" if "evaluate.py" in (CONF / "sweep" / f"{choice}.yaml").read_text() else "train"
+        with composed(f"sweep={choice}", name=name) as config:
+            assert config
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("choice", choices("launcher"))
+def test_launcher(choice: str, name: str) -> None:
+    """Hydra's plugin takes what the file tells, every value of it."""
+    trained = ["trainer=slurm", "trainer.num_nodes=2", "trainer.devices=4"]
+    fixed = ["hydra.job.num=3", *(trained if name == "train" else ["checkpoint=c.ckpt"])]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(name, [f"launcher={choice}", *fixed], return_hydra_config=True)
+    values = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    assert instantiate(config.hydra.launcher)
+    if choice == "slurm":
+        expected = (2, 4, 4) if name == "train" else (1, 1, 1)
+        assert (values["nodes"], values["tasks_per_node"], values["gpus_per_node"]) == expected
+
+
+PAIRS = {(backbone, "stm") for backbone in choices("backbone")} | {
+    (backbone, network)
+    for backbone in ("tiny", "resnet50", "mobilenet_v3_large")
+    for network in choices("network")
+}
+
+
+@pytest.mark.parametrize(("backbone", "network"), sorted(PAIRS))
+def test_every_backbone_and_every_network(backbone: str, network: str) -> None:
+    with composed(f"backbone={backbone}", f"network={network}") as config:
+        training_run.validate_config(config)
+        arguments = plain(config.network)
+        assert arguments["backbone"] == backbone
+        if arguments["tie_encoders"] and arguments["memory_backbone"] not in (None, backbone):
+            pytest.skip("tied encoders are of one kind")
+        counts = backbone.startswith("regnet")  # torchvision computes its widths with tensors
+        with torch.device("cpu" if counts else "meta"):  # shapes alone: neither time nor memory
+            assert isinstance(instantiate(without_download(config).network), STM)
+
+
+@pytest.mark.parametrize("choice", choices("memory"))
+def test_memory(choice: str) -> None:
+    for name in ("train", "evaluate"):
+        with composed(
+            f"memory={choice}", *(["checkpoint=c.ckpt"] * (name == "evaluate")), name=name
+        ) as config:
+            assert isinstance(instantiate(config.memory), MemoryPolicy)
+
+
+@pytest.mark.parametrize("scheduler", choices("scheduler"))
+@pytest.mark.parametrize("optimizer", choices("optimizer"))
+def test_every_optimizer_with_every_scheduler(optimizer: str, scheduler: str) -> None:
+    with composed(f"optimizer={optimizer}", f"scheduler={scheduler}", "steps=1000") as config:
+        built = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+        schedule = instantiate(config.scheduler)(built)
+        rates = []
+        for _ in range(1000):
+            rates.append(built.param_groups[0]["lr"])
+            built.step()
+            schedule.step()
+        assert max(rates) == pytest.approx(config.optimizer.lr, rel=1e-2)
+        assert min(rates) > 0
+        if scheduler == "constant":
+            assert len(set(rates)) == 1
+
+
+@pytest.mark.parametrize("choice", choices("trainer"))
+def test_trainer(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if choice == "slurm":
+        for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"):
+            monkeypatch.setenv(name, "1")
+        for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"):
+            monkeypatch.setenv(name, "0")
+    processes = [] if choice in ("ddp_cpu", "slurm") else ["trainer.devices=1"]
+    with composed(f"trainer={choice}", "trainer.accelerator=cpu", *processes) as config:
+        trainer = instantiate(config.trainer, max_steps=1, logger=False)
+        assert trainer.accumulate_grad_batches == 1
+        assert trainer.world_size == (2 if choice == "ddp_cpu" else 1)
+
+
+@pytest.mark.parametrize("choice", choices("logger"))
+def test_logger(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with composed(f"logger={choice}") as config:
+        for logger in plain(config)["logger"].values():
+            assert instantiate(logger)
+
+
+@pytest.mark.parametrize("choice", choices("callbacks"))
+def test_callbacks(choice: str) -> None:
+    with composed(f"callbacks={choice}") as config:
+        assert all(instantiate(callback) for callback in plain(config)["callbacks"].values())
+
+
+def test_loss() -> None:
+    with composed() as config:
+        assert isinstance(instantiate(config.loss), torch.nn.Module)
+
+
+@contextmanager
+def added(folder: Path, name: str, text: str) -> Iterator[Path]:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    yield folder
+
+
+def test_an_unknown_key_at_the_top_is_named(tmp_path: Path) -> None:
+    text = "# @package _global_\nstepps: 5\n"
+    with (
+        added(tmp_path, "experiment/mine.yaml", text) as path,
+        pytest.raises(ConfigCompositionException) as error,
+        composed("experiment=mine", searchpath=path),
+    ):
+        pass
+    assert "stepps" in f"{error.value} {error.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("group", "base", "build"), [("optimizer", "adam", "optimizer"), ("network", "stm", "network")]
+)
+def test_an_unknown_argument_is_named(tmp_path: Path, group: str, base: str, build: str) -> None:
+    text = f"defaults:\n  - {base}\nkye: 1\n"
+    with (
+        added(tmp_path, f"{group}/mine.yaml", text) as path,
+        composed(f"{group}=mine", "backbone=tiny", searchpath=path) as config,
+        pytest.raises((InstantiationException, TypeError), match="kye"),
+    ):
+        built = instantiate(config[build])
+        built([torch.nn.Parameter(torch.zeros(1))])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "backbone:\n  pretraind: false\n",
+            r"backbone\.pretraind: nothing uses this key; there are name, norm",
+        ),
+        ("data:\n  corp: 48\n", r"data\.corp: nothing uses this key; there are .*crop"),
+        (
+            "data:\n  sources:\n    davis:\n      wieght: 2\n",
+            r"data\.sources\.davis\.wieght: .* clips, weight",
+        ),
+        ("steps: 0\n", "steps=0: must be at least 1"),
+    ],
+)
+def test_a_key_that_nothing_uses_is_named(tmp_path: Path, text: str, told: str) -> None:
+    with (
+        added(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}") as path,
+        composed("experiment=mine", searchpath=path) as config,
+        pytest.raises(ValueError, match=told),
+    ):
+        training_run.validate_config(config)
+
+
+def test_a_wrong_type_is_named() -> None:
+    with pytest.raises(ConfigCompositionException) as error, composed("steps=many"):
+        pass
+    assert "steps" in str(error.value)
+
+
+def test_the_paper_is_the_default() -> None:
+    """Sections 3.5 and 4: what a bare `train.py` would do."""
+    with composed() as config:
+        values = plain(config)
+    assert values["optimizer"]["lr"] == 1e-5
+    assert values["backbone"] == {"name": "resnet50", "pretrained": True, "norm": "frozen"}
+    assert values["network"]["similarity"] == "dot" and values["network"]["key_input"] == "image_mask"
+    assert (values["memory"]["first"], values["memory"]["previous"], values["memory"]["every"]) == (
+        True,
+        True,
+        5,
+    )
+    assert values["data"]["crop"] == 384 and values["data"]["frames"] == 3
+    curriculum = values["data"]["sources"]["davis"]["clips"]["curriculum"]
+    assert (curriculum["first"], curriculum["largest"], curriculum["grow_by"]) == (0, 25, 5)
+    assert curriculum["every_clips"] == 20 * 3771
+    assert os.environ.get("WANDB_MODE") is None

@@ -1,0 +1,99 @@
+"""The trainer's clips: where a resumed run goes on, and how processes share a batch."""
+
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from helpers.data_trees import boxes, gray_video
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from stm.data.datamodule import ClipDataModule
+from stm.data.sampling import ClipDataset, VideoClips
+
+
+def clips():
+    return ClipDataset([VideoClips([gray_video("v", [boxes({1: (5, 5, 30, 40)})] * 6)], 16)])
+
+
+class Recorder(L.LightningModule):
+    """Remembers which clips it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def training_step(self, batch, _):
+        self.seen += batch.indices.tolist()
+        return (self.weight * batch.frames.float().mean()).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-6)
+
+
+def train(folder, resume=None, accumulate=1, workers=0):
+    model = Recorder()
+    every_step = ModelCheckpoint(
+        folder, "{step}", every_n_train_steps=1, save_top_k=-1, auto_insert_metric_name=False
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=6,
+        accumulate_grad_batches=accumulate,
+        use_distributed_sampler=False,
+        callbacks=[every_step],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=ClipDataModule(clips(), 2, 6, workers), ckpt_path=resume)
+    assert trainer.global_step == 6
+    return model.seen
+
+
+@pytest.mark.parametrize(("accumulate", "workers"), [(1, 0), (2, 0), (1, 2)])
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_resumed_trainer_sees_the_rest_of_the_run(tmp_path, step, accumulate, workers):
+    whole = train(tmp_path / "whole", accumulate=accumulate, workers=workers)
+    assert whole == list(range(12 * accumulate))
+    rest = train(tmp_path / "rest", tmp_path / "whole" / f"{step}.ckpt", accumulate, workers)
+    assert rest == whole[2 * step * accumulate :]
+
+
+def loader(rank=0, world_size=1, step=0, accumulate=1, batch_size=4):
+    module = ClipDataModule(clips(), batch_size, 3)
+    module.trainer = SimpleNamespace(
+        global_rank=rank, world_size=world_size, global_step=step, accumulate_grad_batches=accumulate
+    )
+    return module.train_dataloader()
+
+
+def test_processes_share_each_global_batch():
+    alone = [batch.indices.tolist() for batch in loader()]
+    shared = [[batch.indices.tolist() for batch in loader(rank, 2)] for rank in range(2)]
+    assert [a + b for a, b in zip(*shared, strict=True)] == alone
+    with pytest.raises(ValueError, match="batch_size=4 is the global batch"):
+        loader(world_size=3)
+
+
+def test_a_loader_begins_at_the_trainers_step():
+    assert [batch.indices.tolist() for batch in loader(step=2)] == [[8, 9, 10, 11]]
+    assert [b.indices.tolist() for b in loader(step=2, accumulate=2)] == [[16, 17, 18, 19], [20, 21, 22, 23]]
+
+
+@pytest.mark.parametrize(("videos", "processes"), [(5, 2), (2, 3), (1, 4), (3, 1)])
+def test_no_process_is_without_a_validation_video(videos, processes):
+    """It would skip the validation while the others wait for its scores."""
+    made = [gray_video(f"v{i}", [boxes({1: (5, 5, 30, 40)})] * 3) for i in range(videos)]
+    shares = []
+    for rank in range(processes):
+        module = ClipDataModule(clips(), processes, 3, validation=made)
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=processes)
+        shares.append([video.name for video in module.val_dataloader()])
+    assert all(shares) and {name for share in shares for name in share} == {video.name for video in made}
+    assert sum(map(len, shares)) == max(videos, processes)
+
+
+def test_it_works_without_a_trainer():
+    assert len(list(ClipDataModule(clips(), 4, 3).train_dataloader())) == 3

@@ -1,0 +1,174 @@
+"""`stm check` on single files: each fault is found, it alone, and what passes can be loaded."""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.check_trees import TWO, A, B, C, black_and_white, clean_davis, colored, found, gray, smoothed
+from helpers.data_trees import boxes, picture, write_frame
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from stm.data.file_inspection import inspect_frame, inspect_mask
+from stm.data.image_io import read_frame
+from stm.masks import PALETTE, object_ids, read_mask, write_mask
+from stm.video import VOID
+
+
+def relabeled(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    return lambda path: write_mask(path, change(read_mask(path)))
+
+
+def smaller(path: Path) -> None:
+    write_mask(path, boxes({1: A, 2: B})[::2, ::2])
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def a_bomb(path: Path) -> None:
+    path.write_bytes(png_header(60_000, 60_000))
+
+
+def a_small_bomb(path: Path) -> None:
+    """Small enough for PIL's own limit, too large for ours."""
+    path.write_bytes(png_header(10_000, 10_000))
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+def turned(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+
+
+JPG, PNG = "JPEGImages/480p/ant/00002.jpg", "Annotations/480p/ant/00002.png"
+FILES = [
+    (JPG, lambda path: path.write_bytes(b""), "error", "empty-file"),
+    (JPG, lambda path: path.write_text("no picture"), "error", "broken-file"),
+    (JPG, cut_short, "error", "broken-file"),
+    (JPG, a_folder, "error", "not-a-file"),
+    (JPG, a_pipe, "error", "not-a-file"),
+    (JPG, a_circle, "error", "not-a-file"),
+    (JPG, a_bomb, "error", "huge-picture"),
+    (JPG, a_small_bomb, "error", "huge-picture"),
+    (JPG, turned, "warning", "frame-turned"),
+    (JPG, lambda path: Image.open(path).convert("L").save(path), "note", "frame-mode"),
+    (JPG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),
+    (PNG, lambda path: path.write_bytes(b""), "error", "empty-file"),
+    (PNG, lambda path: path.write_text("no picture"), "error", "broken-file"),
+    (PNG, lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "error", "broken-file"),
+    (PNG, cut_short, "error", "broken-file"),
+    (PNG, a_folder, "error", "not-a-file"),
+    (PNG, a_pipe, "error", "not-a-file"),
+    (PNG, a_circle, "error", "not-a-file"),
+    (PNG, a_bomb, "error", "huge-picture"),
+    (PNG, colored, "error", "mask-rgb"),
+    (PNG, lambda path: Image.open(path).convert("RGBA").save(path), "error", "mask-rgb"),
+    (PNG, lambda path: Image.open(path).convert("LA").save(path), "error", "mask-mode"),
+    (PNG, lambda path: Image.fromarray(read_mask(path).astype(np.uint16)).save(path), "error", "mask-mode"),
+    (PNG, smoothed, "error", "mask-smooth"),
+    (PNG, gray, "note", "mask-gray"),
+    (PNG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),
+    (PNG, smaller, "error", "mask-size"),
+    (PNG, black_and_white, "warning", "mask-binary"),
+    (PNG, relabeled(lambda mask: mask + 4 * boxes({1: C})), "warning", "late-object"),
+    (PNG, Path.unlink, "error", "mask-missing"),
+    (JPG, Path.unlink, "error", "mask-alone"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "damage", "severity", "code"), FILES)
+def test_a_fault_of_one_file_is_found_it_alone(path, damage, severity, code, tmp_path):
+    clean_davis(tmp_path / "set")
+    target = tmp_path / "set" / path
+    damage(target)
+    expected = [(severity, code, path)]
+    if code == "mask-alone":
+        expected = [("error", "mask-alone", PNG), ("warning", "frame-gap", "JPEGImages/480p/ant")]
+    if code == "late-object":
+        expected.append(("note", "id-gap", "Annotations/480p/ant"))
+    assert found(tmp_path / "set") == expected
+
+
+# --- agreement with the loaders ---
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_what_passes_can_be_read(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / data.draw(st.sampled_from(["x.jpg", "x.png", "frame.png"]))
+    write_mask(path, TWO[0]) if path.name == "x.png" else write_frame(path, picture(1))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+    is_mask = path.name == "x.png"
+    facts = (inspect_mask if is_mask else inspect_frame)(path)
+    passes = facts.fault is None and (not is_mask or facts.mode in ("P", "L", "1"))
+    try:
+        read = read_mask(path) if is_mask else read_frame(path)
+    except Exception:  # what a loader raises for hostile files is its own matter
+        read = None
+    if passes:
+        assert read is not None and facts.size == read.shape[:2]
+    if is_mask:
+        assert passes == (read is not None)
+        assert not passes or object_ids(read) == sorted(facts.labels.keys() - {0, VOID})
+
+
+def test_small_objects_are_not_taken_for_smooth_edges(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):  # up to 12 boxes of 2 to 8 pixels a side, over one another
+        mask = np.zeros((60, 80), np.uint8)
+        for label in range(1, int(rng.integers(4, 13))):
+            y, x, h, w = *rng.integers(0, 50, 2), *rng.integers(2, 9, 2)
+            mask[y : y + h, x : x + w] = label
+        write_mask(tmp_path / "x.png", mask)
+        assert not inspect_mask(tmp_path / "x.png").smooth, i
+
+
+@pytest.mark.parametrize("kind", ["blur", "reduced", "enlarged", "jpeg"])
+def test_smoothed_masks_are_known_however_they_came_about(kind, tmp_path):
+    path = tmp_path / "x.png"
+    y, x = np.mgrid[:100, :140]
+    white = Image.fromarray(255 * (((y - 50) / 30) ** 2 + ((x - 70) / 45) ** 2 < 1).astype(np.uint8))
+    if kind == "jpeg":
+        white.save(path, "JPEG", quality=90)
+    else:
+        size = {"blur": (140, 100), "reduced": (84, 60), "enlarged": (233, 166)}[kind]
+        radius = 1 if kind == "blur" else 0
+        white.filter(ImageFilter.GaussianBlur(radius)).resize(size, Image.Resampling.BILINEAR).save(path)
+    assert inspect_mask(path).smooth
+
+
+def test_the_palette_has_no_color_twice():
+    assert len({tuple(color) for color in PALETTE.tolist()}) == 256

@@ -1,0 +1,235 @@
+"""Zips for the servers: the right names and nothing else, equal bytes, and every violation named."""
+
+import io
+import json
+import re
+import resource
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.data_trees import boxes, write_video
+from PIL import Image
+from typer.testing import CliRunner
+
+from stm.cli.main import app
+from stm.data.videos import davis
+from stm.evaluation.submission import check_submission, write_submission
+from stm.masks import PALETTE, write_mask
+from stm.video import ArrayVideo
+
+
+class Sparse(ArrayVideo):
+    """A video whose server wants every second frame only."""
+
+    @property
+    def output_frames(self):
+        return range(0, len(self), 2)
+
+
+@pytest.fixture
+def videos():
+    masks = np.zeros((5, 12, 16), dtype=np.uint8)
+    masks[:, 2:6, 2:6], masks[:, 7:9, 9:] = 3, 40
+    frames = np.zeros((*masks.shape, 3), dtype=np.uint8)
+    return [Sparse("swan", frames, masks), ArrayVideo("bear", frames[:2], masks[:2])]
+
+
+@pytest.fixture
+def folder(tmp_path, videos):
+    for video in videos:
+        for t in range(len(video)):
+            write_mask(tmp_path / "masks" / video.name / f"{t:05d}.png", video.mask(t))
+    return tmp_path / "masks"
+
+
+@pytest.mark.parametrize(("layout", "top"), [("davis", ""), ("youtube", "Annotations/")])
+def test_the_zip_holds_the_frames_asked_for(folder, videos, tmp_path, layout, top):
+    path = write_submission(folder, videos, tmp_path / "out" / "s.zip", layout)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+        for name in names:
+            image = Image.open(io.BytesIO(archive.read(name)))
+            assert image.mode == "P"
+            assert image.getpalette()[3:6] == PALETTE[1].tolist()
+            np.testing.assert_array_equal(np.asarray(image), videos[0].mask(0))
+    bear, swan = [f"{top}bear/{t:05d}.png" for t in (0, 1)], [f"{top}swan/{t:05d}.png" for t in (0, 2, 4)]
+    assert names == bear + swan
+
+
+def test_equal_masks_give_equal_bytes(folder, videos, tmp_path):
+    first = write_submission(folder, videos, tmp_path / "a.zip", "davis").read_bytes()
+    for path in folder.rglob("*.png"):
+        path.touch()
+    second = write_submission(folder, videos[::-1], tmp_path / "b.zip", "davis").read_bytes()
+    assert first == second
+
+
+def test_each_violation_is_named(folder, videos, tmp_path):
+    (folder / "swan" / "00002.png").unlink()
+    Image.fromarray(videos[0].mask(0)).save(folder / "swan" / "00004.png")
+    write_mask(folder / "bear" / "00000.png", videos[1].mask(0)[:, 1:])
+    write_mask(folder / "bear" / "00001.png", np.full((12, 16), 7))
+    with pytest.raises(ValueError) as caught:
+        write_submission(folder, videos, tmp_path / "s.zip", "davis")
+    message = str(caught.value)
+    assert "4 violations" in message
+    for text in (
+        "swan/00002.png: missing",
+        "swan/00004.png: mode L",
+        "bear/00000.png: size (12, 15), the frame has (12, 16)",
+        "bear/00001.png: ids [7], the video has [3, 40]",
+    ):
+        assert text in message
+    assert not (tmp_path / "s.zip").exists()
+
+
+def test_where_it_does_not_fit_no_half_zip_is_left(folder, videos, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_submission(folder, videos, tmp_path / "out" / "s.zip", "davis")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_unknown_layout_is_refused(folder, videos, tmp_path):
+    with pytest.raises(ValueError, match="layout='coco' is unknown; allowed: davis, mose, youtube"):
+        write_submission(folder, videos, tmp_path / "s.zip", "coco")
+
+
+def test_a_zip_of_others_is_checked_like_a_server_does(folder, videos, tmp_path):
+    for layout in ("davis", "mose", "youtube"):
+        path = write_submission(folder, videos, tmp_path / f"{layout}.zip", layout)
+        assert check_submission(path, videos, layout) == []
+    assert len(check_submission(tmp_path / "davis.zip", videos, "youtube")) == 2 * 5, "all in the wrong place"
+    gray = io.BytesIO()
+    Image.fromarray(videos[0].mask(0)).save(gray, "png")
+    with zipfile.ZipFile(tmp_path / "davis.zip") as whole, zipfile.ZipFile(tmp_path / "x.zip", "w") as spoilt:
+        for name in ("bear/00000.png", "swan/00000.png"):
+            spoilt.writestr(name, whole.read(name))
+        spoilt.writestr("bear/00001.png", gray.getvalue())
+        spoilt.writestr("swan/00002.png", b"no picture")
+        spoilt.writestr("__MACOSX/swan/._00000.png", b"")
+    assert check_submission(tmp_path / "x.zip", videos, "davis") == [
+        "swan/00002.png: no picture",
+        "swan/00004.png: missing",
+        "bear/00001.png: mode L, a palette PNG (P) is wanted",
+        "__MACOSX/swan/._00000.png: nobody asked for it",
+    ]
+
+
+def test_a_folder_is_checked_as_the_zip_that_it_would_make(folder, videos, tmp_path):
+    for layout in ("davis", "youtube"):
+        told = check_submission(folder, videos, layout)
+        assert {line.rpartition("/")[2] for line in told} == {
+            "00001.png: nobody asked for it",
+            "00003.png: nobody asked for it",
+        }
+    path = write_submission(folder, videos, tmp_path / "y.zip", "youtube")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert check_submission(tmp_path / "unpacked", videos, "youtube") == []
+    assert len(check_submission(tmp_path / "unpacked", videos, "davis")) == 2 * 5
+    with pytest.raises(FileNotFoundError, match="no such zip or folder"):
+        check_submission(tmp_path / "nowhere.zip", videos, "davis")
+
+
+def test_what_is_damaged_is_named(folder, videos, tmp_path):
+    path = write_submission(folder, videos, tmp_path / "s.zip", "davis")
+    whole = (folder / "bear" / "00001.png").read_bytes()
+    with zipfile.ZipFile(path) as read, zipfile.ZipFile(tmp_path / "x.zip", "w") as spoilt:
+        for name in read.namelist():
+            spoilt.writestr(name, whole[: len(whole) // 2] if name == "bear/00001.png" else read.read(name))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            spoilt.writestr("swan/00000.png", whole)
+    twice, broken = check_submission(tmp_path / "x.zip", videos, "davis")
+    assert twice == "swan/00000.png: stands there 2 times"
+    assert broken.startswith("bear/00001.png: broken (")
+    (tmp_path / "cut.zip").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cut.zip: no zip that can be read"):
+        check_submission(tmp_path / "cut.zip", videos, "davis")
+
+
+def test_what_cannot_be_unpacked_is_named(folder, videos, tmp_path):
+    """Broken data, a password, a method nobody knows; and a mask that would fill the memory."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for mask in sorted(folder.rglob("*.png")):
+            archive.write(mask, f"{mask.parent.name}/{mask.name}")
+        names = archive.namelist()
+        begin = archive.infolist()[0].header_offset + 30 + len(names[0])
+    content = bytearray(path.read_bytes())
+    told = [found.start() for found in re.finditer(rb"PK\x01\x02", bytes(content))]
+    content[begin] = 0xFF  # no block begins so
+    content[told[1] + 8] |= 1
+    content[told[2] + 10] = 99
+    path.write_bytes(content)
+    found = [line for line in check_submission(path, videos, "davis") if "nobody asked" not in line]
+    assert [line.split(" (")[0] for line in found] == [
+        "swan/00000.png: cannot be unpacked",
+        "bear/00000.png: cannot be unpacked",
+        "bear/00001.png: cannot be unpacked",
+    ]
+    large = bytearray((folder / "bear" / "00000.png").read_bytes())
+    large[16:24] = (60_000).to_bytes(4, "big") * 2
+    large[29:33] = zlib.crc32(large[12:29]).to_bytes(4, "big")
+    (folder / "bear" / "00000.png").write_bytes(large)
+    assert "bear/00000.png: its header asks for too many pixels" in check_submission(folder, videos, "davis")
+
+
+# --- the command ---
+
+
+def commanded(*words) -> tuple[int, str]:
+    done = CliRunner().invoke(
+        app, ["check-submission", *map(str, words)], standalone_mode=False, catch_exceptions=False
+    )
+    return done.return_value, done.output
+
+
+def test_the_command_for_davis(shared_data, tmp_path):
+    """Real frames: the truth itself is a submission that is taken, one without a mask is not."""
+    root = shared_data / "DAVIS"
+    wanted = davis(root, 2017, "val")
+    for video in wanted:
+        shutil.copytree(Path(video.mask_path(0)).parent, tmp_path / "masks" / video.name)
+    words = ("--server", "davis", "--benchmark-root", root, "--split", "val")
+    code, output = commanded(tmp_path / "masks", *words)
+    assert code == 0 and "nothing that the server would refuse" in output
+    (tmp_path / "masks" / wanted[0].name / "00003.png").unlink()
+    code, output = commanded(tmp_path / "masks", *words)
+    assert (
+        code == 1 and output.startswith(f"{wanted[0].name}/00003.png: missing\n") and "1 violations" in output
+    )
+
+
+def test_the_command_for_the_others(tmp_path):
+    """MOSE: a mask in the first frame alone. YouTube-VOS: meta.json tells which frames are wanted."""
+    mask = boxes({1: (5, 5, 20, 20)})
+    write_video(tmp_path / "mose", "a", [mask, None, None])
+    write_video(tmp_path / "youtube" / "valid", "b", [mask, None, None], step=5)
+    objects = {"1": {"category": "cat", "frames": ["00000", "00010"]}}
+    meta = {"videos": {"b": {"objects": objects}}}
+    (tmp_path / "youtube" / "valid" / "meta.json").write_text(json.dumps(meta))
+    for server, names in {
+        "mose": ("a/00000", "a/00001", "a/00002"),
+        "youtube": ("b/00000", "b/00010"),
+    }.items():
+        folder, root = tmp_path / f"{server}_masks", tmp_path / server
+        for name in names:
+            write_mask(folder / f"{name}.png", mask)
+        words = (folder, "--server", server, "--benchmark-root", root)
+        code, output = commanded(*words)
+        assert code == 0 and f"1 videos, {len(names)} masks are wanted" in output, output
+        write_mask(folder / f"{names[-1]}.png", 2 * mask)
+        code, output = commanded(*words)
+        assert code == 1 and f"{names[-1]}.png: ids [2], the video has [1]" in output
+    with pytest.raises(ValueError, match="--split val: the folder of a MOSE split is given as"):
+        commanded(folder, "--server", "mose", "--benchmark-root", tmp_path / "mose", "--split", "val")

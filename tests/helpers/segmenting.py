@@ -1,0 +1,46 @@
+"""References, a query and command lines of `stm segment`."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+from PIL import Image
+
+from helpers.data_trees import boxes, picture
+from helpers.small_networks import save
+from stm.masks import write_mask
+
+SCHEMA = json.loads(files("stm.cli").joinpath("prediction.schema.json").read_text())
+
+
+def laid_out(folder: Path) -> Path:
+    """Two references of different sizes, the second without object 2, and a query of a third size."""
+    for number, size in enumerate([(40, 60), (64, 48), (50, 70)]):
+        Image.fromarray(picture(number, size)).save(folder / f"{number}.png")
+    write_mask(folder / "m0.png", boxes({1: (5, 5, 20, 25), 7: (22, 30, 38, 55)}))
+    write_mask(folder / "m1.png", boxes({1: (10, 10, 40, 30)}, (64, 48)))
+    save(folder / "w.ckpt")
+    return folder
+
+
+def words(case: Path, references: int = 2, **changes: object) -> list[str]:
+    """A command line; a change of None leaves an option out."""
+    flags = {"query-img": "2.png", "weights": "w.ckpt", "output": "out/prediction.json"} | {
+        name.replace("_", "-"): value for name, value in changes.items()
+    }
+    command = ["segment"]
+    for number in range(references):
+        command += ["--ref-img", str(case / f"{number}.png"), "--ref-mask", str(case / f"m{number}.png")]
+    for flag, value in flags.items():
+        if value is not None:
+            plain = flag in ("size", "device")
+            command += [f"--{flag}", str(value) if plain else str(case / str(value))]
+    return command
+
+
+def told(case: Path) -> dict:
+    """prediction.json, valid by the schema that is shipped."""
+    found = json.loads((case / "out" / "prediction.json").read_text())
+    jsonschema.validate(found, SCHEMA)
+    return found

@@ -1,0 +1,52 @@
+"""What a training has left in its folder, and the processes that it has."""
+
+import csv
+from pathlib import Path
+
+import torch
+
+from helpers.commands import Running
+
+TWO = ("trainer=ddp_cpu", "trainer.devices=2")
+
+
+def checkpoint(run_folder: Path) -> dict:
+    return torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def weights(run_folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint(run_folder)["state_dict"]
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def rows(run_folder: Path) -> list[dict[str, str]]:
+    with (run_folder / "logs" / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def children(process: int) -> list[int]:
+    """Those that a process has started and that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == process and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def trains(run_folder: Path) -> bool:
+    """Whether a step is logged."""
+    return (run_folder / "logs" / "metrics.csv").exists() and bool(rows(run_folder))
+
+
+def second_process(running: Running) -> int:
+    assert running.process.pid is not None
+    (other,) = children(running.process.pid)
+    return other

@@ -1,0 +1,236 @@
+"""Sweeps by one command each: every file composes job by job, stages wait, one table at the end."""
+
+import csv
+import itertools
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.commands import NETWORK, TINY, VIDEOS, run, succeed
+from hydra import compose, initialize_config_dir
+
+from stm.config.schema import CONF
+from stm.sweeps.job_records import collect_results, write_job_list
+
+SWEEPS = sorted({path.stem for path in (CONF / "sweep").glob("*.yaml")} - {"search"})  # see test_search
+EVALUATE = ("benchmark=synthetic", *VIDEOS, "threads=1")
+
+
+def program(choice: str) -> str:
+    text = (CONF / "sweep" / f"{choice}.yaml").read_text()
+    return re.search(rf"^# python (\w+)\.py sweep={choice}( |$)", text, re.MULTILINE)[1]
+
+
+# --- the files ---
+
+
+@pytest.mark.parametrize("choice", SWEEPS)
+def test_every_job_of_every_sweep_composes(choice: str) -> None:
+    name = program(choice)
+    needed = ["checkpoint=c.ckpt"] if name == "evaluate" else []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(name, [f"sweep={choice}", *needed], return_hydra_config=True)
+        assert config.hydra.mode.name == "MULTIRUN", "no -m is needed"
+        sweeper, jobs = config.hydra.sweeper, []
+        for params in (sweeper.stages or {"": {}}).values():
+            values = {**(sweeper.params or {}), **params}
+            for combination in itertools.product(*(str(value).split(",") for value in values.values())):
+                jobs.append([f"{k}={v}" for k, v in zip(values, combination, strict=True)])
+        for job in jobs:
+            assert compose(name, [f"sweep={choice}", *needed, *job])
+        swept = {word.split("=")[0] for job in jobs for word in job}
+        assert set(sweeper.baseline or ()) <= swept
+    if name == "train":
+        assert config.resume == "auto", "the same command goes on"
+
+
+def test_memory_leaves_no_policy_out() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("evaluate", ["sweep=memory", "checkpoint=c"], return_hydra_config=True)
+    policies = sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
+    assert config.hydra.sweeper.params.memory.split(",") == policies
+
+
+# --- evaluations ---
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    succeed("train.py", *TINY, "final_benchmark=null", "name=one", folder=folder)
+    return folder
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_5_in_one_command(trained: Path) -> None:
+    arguments = ("sweep=table5", "checkpoint=runs/one/checkpoints/best.ckpt", *EVALUATE)
+    printed = succeed("evaluate.py", *arguments, folder=trained)
+    folder = trained / "runs" / "evaluate" / "table5_one-best"
+    rules = ["first", "previous", "first_previous", "every_5"]
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert folders == [f"{n}_one-best_synthetic_{rule}" for n, rule in enumerate(rules)]
+    assert (folder / "table.md").read_text() in printed
+    for row, rule in zip(table(folder), rules, strict=True):
+        assert (row["memory"], row["status"]) == (rule, "completed")
+        scores = json.loads((Path(trained) / row["folder"] / "scores.json").read_text())
+        assert float(row["J"]) == pytest.approx(100 * scores["global"]["J-Mean"])
+        assert float(row["seconds"]) == scores["speed"]["seconds"] / scores["speed"]["frames"]
+
+
+def test_a_failed_job_is_named_and_the_same_command_goes_on(trained: Path) -> None:
+    arguments = ("sweep=table3", *EVALUATE, "checkpoint=runs/one/checkpoints/last.ckpt,later.ckpt")
+    code, output = run("evaluate.py", *arguments, folder=trained)
+    assert code == 1 and "Traceback" not in output
+    assert "1 of 2 jobs are finished." in output
+    assert "- 1_later_synthetic_every_5: evaluate.py: checkpoint later.ckpt does not exist" in output
+    folder = trained / "runs" / "evaluate" / "table3_one-last+later"
+    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("sequences/*.json")}
+    alone = next(line.strip() for line in output.splitlines() if line.startswith("      python evaluate.py"))
+    (trained / "later.ckpt").write_bytes((trained / "runs/one/checkpoints/last.ckpt").read_bytes())
+    succeed(*shlex.split(alone)[1:], folder=trained)
+    assert (folder / "1_later_synthetic_every_5" / "scores.json").exists()
+    output = succeed("evaluate.py", *arguments, folder=trained)
+    assert "2 of 2 jobs are finished." in output
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items()), "nothing is done twice"
+    assert [row["status"] for row in table(folder)] == ["completed"] * 2
+    assert re.search(r"\| +2 \| +[\d.]+ ± 0\.0 ", (folder / "table.md").read_text()), "repetitions together"
+
+
+def test_a_sweep_by_m_has_a_table_too(trained: Path) -> None:
+    arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", "memory=first,every_5", *EVALUATE)
+    succeed("evaluate.py", *arguments, "output_root=by_m", folder=trained)
+    assert [row["memory"] for row in table(trained / "by_m")] == ["first", "every_5"]
+
+
+# --- stages ---
+
+PROGRAM = """
+from pathlib import Path
+import hydra
+from hydra.core.hydra_config import HydraConfig
+import stm.config.schema
+
+@hydra.main(version_base="1.3", config_path=".", config_name="program")
+def run(config):
+    (Path(HydraConfig.get().runtime.output_dir) / "last.ckpt").write_text("half")
+    if config.room == "no" and not Path("more_room").exists():
+        raise MemoryError("no room")
+    return 0.5
+
+run()
+"""
+"""A training that saves a checkpoint and then fails, if it is of the first stage and has no room."""
+CONFIGURATION = """
+defaults: [_self_, override hydra/sweeper: stages]
+room: "yes"
+init: null
+steps: 1
+hydra:
+  mode: MULTIRUN
+  sweep: {dir: sweep}
+  callbacks: {job_file: {_target_: stm.sweeps.job_records.JobRecord}}
+  sweeper:
+    stages:
+      first: {room: "no"}
+      second: {init: "null,@first/last.ckpt"}
+      third: {init: "@first/last.ckpt", steps: 3}
+"""
+
+
+def test_nothing_begins_from_what_a_failed_job_left(tmp_path: Path) -> None:
+    """Or it would count as finished, and a half-trained checkpoint's scores stand in the table for good."""
+    program, names = tmp_path / "program.py", ("0_first", "1_second_init-null", "2_second_init-first")
+    program.write_text(PROGRAM)
+    (tmp_path / "program.yaml").write_text(CONFIGURATION)
+    code, output = run(program, folder=tmp_path)
+    assert code == 1 and "1 of 4 jobs are finished." in output
+    assert "- 0_first: MemoryError: no room" in output
+    assert "- 2_second_init-first: unfinished" in output and "- 3_third: unfinished" in output
+    ends = {name: tmp_path / "sweep" / name / "job.json" for name in names}
+    assert [path.exists() for path in ends.values()] == [True, True, False]
+    before = ends[names[1]].read_bytes()
+    (tmp_path / "more_room").touch()
+    assert "4 of 4 jobs are finished." in succeed(program, folder=tmp_path)
+    assert ends[names[1]].read_bytes() == before, "what made it stands there"
+    assert [row["steps"] for row in csv.DictReader((tmp_path / "sweep" / "table.csv").open())][-1] == "3"
+
+
+# --- trainings ---
+
+ARMS = (
+    "sweep=table4_synthetic",
+    *NETWORK,
+    "data.count=4",
+    "data.pixels=48",
+    "data.crop=48",
+    "batch_size=2",
+    "steps=2",
+    "validate_every=2",
+    "save_every=1",
+    "threads=1",
+    *(f"benchmark.{key}" for key in ("count=1", "pixels=48", "frames=6", "kind=plain")),
+    *(
+        f"extra_benchmarks.{name}.{key}"
+        for name in ("plain", "event")
+        for key in ("count=1", "pixels=48", "frames=20")
+    ),
+)
+
+
+def test_table_4_stage_by_stage(tmp_path: Path) -> None:
+    """The pre-training runs once, the jobs of `both` start from it. Again: what is there is left alone."""
+    output = succeed("train.py", *ARMS, folder=tmp_path)
+    sweep = tmp_path / "runs" / "table4_synthetic"
+    folders = {path.name.split("_")[0]: path for path in sweep.iterdir() if path.is_dir()}
+    assert {path.name for path in folders.values()} == {
+        "0_pretrain",
+        "1_stills",
+        "2_videos_kind-plain",
+        "3_videos_kind-event",
+        "4_both_kind-plain",
+        "5_both_kind-event",
+    }
+    assert "6 of 6 jobs are finished." in output and output.count("pretrain") > 0
+    began = {
+        n: torch.load(folders[n] / "checkpoints" / "last.ckpt", weights_only=True)["config"]["init"]
+        for n in folders
+    }
+    first = "runs/table4_synthetic/0_pretrain/checkpoints/last.ckpt"
+    assert began == {**dict.fromkeys("0123"), "4": first, "5": first}
+    rows = table(sweep)
+    assert [(row["job"], row["benchmark"]) for row in rows[:2]] == [
+        ("0", "synthetic-event-test"),
+        ("0", "synthetic-plain-test"),
+    ]
+    assert len(rows) == 12 and all(row["J"] for row in rows)
+    weights = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
+    ends = {n: (folders[n] / "job.json").read_bytes() for n in folders}
+    (folders["3"] / "job.json").unlink()
+    (folders["3"] / "checkpoints" / "last.ckpt").unlink()
+    output = succeed("train.py", *ARMS, folder=tmp_path)
+    assert output.count("finished before") == 5 and "6 of 6 jobs are finished." in output
+    again = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
+    assert {n for n in folders if again[n] != weights[n]} == {"3"}
+    changed = {n for n in folders if (folders[n] / "job.json").read_bytes() != ends[n]}
+    assert changed == {"3"}, "what made the others stands there"
+
+
+def test_wandb_gets_the_table(tmp_path: Path) -> None:
+    """Offline, from a sweep of one job that has not run."""
+    job = {"number": 0, "stage": "", "folder": "0_x", "asked": {"seed": "1"}, "overrides": ["seed=1"]}
+    write_job_list(tmp_path, [job], {"command": "train.py sweep=seeds"})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["logger=wandb", "sweep=seeds"])
+    collect_results(tmp_path, config)
+    (file,) = (tmp_path / "wandb" / "latest-run").rglob("*.table.json")
+    told = json.loads(file.read_text())
+    row = dict(zip(told["columns"], told["data"][0], strict=True))
+    assert (row["job"], row["status"], row["seed"], row["J"]) == (0, "unfinished", "1", None)
+    assert (tmp_path / "table.md").read_text().count("0_x: unfinished") == 1

@@ -1,0 +1,76 @@
+"""Videos, clips and batches: which objects enter where, and which channel is whose."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stm.video import VOID, ArrayVideo, Clip, ClipBatch
+
+
+def video(masks, entries=None):
+    masks = np.array(masks, dtype=np.uint8)
+    return ArrayVideo("v", np.zeros((*masks.shape, 3), dtype=np.uint8), masks, entries)
+
+
+def test_objects_are_those_of_the_first_mask_unless_told():
+    masks = [[[0, 4, 255]], [[7, 4, 2]]]
+    assert video(masks).first_frames == {4: 0}
+    assert video(masks, {4: 0, 7: 1}).first_frames == {4: 0, 7: 1}
+
+
+def test_a_given_mask_holds_the_entering_objects_alone():
+    late = video([[[0, 4, 255]], [[7, 4, 2]], [[7, 7, 7]]], {4: 0, 7: 1})
+    np.testing.assert_array_equal(late.prompt_mask(0), [[0, 4, 0]])
+    np.testing.assert_array_equal(late.prompt_mask(1), [[7, 0, 0]])
+    assert late.prompt_mask(2) is None
+    assert late.prompt_mask(0).dtype == np.uint8
+
+
+def test_names_lengths_and_defaults():
+    three = video(np.zeros((3, 2, 2)))
+    assert len(three) == 3
+    assert list(three.frame_names) == ["00000", "00001", "00002"]
+    assert list(three.annotated) == list(three.output_frames) == [0, 1, 2]
+    assert three.categories == {} and three.first_frames == {}
+    assert pickle.loads(pickle.dumps(three)).name == "v"
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"v: frames \(2, 3, 4, 3\) and masks \(3, 3, 4\)"):
+        ArrayVideo("v", np.zeros((2, 3, 4, 3), np.uint8), np.zeros((3, 3, 4), np.uint8))
+
+
+def clip(seed, objects, size=(5, 7), length=3):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.randint(0, objects + 2, (length, *size), generator=generator, dtype=torch.uint8)
+    masks[masks == objects + 1] = VOID
+    frames = torch.randint(0, 256, (length, 3, *size), generator=generator, dtype=torch.uint8)
+    return Clip(frames, masks, objects, seed, f"set/v:{seed}")
+
+
+@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=4), t=st.integers(0, 2))
+def test_a_batch_is_its_clips_side_by_side(counts, t):
+    clips = [clip(seed, objects) for seed, objects in enumerate(counts)]
+    batch = ClipBatch.collate(clips)
+    channels = batch.object_masks(t)
+    assert len(batch) == len(clips)
+    assert channels.shape == (len(clips), max(counts), 5, 7)
+    for b, one in enumerate(clips):
+        assert torch.equal(batch.frames[b], one.frames) and torch.equal(batch.masks[b], one.masks)
+        assert int(batch.objects[b]) == one.objects and int(batch.indices[b]) == one.index
+        assert batch.sources[b] == one.source
+        for slot in range(max(counts)):
+            expected = (one.masks[t] == slot + 1).float()
+            assert torch.equal(channels[b, slot], expected)
+            assert slot < one.objects or not expected.any()  # padding, and void, is nobody's
+
+
+def test_a_batch_moves_as_a_whole():
+    batch = ClipBatch.collate([clip(0, 2), clip(1, 1)])
+    moved = batch.to("meta")
+    assert {moved.frames.device.type, moved.masks.device.type, moved.objects.device.type} == {"meta"}
+    assert moved.indices.device.type == "meta" and moved.sources == batch.sources

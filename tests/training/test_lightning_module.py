@@ -1,0 +1,147 @@
+"""The training step alone: section 3.5 written out frame by frame."""
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_networks as small
+from torch import Tensor
+from torch.nn import functional as F
+
+from stm.evaluation.evaluate import Benchmark
+from stm.network import STM
+from stm.training.lightning_module import STMModule
+from stm.training.loss import SegmentationLoss
+from stm.video import ArrayVideo, ClipBatch
+
+ADAM = partial(torch.optim.Adam, lr=1e-5)
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+
+
+def module(network: STM, **changes: Any) -> STMModule:
+    return STMModule(network, **({"loss": SegmentationLoss(), "optimizer": ADAM} | changes)).train()
+
+
+def section_3_5(network: STM, batch: ClipBatch) -> Tensor:
+    """Memorize A with its mask; segment B; memorize B with its prediction; segment C from both; and so on."""
+    frames = batch.frames.float() / 255
+    memories = [network.memorize(frames[:, 0], batch.object_masks(0))]
+    loss = torch.zeros(())
+    for t in range(1, frames.shape[1]):
+        keys, values = (torch.stack(parts, dim=3) for parts in zip(*memories, strict=True))
+        logits = network.segment(frames[:, t], (keys, values))
+        loss = loss + F.cross_entropy(logits, batch.masks[:, t].long())
+        memories.append(network.memorize(frames[:, t], torch.softmax(logits, dim=1)[:, 1:]))
+    return loss
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize(
+    "changes", [{}, {"key_input": "image", "similarity": "l2"}], ids=["paper", "image keys"]
+)
+def test_the_step_is_section_3_5(changes: dict[str, Any], count: int) -> None:
+    network = small.network(**changes)
+    batch = ClipBatch.collate([small.clip(2, count, seed=seed) for seed in range(2)])
+    expected = section_3_5(network, batch)
+    expected.backward()
+    gradients = [p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    loss = module(network).training_step(batch, 0)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for ours, theirs in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(ours.grad, theirs, atol=1e-5, rtol=1e-3)
+
+
+def test_the_loss_is_asked_about_every_frame_but_the_first() -> None:
+    class Recorded(SegmentationLoss):
+        def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:
+            asked.append((tuple(logits.shape), masks))
+            return super().forward(logits, masks, step)
+
+    asked: list[tuple[tuple[int, ...], Tensor]] = []
+    batch = ClipBatch.collate([small.clip(2), small.clip(3)])
+    module(small.network(), loss=Recorded()).training_step(batch, 0)
+    assert [shape for shape, _ in asked] == [(2, 4, 32, 48)] * 2
+    assert torch.equal(asked[0][1], batch.masks[:, 1])
+    assert torch.equal(asked[1][1], batch.masks[:, 2])
+
+
+def test_steps_lower_the_loss() -> None:
+    trained = module(small.network(), optimizer=partial(torch.optim.Adam, lr=2e-3))
+    batch = ClipBatch.collate([small.clip(2)])
+    optimizer = trained.configure_optimizers()
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = trained.training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_void_pixels_do_not_teach() -> None:
+    batch = ClipBatch.collate([small.clip(2)])
+    batch.masks[:, 1:] = 255
+    network = small.network()
+    loss = module(network).training_step(batch, 0)
+    loss.backward()
+    assert loss.item() == 0
+    assert all((p.grad == 0).all() for p in network.parameters())
+
+
+def test_train_again_and_again_leaves_the_statistics() -> None:
+    """Lightning calls train() before every epoch and after every validation."""
+    network = small.network(norm="frozen")
+    trained = module(network)
+    before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
+    assert before
+    for _ in range(2):
+        trained.eval()
+        trained.train()
+        trained.training_step(ClipBatch.collate([small.clip(1)]), 0)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_the_paper_rate_is_fixed_and_a_schedule_follows_steps() -> None:
+    optimizer = module(small.network()).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.param_groups[0]["lr"] == 1e-5
+    assert len(optimizer.param_groups[0]["params"]) == len(list(small.network().parameters()))
+    scheduler = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 0.5**step)
+    both = module(small.network(), scheduler=scheduler).configure_optimizers()
+    assert both["lr_scheduler"]["interval"] == "step"
+    assert both["lr_scheduler"]["scheduler"].optimizer is both["optimizer"]
+
+
+def test_parameters_that_are_switched_off_are_not_optimized() -> None:
+    network = small.network()
+    network.query_encoder.requires_grad_(False)
+    optimizer = module(network).configure_optimizers()
+    optimized = {id(p) for p in optimizer.param_groups[0]["params"]}
+    assert optimized == {id(p) for p in network.parameters() if p.requires_grad}
+
+
+def test_a_benchmark_without_truth_is_refused_at_the_start() -> None:
+    masks = np.zeros((4, 32, 48), dtype=np.uint8)
+    masks[:, 4:20, 4:20] = 1
+    video = ArrayVideo("v", np.zeros((4, 32, 48, 3), dtype=np.uint8), masks)
+    hidden = ArrayVideo("hidden", np.zeros((4, 32, 48, 3), dtype=np.uint8), masks)
+    hidden.annotated = [0]
+    trained = module(small.network(), benchmark=Benchmark("valid", [hidden]))
+    trained.trainer = SimpleNamespace(limit_val_batches=1.0)
+    with pytest.raises(ValueError, match="benchmark valid has no truth"):
+        trained.on_fit_start()
+    trained.benchmark = Benchmark("valid", [hidden, video])
+    trained.on_fit_start()
+
+
+def test_a_checkpoint_carries_its_configuration() -> None:
+    config = {"network": {"key_channels": 8}, "seed": 1}
+    checkpoint: dict[str, Any] = {}
+    module(small.network(), config=config).on_save_checkpoint(checkpoint)
+    assert checkpoint["config"] == config

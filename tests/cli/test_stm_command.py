@@ -83,7 +83,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(words, told, tmp_path, 
 
 def test_the_exit_code_reaches_the_shell(tmp_path):
     done = shell(str(STM), "check", ".", folder=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("stm: .: no data set lies here.")
+    assert done.returncode == 2 and done.stderr.startswith("stm: .: must hold a data set; expected ")
     assert done.stdout == "" and done.stderr.count("\n") == 1
 
 

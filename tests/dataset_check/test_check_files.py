@@ -1,4 +1,4 @@
-"""`stm check` on single files: each fault is found, it alone, and what passes can be loaded."""
+"""`stm check` on single files: each fault is the only issue, and files without issues can be read."""
 
 import os
 import struct
@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.check_trees import TWO, A, B, C, black_and_white, clean_davis, colored, found, gray, smoothed
+from helpers.check_trees import (
+    TWO,
+    A,
+    B,
+    C,
+    check_issues,
+    clean_davis,
+    save_binary,
+    save_blurred,
+    save_colored,
+    save_gray,
+)
 from helpers.data_trees import boxes, picture, write_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,39 +31,39 @@ from stm.masks import PALETTE, object_ids, read_mask, write_mask
 from stm.video import VOID
 
 
-def relabeled(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+def relabel(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     return lambda path: write_mask(path, change(read_mask(path)))
 
 
-def smaller(path: Path) -> None:
+def save_smaller(path: Path) -> None:
     write_mask(path, boxes({1: A, 2: B})[::2, ::2])
 
 
-def cut_short(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
-def a_folder(path: Path) -> None:
+def replace_by_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def a_pipe(path: Path) -> None:
+def replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
 
 
-def a_circle(path: Path) -> None:
+def replace_by_circular_link(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.name)
 
 
-def a_bomb(path: Path) -> None:
+def replace_by_bomb(path: Path) -> None:
     path.write_bytes(png_header(60_000, 60_000))
 
 
-def a_small_bomb(path: Path) -> None:
-    """Small enough for PIL's own limit, too large for ours."""
+def replace_by_small_bomb(path: Path) -> None:
+    """Write a header within the limit of PIL, but beyond ours."""
     path.write_bytes(png_header(10_000, 10_000))
 
 
@@ -64,7 +75,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
-def turned(path: Path) -> None:
+def rotate_by_exif(path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(path).save(path, exif=exif)
@@ -73,50 +84,50 @@ def turned(path: Path) -> None:
 JPG, PNG = "JPEGImages/480p/ant/00002.jpg", "Annotations/480p/ant/00002.png"
 FILES = [
     (JPG, lambda path: path.write_bytes(b""), "error", "empty-file"),
-    (JPG, lambda path: path.write_text("no picture"), "error", "broken-file"),
-    (JPG, cut_short, "error", "broken-file"),
-    (JPG, a_folder, "error", "not-a-file"),
-    (JPG, a_pipe, "error", "not-a-file"),
-    (JPG, a_circle, "error", "not-a-file"),
-    (JPG, a_bomb, "error", "huge-picture"),
-    (JPG, a_small_bomb, "error", "huge-picture"),
-    (JPG, turned, "warning", "frame-turned"),
+    (JPG, lambda path: path.write_text("not an image"), "error", "broken-file"),
+    (JPG, truncate, "error", "broken-file"),
+    (JPG, replace_by_folder, "error", "not-a-file"),
+    (JPG, replace_by_pipe, "error", "not-a-file"),
+    (JPG, replace_by_circular_link, "error", "not-a-file"),
+    (JPG, replace_by_bomb, "error", "huge-image"),
+    (JPG, replace_by_small_bomb, "error", "huge-image"),
+    (JPG, rotate_by_exif, "warning", "frame-rotated"),
     (JPG, lambda path: Image.open(path).convert("L").save(path), "note", "frame-mode"),
     (JPG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),
     (PNG, lambda path: path.write_bytes(b""), "error", "empty-file"),
-    (PNG, lambda path: path.write_text("no picture"), "error", "broken-file"),
+    (PNG, lambda path: path.write_text("not an image"), "error", "broken-file"),
     (PNG, lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n"), "error", "broken-file"),
-    (PNG, cut_short, "error", "broken-file"),
-    (PNG, a_folder, "error", "not-a-file"),
-    (PNG, a_pipe, "error", "not-a-file"),
-    (PNG, a_circle, "error", "not-a-file"),
-    (PNG, a_bomb, "error", "huge-picture"),
-    (PNG, colored, "error", "mask-rgb"),
+    (PNG, truncate, "error", "broken-file"),
+    (PNG, replace_by_folder, "error", "not-a-file"),
+    (PNG, replace_by_pipe, "error", "not-a-file"),
+    (PNG, replace_by_circular_link, "error", "not-a-file"),
+    (PNG, replace_by_bomb, "error", "huge-image"),
+    (PNG, save_colored, "error", "mask-rgb"),
     (PNG, lambda path: Image.open(path).convert("RGBA").save(path), "error", "mask-rgb"),
     (PNG, lambda path: Image.open(path).convert("LA").save(path), "error", "mask-mode"),
     (PNG, lambda path: Image.fromarray(read_mask(path).astype(np.uint16)).save(path), "error", "mask-mode"),
-    (PNG, smoothed, "error", "mask-smooth"),
-    (PNG, gray, "note", "mask-gray"),
+    (PNG, save_blurred, "error", "mask-antialiased"),
+    (PNG, save_gray, "note", "mask-gray"),
     (PNG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),
-    (PNG, smaller, "error", "mask-size"),
-    (PNG, black_and_white, "warning", "mask-binary"),
-    (PNG, relabeled(lambda mask: mask + 4 * boxes({1: C})), "warning", "late-object"),
+    (PNG, save_smaller, "error", "mask-size"),
+    (PNG, save_binary, "warning", "mask-binary"),
+    (PNG, relabel(lambda mask: mask + 4 * boxes({1: C})), "warning", "late-object"),
     (PNG, Path.unlink, "error", "mask-missing"),
-    (JPG, Path.unlink, "error", "mask-alone"),
+    (JPG, Path.unlink, "error", "mask-without-frame"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "damage", "severity", "code"), FILES)
-def test_a_fault_of_one_file_is_found_it_alone(path, damage, severity, code, tmp_path):
+def test_a_fault_of_one_file_is_the_only_issue(path, damage, severity, code, tmp_path):
     clean_davis(tmp_path / "set")
     target = tmp_path / "set" / path
     damage(target)
     expected = [(severity, code, path)]
-    if code == "mask-alone":
-        expected = [("error", "mask-alone", PNG), ("warning", "frame-gap", "JPEGImages/480p/ant")]
+    if code == "mask-without-frame":
+        expected = [("error", "mask-without-frame", PNG), ("warning", "frame-gap", "JPEGImages/480p/ant")]
     if code == "late-object":
         expected.append(("note", "id-gap", "Annotations/480p/ant"))
-    assert found(tmp_path / "set") == expected
+    assert check_issues(tmp_path / "set") == expected
 
 
 # --- agreement with the loaders ---
@@ -124,7 +135,7 @@ def test_a_fault_of_one_file_is_found_it_alone(path, damage, severity, code, tmp
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_what_passes_can_be_read(data, tmp_path_factory):
+def test_files_without_issues_can_be_read(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("files") / data.draw(st.sampled_from(["x.jpg", "x.png", "frame.png"]))
     write_mask(path, TWO[0]) if path.name == "x.png" else write_frame(path, picture(1))
     content = bytearray(path.read_bytes())
@@ -132,22 +143,22 @@ def test_what_passes_can_be_read(data, tmp_path_factory):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
     is_mask = path.name == "x.png"
-    facts = (inspect_mask if is_mask else inspect_frame)(path)
-    passes = facts.fault is None and (not is_mask or facts.mode in ("P", "L", "1"))
+    info = (inspect_mask if is_mask else inspect_frame)(path)
+    passes = info.fault is None and (not is_mask or info.mode in ("P", "L", "1"))
     try:
         read = read_mask(path) if is_mask else read_frame(path)
-    except Exception:  # what a loader raises for hostile files is its own matter
+    except Exception:  # loaders may raise anything for hostile files
         read = None
     if passes:
-        assert read is not None and facts.size == read.shape[:2]
+        assert read is not None and info.size == read.shape[:2]
     if is_mask:
         assert passes == (read is not None)
-        assert not passes or object_ids(read) == sorted(facts.labels.keys() - {0, VOID})
+        assert not passes or object_ids(read) == sorted(info.labels.keys() - {0, VOID})
 
 
-def test_small_objects_are_not_taken_for_smooth_edges(tmp_path):
+def test_small_objects_are_not_mistaken_for_antialiased_edges(tmp_path):
     rng = np.random.default_rng(0)
-    for i in range(20):  # up to 12 boxes of 2 to 8 pixels a side, over one another
+    for i in range(20):  # up to 12 overlapping boxes with sides of 2 to 8 pixels
         mask = np.zeros((60, 80), np.uint8)
         for label in range(1, int(rng.integers(4, 13))):
             y, x, h, w = *rng.integers(0, 50, 2), *rng.integers(2, 9, 2)
@@ -157,7 +168,7 @@ def test_small_objects_are_not_taken_for_smooth_edges(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["blur", "reduced", "enlarged", "jpeg"])
-def test_smoothed_masks_are_known_however_they_came_about(kind, tmp_path):
+def test_antialiased_masks_are_detected(kind, tmp_path):
     path = tmp_path / "x.png"
     y, x = np.mgrid[:100, :140]
     white = Image.fromarray(255 * (((y - 50) / 30) ** 2 + ((x - 70) / 45) ** 2 < 1).astype(np.uint8))
@@ -170,5 +181,5 @@ def test_smoothed_masks_are_known_however_they_came_about(kind, tmp_path):
     assert inspect_mask(path).smooth
 
 
-def test_the_palette_has_no_color_twice():
+def test_the_palette_has_256_distinct_colors():
     assert len({tuple(color) for color in PALETTE.tolist()}) == 256

@@ -1,4 +1,4 @@
-"""`stm check --fix`: the mended copy as a folder: what is linked, where it may be written, how it may end."""
+"""`stm check --fix` as a copy: hard links, allowed target folders, and failures in the middle."""
 
 import os
 import subprocess
@@ -11,19 +11,19 @@ from helpers.check_trees import (
     A,
     clean_davis,
     clean_stills,
-    everything,
-    fix,
-    masks_without_reading,
+    hash_files,
+    mask_files,
+    repair,
 )
 from helpers.data_trees import boxes, write_video
 from PIL import Image
 
 from stm.cli import main as cli
-from stm.dataset_check import repaired_copy as renewing
+from stm.dataset_check import repaired_copy
 from stm.masks import read_mask
 
 
-def test_other_files_are_hard_links_and_links_become_files(tmp_path):
+def test_unchanged_files_are_hard_links_and_links_become_files(tmp_path):
     root, real = tmp_path / "set", tmp_path / "real"
     clean_davis(real)
     (real / "notes.txt").write_text("kept")
@@ -36,33 +36,33 @@ def test_other_files_are_hard_links_and_links_become_files(tmp_path):
     os.mkfifo(root / "pipe")
     path = "Annotations/480p/ant/00000.png"
     Image.fromarray(read_mask(real / path)).save(real / path)
-    before = everything(real)
-    new, told = fix(root)
-    assert everything(real) == before
-    assert told["left_out"] == ["loop", "pipe", "JPEGImages/480p/ant/up"]
+    before = hash_files(real)
+    new, report = repair(root)
+    assert hash_files(real) == before
+    assert report["skipped"] == ["loop", "pipe", "JPEGImages/480p/ant/up"]
     assert not [path for path in new.rglob("*") if path.is_symlink()]
-    assert everything(new).keys() == before.keys()
+    assert hash_files(new).keys() == before.keys()
     for name in before.keys() - {path}:
         assert (new / name).samefile(real / name)
     assert not (new / path).samefile(real / path)
 
 
-def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
+def test_files_are_copied_if_hard_links_fail(tmp_path, monkeypatch):
+    def fail_to_link(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", fail_to_link)
     clean_stills(tmp_path / "set")
     Image.fromarray(boxes({1: A})).save(tmp_path / "set" / "1.png")
-    new, _ = fix(tmp_path / "set")
+    new, _ = repair(tmp_path / "set")
     assert (new / "0.jpg").read_bytes() == (tmp_path / "set" / "0.jpg").read_bytes()
     assert not (new / "0.jpg").samefile(tmp_path / "set" / "0.jpg")
 
 
-# --- where it may be written, and how it may end ---
+# --- target folders and failures ---
 
 
-def test_only_a_new_or_empty_folder_outside_is_written_to(tmp_path, capsys):
+def test_the_target_must_be_a_new_or_empty_folder_outside_of_the_data_set(tmp_path, capsys):
     root = tmp_path / "set"
     clean_stills(root)
     Image.fromarray(boxes({1: A})).save(root / "1.png")
@@ -75,50 +75,50 @@ def test_only_a_new_or_empty_folder_outside_is_written_to(tmp_path, capsys):
         root / "below",
         root / ".." / "set" / "x",
     ):
-        before = everything(tmp_path)
+        before = hash_files(tmp_path)
         assert cli.run(["check", str(root), "--fix", str(new)]) == 2
-        told = capsys.readouterr()
-        assert told.out == "" and told.err.startswith(f"stm: {new}: the mended copy")
-        assert everything(tmp_path) == before
+        printed = capsys.readouterr()
+        assert printed.out == "" and printed.err.startswith(f"stm: {new}: the repaired copy")
+        assert hash_files(tmp_path) == before
     (tmp_path / "empty").mkdir()
     assert cli.run(["check", str(root), "--fix", str(tmp_path / "empty")]) == 0
-    assert len(everything(tmp_path / "empty")) == 6
+    assert len(hash_files(tmp_path / "empty")) == 6
     assert cli.run(["check", str(root), "--fix", str(tmp_path / "some" / "where")]) == 0
-    assert len(everything(tmp_path / "some" / "where")) == 6
+    assert len(hash_files(tmp_path / "some" / "where")) == 6
     assert cli.run(["check", str(root), "--threshold", "3"]) == 2
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failure_in_the_middle_leaves_nothing(error, tmp_path, monkeypatch, capsys):
+def test_a_failed_copy_leaves_nothing_behind(error, tmp_path, monkeypatch, capsys):
     clean_stills(tmp_path / "set")
     Image.fromarray(boxes({1: A})).save(tmp_path / "set" / "1.png")
-    linked = []
+    copies = []
 
     def fail(source: Path, target: Path) -> None:
-        linked.append(target)
-        if len(linked) == 4:
+        copies.append(target)
+        if len(copies) == 4:
             raise error
 
-    monkeypatch.setattr(renewing, "_link", fail)
+    monkeypatch.setattr(repaired_copy, "_link", fail)
     code = cli.run(["check", str(tmp_path / "set"), "--fix", str(tmp_path / "new")])
-    assert code == (2 if isinstance(error, OSError) else 130) and len(linked) == 4
+    assert code == (2 if isinstance(error, OSError) else 130) and len(copies) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_killed_in_the_middle_there_is_no_folder_of_that_name(tmp_path):
+def test_a_killed_copy_leaves_no_target_folder(tmp_path):
     root = tmp_path / "set"
     tiny = boxes({1: (1, 1, 3, 3)}, (4, 6))
     write_video(root, "v", [tiny] * 400, size=(4, 6))
-    for path in masks_without_reading(root, "v"):
+    for path in mask_files(root, "v"):
         Image.fromarray(tiny).save(path)
     command = [sys.executable, "-m", "stm.cli.main", "check", str(root), "--fix", str(tmp_path / "new")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         end = time.monotonic() + 120
-        while not (begun := list(tmp_path.glob(".new.*.part"))) and process.poll() is None:
+        while not (parts := list(tmp_path.glob(".new.*.part"))) and process.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.001)
         process.kill()
-    assert begun and not (tmp_path / "new").exists()
-    assert cli.run(["check", str(root), "--fix", str(tmp_path / "new")]) == 0  # and it can be had again
-    assert len(everything(tmp_path / "new")) == 800
+    assert parts and not (tmp_path / "new").exists()
+    assert cli.run(["check", str(root), "--fix", str(tmp_path / "new")]) == 0
+    assert len(hash_files(tmp_path / "new")) == 800

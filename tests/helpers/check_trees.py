@@ -1,4 +1,4 @@
-"""Data sets without a fault, ways to spoil them, and what `stm check` finds in them."""
+"""Valid data sets, ways to damage them, and the issues that `stm check` finds in them."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def clean_youtube(root: Path) -> None:
 
 
 def write_meta(split: Path, videos: dict[str, dict[int, list[int]]]) -> None:
-    described = {
+    entries = {
         name: {
             "objects": {
                 str(label): {"category": "cat", "frames": [f"{t:05d}" for t in frames]}
@@ -50,7 +50,7 @@ def write_meta(split: Path, videos: dict[str, dict[int, list[int]]]) -> None:
         }
         for name, objects in videos.items()
     }
-    (split / "meta.json").write_text(json.dumps({"videos": described}))
+    (split / "meta.json").write_text(json.dumps({"videos": entries}))
 
 
 def clean_folder(root: Path) -> None:
@@ -62,48 +62,48 @@ def clean_stills(root: Path) -> None:
     for i, mask in enumerate([boxes({1: A}), boxes({1: A, 2: B}), boxes({VOID: A})]):
         write_frame(root / f"{i}.jpg", picture(i))
         write_mask(root / f"{i}.png", mask)
-    Image.fromarray(boxes({VOID: B})).save(root / "0.png")  # gray, as salient-object sets have them
+    Image.fromarray(boxes({VOID: B})).save(root / "0.png")  # gray, as in salient-object data sets
 
 
 CLEAN = {"davis": clean_davis, "youtube_vos": clean_youtube, "folder": clean_folder, "stills": clean_stills}
 
 
-def found(root: Path, *options: str, code: int | None = None) -> list[tuple[str, str, str]]:
-    """Severity, code and path of what the command finds; its exit code is as it should be."""
+def check_issues(root: Path, *options: str, code: int | None = None) -> list[tuple[str, str, str]]:
+    """Return the severity, code and path of each issue that the command finds, and assert its exit code."""
     report = root.parent / f"{root.name}.json"
     exit_code = cli.run(["check", str(root), "--output", str(report), *options])
-    findings = json.loads(report.read_text())["findings"]
-    has_errors = any(finding["severity"] == "error" for finding in findings)
+    issues = json.loads(report.read_text())["issues"]
+    has_errors = any(issue["severity"] == "error" for issue in issues)
     assert exit_code == (int(has_errors) if code is None else code)
-    return [(finding["severity"], finding["code"], finding["path"]) for finding in findings]
+    return [(issue["severity"], issue["code"], issue["path"]) for issue in issues]
 
 
-def gray(path: Path) -> None:
+def save_gray(path: Path) -> None:
     Image.fromarray(read_mask(path)).save(path)
 
 
-def colored(path: Path) -> None:
+def save_colored(path: Path) -> None:
     Image.open(path).convert("RGB").save(path)
 
 
-def smoothed(path: Path) -> None:
+def save_blurred(path: Path) -> None:
     white = Image.fromarray(255 * (read_mask(path) > 0).astype(np.uint8))
     white.filter(ImageFilter.GaussianBlur(1)).save(path)
 
 
-def black_and_white(path: Path) -> None:
+def save_binary(path: Path) -> None:
     Image.fromarray(255 * (read_mask(path) > 0).astype(np.uint8)).save(path)
 
 
-def every_mask(root: Path, damage: Callable[[Path], None], video: str = "ant") -> list[str]:
+def damage_all_masks(root: Path, damage: Callable[[Path], None], video: str = "ant") -> list[str]:
     paths = sorted(root.glob(f"**/Annotations/**/{video}/*.png"))
     for path in paths:
         damage(path)
     return [str(path.relative_to(root)) for path in paths]
 
 
-def everything(root: Path) -> dict[str, str]:
-    """Path -> what is there, links not followed."""
+def hash_files(root: Path) -> dict[str, str]:
+    """Map each file to a hash of its content, without following links."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
@@ -111,14 +111,14 @@ def everything(root: Path) -> dict[str, str]:
     }
 
 
-def fix(root: Path, *options: str, code: int = 0) -> tuple[Path, dict | None]:
-    """The mended copy, and what the report says of it; the data set itself stays as it was."""
-    before, new, report = everything(root), root.parent / "new", root.parent / "report.json"
+def repair(root: Path, *options: str, code: int = 0) -> tuple[Path, dict | None]:
+    """Return the repaired copy and its entry in the report, and assert that the data set is unchanged."""
+    before, new, report = hash_files(root), root.parent / "new", root.parent / "report.json"
     assert cli.run(["check", str(root), "--fix", str(new), "--output", str(report), *options]) == code
-    assert everything(root) == before
+    assert hash_files(root) == before
     assert not list(root.parent.glob(".*.part"))
     return new, json.loads(report.read_text())["fix"]
 
 
-def masks_without_reading(root: Path, name: str) -> list[Path]:
+def mask_files(root: Path, name: str) -> list[Path]:
     return sorted(root.glob(f"**/Annotations/**/{name}/*.png"))

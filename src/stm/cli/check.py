@@ -1,4 +1,4 @@
-"""`stm check`: what is wrong with a data set, and what of it can be mended safely."""
+"""Command `stm check`: find issues in a data set and repair its masks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Layout = Literal["auto", "davis", "youtube_vos", "folder", "stills"]
 
 
 def check(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="The folder that the loaders take.")],
-    layout: Annotated[Layout, typer.Option(help="How the data set lies on disk; auto looks.")] = "auto",
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder that the loaders take.")],
+    layout: Annotated[Layout, typer.Option(help="Layout of the data set; auto detects it.")] = "auto",
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Write every finding with its path here.")
+        Path | None, typer.Option(metavar="FILE.json", help="Write every issue with its path to this file.")
     ] = None,
     fix: Annotated[
         Path | None,
-        typer.Option(metavar="NEW_FOLDER", help="Write a copy with the masks mended that safely can be."),
+        typer.Option(metavar="NEW_FOLDER", help="Write a copy in which masks are repaired where it is safe."),
     ] = None,
     threshold: Annotated[
         int | None,
@@ -38,20 +38,19 @@ def check(
             metavar="N",
             min=1,
             max=255,
-            help="With --fix: in smooth masks of one object, values of N and above are the object.",
+            help="With --fix: in anti-aliased masks of one object, values of N and above are the object.",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Files opened side by side; one a core by default."),
+        typer.Option(metavar="N", min=1, help="Files opened in parallel; by default one per core."),
     ] = None,
 ) -> int:
-    """Find what is wrong with a data set: its masks, frames, lists and objects.
+    """Check the frames, masks, lists and objects of a data set.
 
-    Every picture is opened and every mask read. Nothing below ROOT is ever changed.
+    Every frame and mask is decoded. Nothing below ROOT is changed.
 
-    Exit code: 1 where there are errors (with --fix: where some are left), 2 where ROOT is no data set,
-    else 0.
+    Exit code: 1 if there are errors (with --fix: if some remain), 2 if ROOT is not a data set, otherwise 0.
     """
     from rich.console import Console
 
@@ -60,36 +59,37 @@ def check(
     from stm.dataset_check.summary import as_json, print_table
 
     if threshold and fix is None:
-        raise ValueError("--threshold says how to mend smooth masks: it needs --fix NEW_FOLDER")
+        raise ValueError(f"--threshold {threshold}: must be used with --fix NEW_FOLDER")
     if output is not None and output.is_dir():
-        raise ValueError(f"--output {output}: is a folder, a file such as report.json is wanted")
-    tree = open_dataset(root, layout)
+        raise ValueError(f"--output {output}: must be a file such as report.json; got a folder")
+    dataset = open_dataset(root, layout)
     if fix is not None:
         check_target(root, fix)
     console = Console()
-    examination = _examine(tree, workers, keep=fix is not None)
-    print_table(examination, console)
-    report = as_json(examination)
+    report = _check(dataset, workers, keep_infos=fix is not None)
+    print_table(report, console)
+    values = as_json(report)
     if fix is not None:
-        examination, report["fix"] = _mend(examination, fix, threshold, workers, console)
+        report, values["fix"] = _repair(report, fix, threshold, workers, console)
     if output is not None:
         import json
 
-        write_atomically(output, json.dumps(report, indent=1))
-    return int(examination.has_errors)
+        write_atomically(output, json.dumps(values, indent=1))
+    return int(report.has_errors)
 
 
-def _examine(tree: DatasetFiles, workers: int | None, keep: bool) -> DatasetReport:
-    from stm.dataset_check.run import check_dataset, files
+def _check(dataset: DatasetFiles, workers: int | None, keep_infos: bool) -> DatasetReport:
+    from stm.dataset_check.run import check_dataset, list_inspections
 
-    with _progress("checking", sum(len(files(unit)) for unit in tree.units)) as advance:
-        return check_dataset(tree, workers, advance, keep)
+    num_files = sum(len(list_inspections(unit)) for unit in dataset.units)
+    with _progress("checking", num_files) as advance:
+        return check_dataset(dataset, workers, advance, keep_infos)
 
 
-def _mend(
-    examination: DatasetReport, new: Path, threshold: int | None, workers: int | None, console: Console
+def _repair(
+    report: DatasetReport, target: Path, threshold: int | None, workers: int | None, console: Console
 ) -> tuple[DatasetReport, dict[str, Any] | None]:
-    """Write the mended copy and examine it; what was examined, and the report's part about it."""
+    """Write the repaired copy and check it; return the new report and its JSON entry."""
     from rich.text import Text
 
     from stm.dataset_check.layouts import open_dataset
@@ -97,29 +97,31 @@ def _mend(
     from stm.dataset_check.repaired_copy import write_repaired_copy
     from stm.dataset_check.summary import as_json, print_table, printable
 
-    tree = examination.tree
-    mends = plan_repairs(examination, threshold)
-    if not mends:
-        console.print(Text(printable(f"Nothing here can be mended safely; {new} is not written.")))
-        return examination, None
+    dataset = report.dataset
+    repairs = plan_repairs(report, threshold)
+    if not repairs:
+        console.print(Text(printable(f"No mask can be repaired safely; {target} is not written.")))
+        return report, None
     with _progress("writing", None) as advance:
-        unchanged, left_out = write_repaired_copy(tree.root, new, mends, advance)
-    told = f"{new}: {len(mends)} masks mended, {unchanged} files as they were, {len(left_out)} left out"
-    console.print(Text(printable(f"{told}. What is left there:")))
-    left = _examine(open_dataset(new, tree.layout), workers, keep=False)
-    print_table(left, console)
-    mended = [{"path": tree.relative(mend.source), "done": list(mend.done)} for mend in mends]
-    return left, {"mended": mended, "left_out": left_out, **as_json(left)}
+        unchanged, skipped = write_repaired_copy(dataset.root, target, repairs, advance)
+    counts = f"{len(repairs)} masks repaired, {unchanged} files unchanged, {len(skipped)} paths skipped"
+    console.print(Text(printable(f"{target}: {counts}. Remaining issues:")))
+    remaining = _check(open_dataset(target, dataset.layout), workers, keep_infos=False)
+    print_table(remaining, console)
+    repaired = [
+        {"path": dataset.relative(repair.source), "changes": list(repair.changes)} for repair in repairs
+    ]
+    return remaining, {"repaired": repaired, "skipped": skipped, **as_json(remaining)}
 
 
 @contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr, where that is a terminal; a function that moves it."""
+def _progress(description: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on stderr if that is a terminal, and yield the function that advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.advance(task, done)
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)

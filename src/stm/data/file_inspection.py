@@ -81,7 +81,7 @@ def _look(path: Path, mask: bool) -> FileInfo:
     except UnidentifiedImageError:
         return FileInfo(("broken-file", "the content is no picture"))
     except Image.DecompressionBombError:
-        return FileInfo(("huge-picture", f"its header asks for more than {LARGEST} pixels"))
+        return FileInfo(("huge-image", f"its header asks for more than {LARGEST} pixels"))
     except Exception as error:  # hostile content raises nearly anything
         reason = str(error).removeprefix(f"{path}: ").strip() or type(error).__name__
         return FileInfo(("broken-file", f"decoding fails ({reason})"))
@@ -90,7 +90,7 @@ def _look(path: Path, mask: bool) -> FileInfo:
 def _of_picture(image: Image.Image, mask: bool) -> FileInfo:
     width, height = image.size
     if width * height > LARGEST:
-        return FileInfo(("huge-picture", f"its header asks for {width}x{height} pixels"))
+        return FileInfo(("huge-image", f"its header asks for {width}x{height} pixels"))
     kind, mode = image.format or "", image.mode
     if not mask:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1

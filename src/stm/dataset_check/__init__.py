@@ -1,1 +1,1 @@
-"""What is wrong with a data set on disk, and what of it can be mended safely."""
+"""Checks of a data set on disk, and safe repairs of its masks."""

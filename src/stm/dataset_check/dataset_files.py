@@ -1,6 +1,6 @@
-"""What belongs together on disk: the videos and stills of a data set, listed with all their faults.
+"""Listing of a data set's videos, stills and list files, including everything that is wrong with them.
 
-The layouts are those that `stm.data.videos` and `stm.data.stills` load. Nothing is decoded here.
+The layouts are those that `stm.data.videos` and `stm.data.stills` load. No file is decoded here.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from stm.data.image_io import FRAME_SUFFIXES, list_images
 from stm.dataset_check.issues import Issue
@@ -17,17 +18,20 @@ MASK_SUFFIXES = (".png",)
 
 @dataclass
 class VideoFiles:
-    """The files of a video, and what its layout asks of them.
+    """The files of a video and the requirements of its layout.
 
     Attributes:
-        name: of the video.
-        frames, masks: name without suffix -> file, in order.
-        frames_folder, masks_folder: where they lie, whether or not they are there.
-        wanted: names of the frames that need a mask; None where any will do.
-        objects: id -> names of the frames that a meta.json lists for it; None without a meta.json.
-        one_object: masks of 0 and 255 are one object: `never`, `may` (so they are read), or `as meant`.
-        late: are objects followed that the first mask does not show?
-        clips: should it give training clips?
+        name: Name of the video.
+        frames: Frame name without suffix -> file, in order.
+        masks: Mask name without suffix -> file, in order.
+        frames_folder: Folder of the frames, which may be missing.
+        masks_folder: Folder of the masks, which may be missing.
+        required_masks: Names of the frames that need a mask; None if the masks may be sparse.
+        meta_objects: Object id -> names of the frames that meta.json lists; None without a meta.json.
+        binary_masks: How the loader treats masks of 0 and 255 alone: `invalid`; `allowed`, read as one
+            object; or `expected`.
+        allows_late_objects: Whether objects are tracked that the first mask does not show.
+        for_training: Whether the video must be long enough for a training clip.
     """
 
     name: str
@@ -35,11 +39,11 @@ class VideoFiles:
     masks: dict[str, Path]
     frames_folder: Path
     masks_folder: Path
-    wanted: Collection[str] | None = None
-    objects: Mapping[int, list[str]] | None = None
-    one_object: str = "never"
-    late: bool = False
-    clips: bool = True
+    required_masks: Collection[str] | None = None
+    meta_objects: Mapping[int, list[str]] | None = None
+    binary_masks: Literal["invalid", "allowed", "expected"] = "invalid"
+    allows_late_objects: bool = False
+    for_training: bool = True
 
 
 @dataclass
@@ -51,7 +55,7 @@ class StillFiles:
 
 
 Unit = VideoFiles | StillFiles
-"""What is judged as a whole."""
+"""A video or a still: the files that are checked together."""
 
 
 @dataclass
@@ -59,67 +63,67 @@ class DatasetFiles:
     """A data set on disk.
 
     Attributes:
-        root, layout: where it is, and how it lies there.
-        videos, stills: what it holds.
-        lists: its other files: lists of videos, meta.json.
-        findings: what listing alone has found.
+        root: Root folder.
+        layout: Name of the layout.
+        videos: Videos of the data set.
+        stills: Stills of the data set.
+        list_files: Other files that belong to it: lists of videos, meta.json.
+        issues: Issues found while listing.
     """
 
     root: Path
     layout: str
     videos: list[VideoFiles] = field(default_factory=list)
     stills: list[StillFiles] = field(default_factory=list)
-    lists: list[Path] = field(default_factory=list)
-    findings: list[Issue] = field(default_factory=list)
+    list_files: list[Path] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
     @property
     def units(self) -> list[Unit]:
         """The videos and stills."""
         return [*self.videos, *self.stills]
 
-    def find(self, code: str, path: Path, detail: str, severity: str = "") -> None:
-        """Keep a finding."""
-        self.findings.append(Issue(code, self.relative(path), detail, severity))
+    def add_issue(self, code: str, path: Path, detail: str, severity: str = "") -> None:
+        """Record an issue."""
+        self.issues.append(Issue(code, self.relative(path), detail, severity))
 
     def relative(self, path: Path) -> str:
-        """A path as findings tell it."""
+        """Return a path relative to the root, as issues show it."""
         return path.relative_to(self.root).as_posix()
 
-    def video(self, frames: Path, masks: Path) -> VideoFiles | None:
-        """List a video's two folders; None where there is no frame."""
-        listed = self.pictures(frames, FRAME_SUFFIXES)
-        if not listed:
-            held = sorted({path.suffix for path in _entries(frames) if path.suffix})[:5]
-            self.find(
-                "no-frames",
-                frames,
-                f"it holds no frame, only {', '.join(held)}" if held else "it holds no frame",
-            )
+    def list_video(self, frames: Path, masks: Path) -> VideoFiles | None:
+        """List the two folders of a video; return None and record an issue if it has no frame."""
+        frame_files = self.files_by_name(frames, FRAME_SUFFIXES)
+        if not frame_files:
+            suffixes = sorted({path.suffix for path in _entries(frames) if path.suffix})[:5]
+            only = f", only {', '.join(suffixes)}" if suffixes else ""
+            self.add_issue("no-frames", frames, f"the folder holds no frame{only}")
             return None
-        return VideoFiles(frames.name, listed, self.pictures(masks, MASK_SUFFIXES), frames, masks)
+        return VideoFiles(frames.name, frame_files, self.files_by_name(masks, MASK_SUFFIXES), frames, masks)
 
-    def pictures(self, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-        """Name without suffix -> file, in natural order; of several suffixes the most frequent counts."""
+    def files_by_name(self, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+        """Map names without suffix to files, in natural order; the most frequent suffix counts."""
         try:
             names, suffix = list_images(folder, suffixes)
         except OSError:
             return {}
         except ValueError:
-            each = {suffix: self.pictures(folder, (suffix,)) for suffix in suffixes}
-            told = ", ".join(f"{len(listed)} {suffix}" for suffix, listed in each.items() if listed)
-            self.find("mixed-suffixes", folder, f"there are {told}")
-            return max(each.values(), key=len)
+            by_suffix = {suffix: self.files_by_name(folder, (suffix,)) for suffix in suffixes}
+            counts = ", ".join(f"{len(files)} {suffix}" for suffix, files in by_suffix.items() if files)
+            self.add_issue("mixed-suffixes", folder, f"the folder holds {counts}")
+            return max(by_suffix.values(), key=len)
         return {name: folder / f"{name}{suffix}" for name in names}
 
-    def masks_without_frames(self, masks: Path, names: Collection[str]) -> None:
-        """Tell of folders of masks that no video uses."""
+    def add_orphan_mask_folders(self, masks: Path, names: Collection[str]) -> None:
+        """Record folders of masks that belong to no video."""
         for path in folders(masks):
             if path.name not in names:
-                self.find("mask-alone", path, "a folder of masks without a folder of frames", "warning")
+                detail = "a folder of masks without a folder of frames"
+                self.add_issue("mask-without-frame", path, detail, "warning")
 
 
 def folders(path: Path) -> list[Path]:
-    """The folders in a folder, by name, without hidden ones."""
+    """Return the subfolders of a folder by name, without hidden ones."""
     return sorted(entry for entry in _entries(path) if entry.name[0] != "." and entry.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""Which data set is it, and what does its layout ask of each video?"""
+"""Detection of a data set's layout, and the requirements of each layout."""
 
 from __future__ import annotations
 
@@ -10,102 +10,106 @@ from stm.data.image_io import FRAME_SUFFIXES
 from stm.data.videos import read_meta, video_names
 from stm.dataset_check.dataset_files import MASK_SUFFIXES, DatasetFiles, StillFiles, VideoFiles, folders
 
-LAYOUTS = ("davis", "youtube_vos", "folder", "stills")
-FORMS = {
+LAYOUTS = {
     "davis": "JPEGImages/<480p>/<video>/00000.jpg with Annotations/ and ImageSets/",
-    "youtube_vos": "<train>/meta.json beside JPEGImages/<video>/ and Annotations/<video>/",
+    "youtube_vos": "<train>/meta.json next to JPEGImages/<video>/ and Annotations/<video>/",
     "folder": "JPEGImages/<video>/*.jpg with Annotations/<video>/*.png",
     "stills": "X.jpg and X.png, in one folder or in two such as images/ and masks/",
 }
+"""Layout -> the files it consists of."""
 _MASKS = re.compile(r"mask|annotation|label|ground|gt|segment", re.IGNORECASE)
 _JPEG = (".jpg", ".jpeg", ".JPG", ".JPEG")
 
 
 def open_dataset(root: Path, layout: str = "auto") -> DatasetFiles:
-    """List a data set.
+    """List the files of a data set.
 
     Args:
-        root: the folder that the loader of the layout takes.
-        layout: of `LAYOUTS`, or `auto`.
+        root: Folder that the loader of the layout takes.
+        layout: A key of `LAYOUTS`, or `auto` to detect it.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: nothing in it lies as the layout asks.
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder holds nothing in the layout.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder")
-    found = layout if layout != "auto" else _layout_of(root)
-    tree = DatasetFiles(root, found or "")
-    if found:
-        {"davis": _davis, "youtube_vos": _youtube_vos, "folder": _folder, "stills": _stills}[found](tree)
-    if not (tree.videos or tree.stills or tree.findings):
-        expected = "; ".join(f"{name}: {FORMS[name]}" for name in LAYOUTS if layout in ("auto", name))
-        below = [(path, _layout_of(path)) for path in folders(root)]
-        hint = "".join(f"; {path} looks like {name}" for path, name in below if name)
-        raise ValueError(f"{root}: no data set lies here. Expected {expected}{hint}")
-    return tree
+    name = layout if layout != "auto" else _detect_layout(root)
+    dataset = DatasetFiles(root, name or "")
+    if name:
+        list_layout = {"davis": _davis, "youtube_vos": _youtube_vos, "folder": _folder, "stills": _stills}
+        list_layout[name](dataset)
+    if not (dataset.units or dataset.issues):
+        expected = "; ".join(f"{name}: {LAYOUTS[name]}" for name in LAYOUTS if layout in ("auto", name))
+        subfolders = [(path, _detect_layout(path)) for path in folders(root)]
+        hint = "".join(f"; {path} looks like {name}" for path, name in subfolders if name)
+        raise ValueError(f"{root}: must hold a data set; expected {expected}{hint}")
+    return dataset
 
 
-def _layout_of(root: Path) -> str | None:
-    if _splits(root):
+def _detect_layout(root: Path) -> str | None:
+    if _youtube_splits(root):
         return "youtube_vos"
     videos = folders(root / "JPEGImages")
     if videos:
-        probe = DatasetFiles(root, "")  # its findings are thrown away
-        plain = any(probe.pictures(path, FRAME_SUFFIXES) for path in videos)
-        nested = any(folders(path) for path in videos)
-        return "davis" if nested and ((root / "ImageSets").is_dir() or not plain) else "folder"
+        probe = DatasetFiles(root, "")  # its issues are discarded
+        is_flat = any(probe.files_by_name(path, FRAME_SUFFIXES) for path in videos)
+        is_nested = any(folders(path) for path in videos)
+        return "davis" if is_nested and ((root / "ImageSets").is_dir() or not is_flat) else "folder"
     return "stills" if _still_folders(root) else None
 
 
 # --- DAVIS ---
 
 
-def _davis(tree: DatasetFiles) -> None:
-    resolutions = folders(tree.root / "JPEGImages")
+def _davis(dataset: DatasetFiles) -> None:
+    resolutions = folders(dataset.root / "JPEGImages")
     for resolution in resolutions:
-        masks = tree.root / "Annotations" / resolution.name
-        names = folders(resolution)
-        found = [tree.video(path, masks / path.name) for path in names]
-        tree.videos += [video for video in found if video]
-        tree.masks_without_frames(masks, {path.name for path in names})
-    there = {resolution.name: {p.name for p in folders(resolution)} for resolution in resolutions}
-    lists = _davis_lists(tree, there) if any(there.values()) else {}
-    for video in tree.videos:
-        mine = [path for path, names in lists.items() if video.name in names]
-        if lists and not mine:
-            tree.find("unlisted", video.frames_folder, f"none of {len(lists)} lists names it")
-        of_2016 = [path.parent.name in ("2016", *there) for path in mine]  # its lists may lie in 480p
-        video.one_object = "as meant" if mine and all(of_2016) else "never"
-        video.clips = not mine or not all(path.stem.startswith("test") for path in mine)
-        video.wanted = list(video.frames) if video.clips else list(video.frames)[:1]
+        masks = dataset.root / "Annotations" / resolution.name
+        video_folders = folders(resolution)
+        videos = [dataset.list_video(path, masks / path.name) for path in video_folders]
+        dataset.videos += [video for video in videos if video]
+        dataset.add_orphan_mask_folders(masks, {path.name for path in video_folders})
+    videos_of = {resolution.name: {p.name for p in folders(resolution)} for resolution in resolutions}
+    lists = _davis_lists(dataset, videos_of) if any(videos_of.values()) else {}
+    for video in dataset.videos:
+        listed_in = [path for path, names in lists.items() if video.name in names]
+        if lists and not listed_in:
+            dataset.add_issue("unlisted", video.frames_folder, f"none of {len(lists)} lists names it")
+        # A list of DAVIS 2016, whose masks are binary, may lie in ImageSets/480p.
+        is_2016 = [path.parent.name in ("2016", *videos_of) for path in listed_in]
+        video.binary_masks = "expected" if listed_in and all(is_2016) else "invalid"
+        video.for_training = not listed_in or not all(path.stem.startswith("test") for path in listed_in)
+        video.required_masks = list(video.frames) if video.for_training else list(video.frames)[:1]
 
 
-def _davis_lists(tree: DatasetFiles, there: Mapping[str, set[str]]) -> dict[Path, set[str]]:
-    """The lists, each with its names. A list belongs to the resolution that has most of its videos.
+def _davis_lists(dataset: DatasetFiles, videos_of: Mapping[str, set[str]]) -> dict[Path, set[str]]:
+    """Return the names in each list. A list belongs to the resolution that has most of its videos.
 
     Args:
-        there: resolution -> the videos that it has.
+        dataset: Data set, which receives the list files and their issues.
+        videos_of: Resolution -> its videos.
     """
     lists = {}
-    tree.lists = sorted(tree.root.glob("ImageSets/*/*.txt"))
-    for path in tree.lists:
+    dataset.list_files = sorted(dataset.root.glob("ImageSets/*/*.txt"))
+    for path in dataset.list_files:
         try:
             names = set(video_names(path))
         except (OSError, ValueError) as error:
-            tree.find("list-broken", path, _reason(error, path))
+            dataset.add_issue("list-broken", path, _reason(error, path))
             continue
         lists[path] = names
-        best = max(sorted(there, reverse=True), key=lambda resolution: len(there[resolution] & names))
-        for name in sorted(names - there[best]):
-            tree.find("listed-absent", path, f"it names {name!r}, and JPEGImages/{best} has no such video")
-    if not tree.lists:
-        tree.find("no-lists", tree.root, "there is no list in ImageSets")
+        best = max(sorted(videos_of, reverse=True), key=lambda resolution: len(videos_of[resolution] & names))
+        for name in sorted(names - videos_of[best]):
+            detail = f"it names {name!r}, which JPEGImages/{best} does not hold"
+            dataset.add_issue("listed-missing", path, detail)
+    if not dataset.list_files:
+        dataset.add_issue("no-lists", dataset.root, "ImageSets holds no list")
     return lists
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """What is wrong, without the path that the finding has anyway."""
+    """Return an error's reason without the path, which the issue already has."""
     text = error.strerror if isinstance(error, OSError) else str(error)
     return (text or type(error).__name__).removeprefix(f"{path}: ")
 
@@ -113,87 +117,90 @@ def _reason(error: Exception, path: Path) -> str:
 # --- YouTube-VOS ---
 
 
-def _splits(root: Path) -> list[Path]:
+def _youtube_splits(root: Path) -> list[Path]:
     return [path for path in [root, *folders(root)] if (path / "meta.json").is_file()]
 
 
-def _youtube_vos(tree: DatasetFiles) -> None:
-    for split in _splits(tree.root):
-        tree.lists.append(split / "meta.json")
+def _youtube_vos(dataset: DatasetFiles) -> None:
+    for split in _youtube_splits(dataset.root):
+        meta_file = split / "meta.json"
+        dataset.list_files.append(meta_file)
         try:
-            described = read_meta(split / "meta.json")
+            meta = read_meta(meta_file)
         except (OSError, ValueError, RecursionError) as error:
-            tree.find("meta-broken", split / "meta.json", _reason(error, split / "meta.json"))
-            described = None
+            dataset.add_issue("meta-broken", meta_file, _reason(error, meta_file))
+            meta = None
         is_train = split.resolve().name == "train"
-        every_frame = tree.root / f"{split.name}_all_frames" / "JPEGImages"
-        frames = every_frame if not is_train and every_frame.is_dir() else split / "JPEGImages"
-        names = folders(frames)
-        for path in names:
-            video = tree.video(path, split / "Annotations" / path.name)
+        all_frames = dataset.root / f"{split.name}_all_frames" / "JPEGImages"
+        frames = all_frames if not is_train and all_frames.is_dir() else split / "JPEGImages"
+        video_folders = folders(frames)
+        for path in video_folders:
+            video = dataset.list_video(path, split / "Annotations" / path.name)
             if video is None:
                 continue
-            video.late, video.clips = True, is_train
-            tree.videos.append(video)
-            if described is not None and path.name in described:
-                _describe(tree, split / "meta.json", video, described[path.name]["objects"])
-            elif described is not None:
-                tree.find("unlisted", path, "meta.json does not name it")
-        here = {path.name for path in names}
-        tree.masks_without_frames(split / "Annotations", here)
-        for name in sorted(set(described or ()) - here):
-            tree.find("meta-absent", split / "meta.json", f"video {name!r} is not in {tree.relative(frames)}")
+            video.allows_late_objects, video.for_training = True, is_train
+            dataset.videos.append(video)
+            if meta is not None and path.name in meta:
+                _apply_meta(dataset, meta_file, video, meta[path.name]["objects"])
+            elif meta is not None:
+                dataset.add_issue("unlisted", path, "meta.json does not name it")
+        names = {path.name for path in video_folders}
+        dataset.add_orphan_mask_folders(split / "Annotations", names)
+        for name in sorted(set(meta or ()) - names):
+            detail = f"video {name!r} is not in {dataset.relative(frames)}"
+            dataset.add_issue("meta-missing", meta_file, detail)
 
 
-def _describe(tree: DatasetFiles, meta: Path, video: VideoFiles, objects: dict) -> None:
-    """Lay a video's part of meta.json beside its files."""
-    video.objects = {int(label): [str(frame) for frame in o["frames"]] for label, o in objects.items()}
-    listed = {frame for frames in video.objects.values() for frame in frames}
+def _apply_meta(dataset: DatasetFiles, meta_file: Path, video: VideoFiles, objects: dict) -> None:
+    """Set the objects and required masks of a video from its entry in meta.json."""
+    video.meta_objects = {int(label): [str(frame) for frame in o["frames"]] for label, o in objects.items()}
+    listed = {frame for frames in video.meta_objects.values() for frame in frames}
     for frame in sorted(listed - video.frames.keys()):
-        tree.find("meta-absent", meta, f"frame {frame!r} of video {video.name!r} is not there")
-    entries = {min(frames) for frames in video.objects.values()}
-    video.wanted = sorted((listed if video.clips else entries) & video.frames.keys())
+        detail = f"frame {frame!r} of video {video.name!r} is missing"
+        dataset.add_issue("meta-missing", meta_file, detail)
+    first_frames = {min(frames) for frames in video.meta_objects.values()}
+    video.required_masks = sorted((listed if video.for_training else first_frames) & video.frames.keys())
 
 
 # --- plain folders and stills ---
 
 
-def _folder(tree: DatasetFiles) -> None:
-    names = folders(tree.root / "JPEGImages")
-    for path in names:
-        video = tree.video(path, tree.root / "Annotations" / path.name)
+def _folder(dataset: DatasetFiles) -> None:
+    video_folders = folders(dataset.root / "JPEGImages")
+    for path in video_folders:
+        video = dataset.list_video(path, dataset.root / "Annotations" / path.name)
         if video:
-            video.one_object, video.late = "may", True
-            tree.videos.append(video)
-    tree.masks_without_frames(tree.root / "Annotations", {path.name for path in names})
+            video.binary_masks, video.allows_late_objects = "allowed", True
+            dataset.videos.append(video)
+    dataset.add_orphan_mask_folders(dataset.root / "Annotations", {path.name for path in video_folders})
 
 
-def _stills(tree: DatasetFiles) -> None:
-    for images, masks in _still_folders(tree.root):
-        suffixes = _JPEG if images == masks else FRAME_SUFFIXES
-        frames = tree.pictures(images, suffixes)
-        listed = tree.pictures(masks, MASK_SUFFIXES)
+def _stills(dataset: DatasetFiles) -> None:
+    for images_folder, masks_folder in _still_folders(dataset.root):
+        frames = dataset.files_by_name(
+            images_folder, _JPEG if images_folder == masks_folder else FRAME_SUFFIXES
+        )
+        masks = dataset.files_by_name(masks_folder, MASK_SUFFIXES)
         for name, frame in frames.items():
-            if name in listed:
-                tree.stills.append(StillFiles(frame, listed[name]))
+            if name in masks:
+                dataset.stills.append(StillFiles(frame, masks[name]))
             else:
-                tree.find("mask-missing", masks / f"{name}.png", "the frame has no mask")
-        for name in listed.keys() - frames.keys():
-            tree.find("mask-alone", listed[name], "no frame has this name", "warning")
-    tree.findings.sort(key=lambda finding: finding.path)
+                dataset.add_issue("mask-missing", masks_folder / f"{name}.png", "the frame has no mask")
+        for name in masks.keys() - frames.keys():
+            dataset.add_issue("mask-without-frame", masks[name], "no frame has this name", "warning")
+    dataset.issues.sort(key=lambda issue: issue.path)
 
 
 def _still_folders(root: Path) -> list[tuple[Path, Path]]:
-    """The folder of frames and the folder of masks; nothing where they cannot be told.
+    """Return the folders of frames and of masks, or an empty list if they are ambiguous.
 
-    Masks lie beside JPEG frames, or in the one subfolder whose name tells so.
+    Masks lie next to JPEG frames, or in the only subfolder with a name such as `masks`.
     """
-    probe = DatasetFiles(root, "")  # its findings are thrown away
-    beside = probe.pictures(root, MASK_SUFFIXES).keys() & probe.pictures(root, _JPEG).keys()
-    if beside:
+    probe = DatasetFiles(root, "")  # its issues are discarded
+    if probe.files_by_name(root, MASK_SUFFIXES).keys() & probe.files_by_name(root, _JPEG).keys():
         return [(root, root)]
-    names = {path: probe.pictures(path, FRAME_SUFFIXES).keys() for path in folders(root)}
-    masks = [path for path in names if _MASKS.search(path.name) and probe.pictures(path, MASK_SUFFIXES)]
+    names = {path: probe.files_by_name(path, FRAME_SUFFIXES).keys() for path in folders(root)}
+    masks = [path for path in names if _MASKS.search(path.name) and probe.files_by_name(path, MASK_SUFFIXES)]
     pairs = [(len(names[a] & names[b]), a, b) for b in masks for a in names if a not in masks]
     pairs = [pair for pair in pairs if pair[0]]
-    return [max(pairs)[1:]] if len(pairs) == 1 or len({pair[2] for pair in pairs}) == 1 else []
+    return [max(pairs)[1:]] if len({pair[2] for pair in pairs}) == 1 else []

@@ -1,4 +1,4 @@
-"""Which masks can be mended safely, and how: their values into object ids, their size into their frame's."""
+"""Repairs of masks that are certain: their values become object ids, their size that of the frame."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from PIL import Image
 
 from stm.data.file_inspection import FLAT_COLORS, FileInfo, pack
 from stm.dataset_check.dataset_files import StillFiles, Unit
-from stm.dataset_check.rules import VOID, Look, ids, is_binary, is_usable
+from stm.dataset_check.rules import FileInfos, is_binary, is_usable, object_labels
 from stm.dataset_check.run import DatasetReport
 from stm.masks import PALETTE, write_mask
+from stm.video import VOID
 
-VALUES = {"mask-binary", "mask-rgb", "mask-smooth"}
-"""Findings about what a mask's values mean."""
+VALUE_CODES = {"mask-binary", "mask-rgb", "mask-antialiased"}
+"""Issues about the meaning of a mask's values."""
 _WHITE = 250
-"""What a smoothed white reaches at least."""
+"""Lowest maximum of an anti-aliased white object."""
 
 
 @dataclass(frozen=True)
 class Repair:
-    """How a mask becomes what it should be.
+    """The repair of a mask.
 
     Attributes:
-        source: the mask.
-        done: what is done to it, in words.
-        labels: stored value -> label; a value is a color 0xRRGGBB where `colored`.
-        colored: colors are read; otherwise labels, or the first channel of a gray mask stored as RGB.
-        size: height and width that it is resized to, by nearest neighbor; None to leave it.
+        source: Mask.
+        changes: Changes in words.
+        labels: Stored value -> label; a value is a color 0xRRGGBB if `is_colored`.
+        is_colored: Whether colors are read; otherwise labels, or the first channel of a gray mask stored as
+            RGB.
+        size: Height and width to resize to, by nearest neighbor; None keeps the size.
     """
 
     source: Path
-    done: tuple[str, ...]
+    changes: tuple[str, ...]
     labels: Mapping[int, int]
-    colored: bool = False
+    is_colored: bool = False
     size: tuple[int, int] | None = None
 
     def write(self, path: Path) -> None:
-        """Write the mended mask."""
+        """Write the repaired mask."""
         with Image.open(self.source) as image:
             pixels = np.asarray(image)
-        if self.colored:
+        if self.is_colored:
             values = pack(pixels[..., :3])
             mask = np.zeros(values.shape, np.uint8)
             for color, label in self.labels.items():
@@ -57,53 +59,54 @@ class Repair:
         write_mask(path, mask)
 
 
-def plan_repairs(examination: DatasetReport, threshold: int | None = None) -> list[Repair]:
-    """The masks that can be mended, in order.
+def plan_repairs(report: DatasetReport, threshold: int | None = None) -> list[Repair]:
+    """Return the repairs that are certain, in the order of the files.
 
     Args:
-        examination: with `keep`.
-        threshold: also mend smooth gray masks of one object: values from here on, 1..255, are the object.
+        report: Report of a check with `keep_infos`.
+        threshold: Lowest value, 1..255, of the object in anti-aliased gray masks of one object; None leaves
+            those masks as they are.
     """
     codes: dict[Path, set[str]] = {}
-    for finding in examination.findings:
-        codes.setdefault(examination.tree.root / finding.path, set()).add(finding.code)
-    mends: list[Repair] = []
-    for unit, look in examination.looks:
-        mends += _of_unit(unit, look, codes, threshold)
-    return mends
+    for issue in report.issues:
+        codes.setdefault(report.dataset.root / issue.path, set()).add(issue.code)
+    repairs: list[Repair] = []
+    for unit, infos in report.infos:
+        repairs += _plan_unit(unit, infos, codes, threshold)
+    return repairs
 
 
-def _of_unit(
-    unit: Unit, look: Look, codes: Mapping[Path, set[str]], threshold: int | None
+def _plan_unit(
+    unit: Unit, infos: FileInfos, codes: Mapping[Path, set[str]], threshold: int | None
 ) -> Iterator[Repair]:
+    is_still = isinstance(unit, StillFiles)
     if isinstance(unit, StillFiles):
         frames: dict[Path, Path | None] = {unit.mask: unit.frame}
-        meta = None
+        meta_labels = None
     else:
         frames = {path: unit.frames.get(name) for name, path in unit.masks.items()}
-        meta = None if unit.objects is None else set(unit.objects)
-    masks = {path: look[path] for path in frames if not look[path].fault}
-    wrong = any(codes.get(path, set()) & VALUES for path in masks)
-    readings = _readings(masks, wrong, meta, threshold)
-    for path in (path for path in masks if path in readings):
-        reading, facts, found, frame = readings[path], masks[path], codes.get(path, set()), frames[path]
-        done = [reading.done] if reading.done else []
-        if "mask-gray" in found and not (isinstance(unit, StillFiles) and VOID in facts.labels):
-            done.append("palette")
-        if "wrong-format" in found:
-            done.append("PNG")
-        size = look[frame].size if frame and "mask-size" in found else None
-        if size and _same_aspect(size, facts.size):
-            done.append(f"{facts.size[1]}x{facts.size[0]} -> {size[1]}x{size[0]}")
+        meta_labels = None if unit.meta_objects is None else set(unit.meta_objects)
+    masks = {path: infos[path] for path in frames if not infos[path].fault}
+    has_bad_values = any(codes.get(path, set()) & VALUE_CODES for path in masks)
+    for path, reading in _plan_readings(masks, has_bad_values, meta_labels, threshold).items():
+        info, mask_codes, frame = masks[path], codes.get(path, set()), frames[path]
+        changes = [reading.change] if reading.change else []
+        if "mask-gray" in mask_codes and not (is_still and VOID in info.labels):
+            changes.append("palette")
+        if "wrong-format" in mask_codes:
+            changes.append("PNG")
+        size = infos[frame].size if frame and "mask-size" in mask_codes else None
+        if size and _have_same_aspect(size, info.size):
+            changes.append(f"{info.size[1]}x{info.size[0]} -> {size[1]}x{size[0]}")
         else:
             size = None
-        if done:
-            yield Repair(path, tuple(done), reading.labels, reading.colored, size)
+        if changes:
+            yield Repair(path, tuple(changes), reading.labels, reading.is_colored, size)
 
 
-def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Is one size the other one scaled, up to the rounding of the smaller one's sides?"""
-    (height, width), (small_height, small_width) = max(one, other), min(one, other)
+def _have_same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Return whether one size is the other one scaled, up to the rounding of the smaller sides."""
+    (height, width), (small_height, small_width) = max(first, second), min(first, second)
     return (
         abs(width * small_height / height - small_width) < 1
         or abs(height * small_width / width - small_height) < 1
@@ -115,74 +118,73 @@ def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How a mask's values become labels, see `Repair`; `done` says so where they change."""
+    """Conversion of a mask's values into labels, see `Repair`; `change` describes it if values change."""
 
-    done: str = ""
+    change: str = ""
     labels: Mapping[int, int] = field(default_factory=dict)
-    colored: bool = False
+    is_colored: bool = False
 
 
-def _readings(
-    masks: Mapping[Path, FileInfo], wrong: bool, meta: set[int] | None, threshold: int | None
+def _plan_readings(
+    masks: Mapping[Path, FileInfo], has_bad_values: bool, meta_labels: set[int] | None, threshold: int | None
 ) -> dict[Path, _Reading]:
-    """How the masks of a video or still are read, all by one rule; those that cannot be are left out.
+    """Return one consistent conversion for the masks of a video or still, in order, without uncertain ones.
 
     Args:
-        masks: what they hold.
-        wrong: some of them have values that are no ids.
-        meta: the ids that a meta.json has for the video, if there is one: then none is made up.
-        threshold: see `plan_repairs`.
+        masks: Contents of the masks.
+        has_bad_values: Whether some values are not object ids.
+        meta_labels: Object ids that meta.json lists for the video, in which case no new id is invented.
+        threshold: See `plan_repairs`.
     """
-    if wrong and meta in (None, {1}) and _is_one_object(masks.values(), threshold):
-        smooth = any(facts.smooth for facts in masks.values())
-        from_here = threshold if smooth and threshold else VOID
-        reading = _Reading(
-            f"{from_here} and above -> 1" if smooth else "255 -> 1",
-            {value: int(value >= from_here) for value in range(256)},
+    if has_bad_values and meta_labels in (None, {1}) and _show_one_object(masks.values(), threshold):
+        is_smooth = any(info.smooth for info in masks.values())
+        lowest = threshold if is_smooth and threshold else VOID
+        to_object = _Reading(
+            f"{lowest} and above -> 1" if is_smooth else "255 -> 1",
+            {value: int(value >= lowest) for value in range(256)},
         )
-        shown = {path for path, facts in masks.items() if facts.labels.keys() - {0}}
-        return {path: reading if path in shown else _empty(facts) for path, facts in masks.items()}
-    readings = {path: _Reading() for path, facts in masks.items() if is_usable(facts)}
-    colored = {path: facts for path, facts in masks.items() if facts.mode in ("RGB", "RGBA")}
-    ids_here = any(ids(masks[path]) for path in readings)
-    if table := _color_table(list(colored.values()), meta is None and not ids_here):
-        for path, facts in colored.items():
-            labels = sorted({table[color] for color in facts.colors} - {0})
-            told = f"colors -> {', '.join(map(str, labels)) or 'background'}"
-            readings[path] = _Reading(told, {color: table[color] for color in facts.colors}, True)
-    return readings
+        no_object = _Reading("colors -> background")
+        return {
+            path: to_object if info.labels.keys() - {0} else _Reading() if is_usable(info) else no_object
+            for path, info in masks.items()
+        }
+    readings = {path: _Reading() for path, info in masks.items() if is_usable(info)}
+    colored = {path: info for path, info in masks.items() if info.mode in ("RGB", "RGBA")}
+    has_ids = any(object_labels(masks[path]) for path in readings)
+    if table := _color_table(list(colored.values()), meta_labels is None and not has_ids):
+        for path, info in colored.items():
+            labels = sorted({table[color] for color in info.colors} - {0})
+            change = f"colors -> {', '.join(map(str, labels)) or 'background'}"
+            readings[path] = _Reading(change, {color: table[color] for color in info.colors}, True)
+    return {path: readings[path] for path in masks if path in readings}
 
 
-def _empty(facts: FileInfo) -> _Reading:
-    return _Reading() if is_usable(facts) else _Reading("colors -> background")
+def _show_one_object(masks: Iterable[FileInfo], threshold: int | None) -> bool:
+    """Return whether all masks show one white object or nothing; anti-aliased ones only with a threshold."""
+    nonempty = [info for info in masks if info.labels.keys() != {0}]
+    smooth = [info for info in nonempty if info.smooth and info.mode != "P" and threshold]
+    white = [info for info in nonempty if is_binary(info)]
+    reaches_white = bool(white) or any(max(info.labels) >= _WHITE for info in smooth)
+    return reaches_white and len(smooth) + len(white) == len(nonempty)
 
 
-def _is_one_object(masks: Iterable[FileInfo], threshold: int | None) -> bool:
-    """Do all masks show one object in white, or nothing? Smooth ones only where a threshold is given."""
-    shown = [facts for facts in masks if facts.labels.keys() != {0}]
-    smooth = [facts for facts in shown if facts.smooth and facts.mode != "P" and threshold]
-    white = [facts for facts in shown if is_binary(facts)]
-    reaches_white = bool(white) or any(max(facts.labels) >= _WHITE for facts in smooth)
-    return reaches_white and len(smooth) + len(white) == len(shown)
+def _color_table(masks: Sequence[FileInfo], allow_new_ids: bool) -> dict[int, int]:
+    """Return color -> label for all colored masks of a video, or an empty table if it is uncertain.
 
-
-def _color_table(masks: Sequence[FileInfo], fresh_ids: bool) -> dict[int, int]:
-    """Color -> label for all colored masks of a video; empty where it is not sure.
-
-    The DAVIS palette's own colors tell their labels; so do grays, except white, which may be void. Other
-    colors are numbered as they come, but only beside black, which then is the background.
+    Colors of the DAVIS palette have their labels; so do grays, except white, which may be void. Other
+    colors are numbered in the order of their appearance, but only next to black, which is the background.
     """
-    if not masks or not all(facts.colors for facts in masks):
+    if not masks or not all(info.colors for info in masks):
         return {}
-    every = list(dict.fromkeys(color for facts in masks for color in sorted(facts.colors)))
+    colors = list(dict.fromkeys(color for info in masks for color in sorted(info.colors)))
     palette = {int(color): label for label, color in enumerate(pack(PALETTE))}
-    if set(every) <= palette.keys():
-        return {color: palette[color] for color in every}
-    if all(facts.labels for facts in masks):
-        grays = {color: color & 0xFF for color in every}
+    if set(colors) <= palette.keys():
+        return {color: palette[color] for color in colors}
+    if all(info.labels for info in masks):
+        grays = {color: color & 0xFF for color in colors}
         return {} if VOID in grays.values() else grays
-    numbered = [color for color in every if color]
-    black = all(0 in facts.colors for facts in masks)
-    if not (fresh_ids and black) or 0xFFFFFF in every or len(numbered) > FLAT_COLORS:
+    foreground = [color for color in colors if color]
+    has_black = all(0 in info.colors for info in masks)
+    if not (allow_new_ids and has_black) or 0xFFFFFF in colors or len(foreground) > FLAT_COLORS:
         return {}
-    return {0: 0} | {color: number for number, color in enumerate(numbered, 1)}
+    return {0: 0} | {color: label for label, color in enumerate(foreground, 1)}

@@ -1,4 +1,4 @@
-"""A mended copy of a data set: every file of the old folder, with some masks written anew."""
+"""Repaired copy of a data set: every file of the original folder, with some masks rewritten."""
 
 from __future__ import annotations
 
@@ -10,83 +10,85 @@ from pathlib import Path
 from stm.dataset_check.repair import Repair
 
 
-def check_target(root: Path, new: Path) -> None:
-    """Refuse a folder that holds something, or lies in the data set.
+def check_target(root: Path, target: Path) -> None:
+    """Validate the folder of a repaired copy.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: The folder is not empty, or lies inside the data set.
     """
-    if new.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{new}: the mended copy must not lie in {root} itself")
-    if new.exists() and not (new.is_dir() and not any(new.iterdir())):
-        raise ValueError(f"{new}: the mended copy needs a new folder, this one holds something already")
+    if target.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{target}: the repaired copy must be outside of the data set {root}")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(
+            f"{target}: the repaired copy must be a new or empty folder; this path already holds something"
+        )
 
 
 def write_repaired_copy(
-    root: Path, new: Path, mends: Sequence[Repair], advance: Callable[[int], object] = lambda done: None
+    root: Path, target: Path, repairs: Sequence[Repair], advance: Callable[[int], object] = lambda count: None
 ) -> tuple[int, list[str]]:
-    """Write a copy of the data set with mended masks; it appears whole or not at all.
+    """Write a copy of the data set with repaired masks, atomically.
 
-    Files that stay as they are become hard links to the old ones, or copies on another disk.
+    Unchanged files become hard links to the original ones, or copies on another disk.
 
     Args:
-        root: the data set.
-        new: the folder to make; see `check_target`.
-        mends: the masks to write anew, below root.
-        advance: called with the number of files done since it was called last.
+        root: Data set.
+        target: Folder to create; see `check_target`.
+        repairs: Repairs of masks below the root.
+        advance: Called with the number of files that were finished since the last call.
 
     Returns:
-        How many files stay as they are, and what was left out: links that lead nowhere or in a circle,
-        folders that cannot be read, what is no file.
+        The number of unchanged files, and the paths that were skipped: broken and circular links, unreadable
+        folders, and entries that are not files.
     """
-    check_target(root, new)
-    found, left_out = _files(root)
-    mended = {mend.source.relative_to(root): mend for mend in mends}
-    beside = new.with_name(f".{new.name}.{os.getpid()}.part")
+    check_target(root, target)
+    files, skipped = _list_files(root)
+    repair_of = {repair.source.relative_to(root): repair for repair in repairs}
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        for path in found:
-            target = beside / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if path in mended:
-                mended[path].write(target)
+        for path in files:
+            copy = part / path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if path in repair_of:
+                repair_of[path].write(copy)
             else:
-                _link(root / path, target)
+                _link(root / path, copy)
             advance(1)
-        if new.exists():
-            new.rmdir()  # empty: see check_target
-        beside.rename(new)
+        if target.exists():
+            target.rmdir()  # it is empty, see check_target
+        part.rename(target)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
         raise
-    return len(found) - len(mended), left_out
+    return len(files) - len(repair_of), skipped
 
 
-def _link(source: Path, target: Path) -> None:
-    source = source.resolve()  # of a link, the file that it leads to
+def _link(source: Path, copy: Path) -> None:
+    source = source.resolve()  # a hard link must point to the file itself, not to a symbolic link
     try:
-        target.hardlink_to(source)
+        copy.hardlink_to(source)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(source, copy)
 
 
-def _files(root: Path) -> tuple[list[Path], list[str]]:
-    """Every file below root, through links to folders, too, and what is none; relative to root."""
-    found: list[Path] = []
-    left_out: list[str] = []
-    todo = [(root, frozenset([root.resolve()]))]
-    while todo:
-        folder, above = todo.pop()
+def _list_files(root: Path) -> tuple[list[Path], list[str]]:
+    """Return the files below the root, following links to folders, and the skipped paths, both relative."""
+    files: list[Path] = []
+    skipped: list[str] = []
+    pending = [(root, frozenset([root.resolve()]))]
+    while pending:
+        folder, ancestors = pending.pop()
         try:
             entries = sorted(folder.iterdir())
         except OSError:
-            left_out.append(folder.relative_to(root).as_posix())
+            skipped.append(folder.relative_to(root).as_posix())
             continue
         for path in entries:
-            is_circle = path.is_dir() and path.is_symlink() and path.resolve() in above
-            if path.is_dir() and not is_circle:
-                todo.append((path, above | {path.resolve()}))
+            is_circular = path.is_dir() and path.is_symlink() and path.resolve() in ancestors
+            if path.is_dir() and not is_circular:
+                pending.append((path, ancestors | {path.resolve()}))
             elif path.is_file():
-                found.append(path.relative_to(root))
+                files.append(path.relative_to(root))
             else:
-                left_out.append(path.relative_to(root).as_posix())
-    return found, left_out
+                skipped.append(path.relative_to(root).as_posix())
+    return files, skipped

@@ -1,4 +1,4 @@
-"""From what the files of a video or still hold to what is wrong with them."""
+"""Rules that turn the contents of a video's or still's files into issues."""
 
 from __future__ import annotations
 
@@ -10,144 +10,145 @@ from pathlib import Path
 from stm.data.file_inspection import FileInfo
 from stm.dataset_check.dataset_files import StillFiles, Unit, VideoFiles
 from stm.dataset_check.issues import Issue
+from stm.video import VOID
 
-VOID = 255
-LABELS = ("P", "L", "1")
-"""Modes of a picture that holds labels."""
-CLIP = 3
+LABEL_MODES = ("P", "L", "1")
+"""PIL modes of an image that holds labels."""
+CLIP_LENGTH = 3
 """Frames of a training clip."""
-Look = Mapping[Path, FileInfo]
-"""File -> what it holds."""
+FileInfos = Mapping[Path, FileInfo]
+"""File -> its contents."""
+_RawIssue = tuple[str, Path, str, str]
+"""Code, absolute path, detail and severity of an issue."""
 
 
-def apply_rules(unit: Unit, look: Look, relative: Callable[[Path], str]) -> list[Issue]:
-    """The findings of a video or still.
+def apply_rules(unit: Unit, infos: FileInfos, relative: Callable[[Path], str]) -> list[Issue]:
+    """Return the issues of a video or still.
 
     Args:
-        unit: what the files belong to.
-        look: what they hold.
-        relative: how findings tell a path.
+        unit: Video or still.
+        infos: Contents of its files.
+        relative: Function that turns a path into the one that issues show.
     """
-    rules = _video(unit, look) if isinstance(unit, VideoFiles) else _still(unit, look)
+    rules = _check_video(unit, infos) if isinstance(unit, VideoFiles) else _check_still(unit, infos)
     return [Issue(code, relative(path), detail, severity) for code, path, detail, severity in rules]
 
 
-Found = tuple[str, Path, str, str]
+def object_labels(info: FileInfo) -> set[int]:
+    """Return the object ids of a mask."""
+    return set(info.labels) - {0, VOID}
 
 
-def found(code: str, path: Path, detail: str, severity: str = "") -> Found:
-    """A finding before its path is made relative."""
+def is_usable(info: FileInfo) -> bool:
+    """Return whether the values of a mask can be read as object ids."""
+    return info.fault is None and info.mode in LABEL_MODES and not info.smooth
+
+
+def is_binary(info: FileInfo) -> bool:
+    """Return whether a mask holds only 0 and 255."""
+    return VOID in info.labels and not object_labels(info)
+
+
+def _issue(code: str, path: Path, detail: str, severity: str = "") -> _RawIssue:
     return code, path, detail, severity
-
-
-def ids(facts: FileInfo) -> set[int]:
-    """The object ids of a mask."""
-    return set(facts.labels) - {0, VOID}
-
-
-def is_usable(facts: FileInfo) -> bool:
-    """Does a mask hold labels that can be taken for what they are?"""
-    return facts.fault is None and facts.mode in LABELS and not facts.smooth
-
-
-def is_binary(facts: FileInfo) -> bool:
-    """Does a mask hold 0 and 255 alone?"""
-    return VOID in facts.labels and not ids(facts)
 
 
 # --- one file ---
 
 
-def _frame(path: Path, facts: FileInfo) -> Iterator[Found]:
-    if facts.fault:
-        yield found(facts.fault[0], path, facts.fault[1])
+def _check_frame(path: Path, info: FileInfo) -> Iterator[_RawIssue]:
+    if info.fault:
+        yield _issue(info.fault[0], path, info.fault[1])
         return
-    if facts.format not in ("JPEG", "MPO", "PNG"):
-        yield found("wrong-format", path, f"the content is {facts.format}")
-    if facts.turned:
-        yield found("frame-turned", path, "an EXIF tag asks viewers to turn the frame")
-    if facts.mode != "RGB":
-        yield found("frame-mode", path, f"the frame has mode {facts.mode}")
+    if info.format not in ("JPEG", "MPO", "PNG"):
+        yield _issue("wrong-format", path, f"the content is {info.format}")
+    if info.turned:
+        yield _issue("frame-rotated", path, "an EXIF tag asks viewers to rotate the frame")
+    if info.mode != "RGB":
+        yield _issue("frame-mode", path, f"the frame has mode {info.mode}")
 
 
-def _mask(path: Path, facts: FileInfo, frame: FileInfo | None) -> Iterator[Found]:
-    """What is wrong with a mask, whatever its neighbors are."""
-    if facts.fault:
-        yield found(facts.fault[0], path, facts.fault[1])
+def _check_mask(path: Path, info: FileInfo, frame: FileInfo | None) -> Iterator[_RawIssue]:
+    """Yield the issues of a mask that do not depend on the other masks of the video."""
+    if info.fault:
+        yield _issue(info.fault[0], path, info.fault[1])
         return
-    if facts.format != "PNG":
-        yield found("wrong-format", path, f"the content is {facts.format}")
-    if frame and not frame.fault and frame.size != facts.size:
-        one, other = (f"{width}x{height}" for height, width in (facts.size, frame.size))
-        yield found("mask-size", path, f"the mask is {one}, its frame {other}")
-    if facts.mode in ("RGB", "RGBA"):
-        yield found("mask-rgb", path, f"mode {facts.mode}, {'flat' if facts.colors else 'many'} colors")
-    elif facts.mode not in LABELS:
-        yield found("mask-mode", path, f"mode {facts.mode}")
+    if info.format != "PNG":
+        yield _issue("wrong-format", path, f"the content is {info.format}")
+    if frame and not frame.fault and frame.size != info.size:
+        mask_size, frame_size = (f"{width}x{height}" for height, width in (info.size, frame.size))
+        yield _issue("mask-size", path, f"the mask is {mask_size}, its frame {frame_size}")
+    if info.mode in ("RGB", "RGBA"):
+        yield _issue("mask-rgb", path, f"mode {info.mode}, {'flat' if info.colors else 'many'} colors")
+    elif info.mode not in LABEL_MODES:
+        yield _issue("mask-mode", path, f"mode {info.mode}")
 
 
-def _smooth(facts: FileInfo) -> str:
-    return f"{len(ids(facts))} in-between values lie along edges"
+def _antialiasing_detail(info: FileInfo) -> str:
+    return f"{len(object_labels(info))} in-between values lie along edges"
 
 
 # --- stills ---
 
 
-def _still(still: StillFiles, look: Look) -> Iterator[Found]:
-    frame, mask = look[still.frame], look[still.mask]
-    yield from _frame(still.frame, frame)
-    yield from _mask(still.mask, mask, frame)
-    if mask.fault or mask.mode not in LABELS:
+def _check_still(still: StillFiles, infos: FileInfos) -> Iterator[_RawIssue]:
+    frame, mask = infos[still.frame], infos[still.mask]
+    labels = object_labels(mask)
+    yield from _check_frame(still.frame, frame)
+    yield from _check_mask(still.mask, mask, frame)
+    if mask.fault or mask.mode not in LABEL_MODES:
         return
-    reads_255 = mask.mode != "P" and VOID in mask.labels  # one object, at 128 and above
+    is_thresholded = mask.mode != "P" and VOID in mask.labels  # loaders read 128 and above as one object
     if mask.smooth:
-        told = ", and 128 and above is read as the object" if reads_255 else ""
-        yield found("mask-smooth", still.mask, _smooth(mask) + told, "note" if reads_255 else "")
-    elif reads_255 and ids(mask):
-        told = f"a gray mask with 255 is read as one object, and this one has the ids {_told(ids(mask))}, too"
-        yield found("mask-gray", still.mask, told, "warning")
-    elif mask.mode != "P" and ids(mask):
-        yield found("mask-gray", still.mask, f"mode {mask.mode}")
+        suffix = ", and 128 and above is read as the object" if is_thresholded else ""
+        severity = "note" if is_thresholded else ""
+        yield _issue("mask-antialiased", still.mask, _antialiasing_detail(mask) + suffix, severity)
+    elif is_thresholded and labels:
+        detail = f"a gray mask with 255 is read as one object, but it also holds the ids {_join(labels)}"
+        yield _issue("mask-gray", still.mask, detail, "warning")
+    elif mask.mode != "P" and labels:
+        yield _issue("mask-gray", still.mask, f"mode {mask.mode}")
     elif not mask.labels.keys() - {0}:
-        yield found("no-objects", still.mask, "the mask is empty", "warning")
-    if is_usable(mask) and not reads_255:
-        yield from _gaps(still.mask, ids(mask))
+        yield _issue("no-objects", still.mask, "the mask is empty", "warning")
+    if is_usable(mask) and not is_thresholded:
+        yield from _check_id_gaps(still.mask, labels)
 
 
 # --- videos ---
 
 
-def _video(video: VideoFiles, look: Look) -> Iterator[Found]:
+def _check_video(video: VideoFiles, infos: FileInfos) -> Iterator[_RawIssue]:
     for path in video.frames.values():
-        yield from _frame(path, look[path])
-    yield from _sizes(video, look)
-    yield from _numbers(video)
+        yield from _check_frame(path, infos[path])
+    yield from _check_frame_sizes(video, infos)
+    yield from _check_frame_numbers(video)
     if not video.masks:
-        yield found("no-masks", video.masks_folder, f"none of {len(video.frames)} frames has a mask")
+        yield _issue("no-masks", video.masks_folder, f"none of {len(video.frames)} frames has a mask")
         return
     for name, path in video.masks.items():
         frame = video.frames.get(name)
         if frame is None:
-            yield found("mask-alone", path, "there is no such frame")
-        yield from _mask(path, look[path], look[frame] if frame else None)
-    for name in video.wanted or ():
+            yield _issue("mask-without-frame", path, "the frame does not exist")
+        yield from _check_mask(path, infos[path], infos[frame] if frame else None)
+    for name in video.required_masks or ():
         if name not in video.masks:
-            yield found("mask-missing", video.masks_folder / f"{name}.png", "the frame has no mask")
-    annotated = len(video.masks.keys() & video.frames.keys())
-    if video.clips and annotated < CLIP:
-        yield found("few-masks", video.masks_folder, f"{annotated} of {len(video.frames)} frames have a mask")
-    yield from _meaning(video, look)
+            yield _issue("mask-missing", video.masks_folder / f"{name}.png", "the frame has no mask")
+    num_annotated = len(video.masks.keys() & video.frames.keys())
+    if video.for_training and num_annotated < CLIP_LENGTH:
+        detail = f"{num_annotated} of {len(video.frames)} frames have a mask"
+        yield _issue("few-masks", video.masks_folder, detail)
+    yield from _check_labels(video, infos)
 
 
-def _sizes(video: VideoFiles, look: Look) -> Iterator[Found]:
-    sizes = Counter(look[path].size for path in video.frames.values() if not look[path].fault)
+def _check_frame_sizes(video: VideoFiles, infos: FileInfos) -> Iterator[_RawIssue]:
+    sizes = Counter(infos[path].size for path in video.frames.values() if not infos[path].fault)
     if len(sizes) > 1:
-        told = ", ".join(f"{count} of {width}x{height}" for (height, width), count in sizes.most_common(5))
-        yield found("frame-sizes", video.frames_folder, f"there are {told}")
+        counts = ", ".join(f"{count} of {width}x{height}" for (height, width), count in sizes.most_common(5))
+        yield _issue("frame-sizes", video.frames_folder, f"the frames have several sizes, {counts}")
 
 
-def _numbers(video: VideoFiles) -> Iterator[Found]:
-    """Gaps in the numbering, where all names end in a number: steps larger than the usual one."""
+def _check_frame_numbers(video: VideoFiles) -> Iterator[_RawIssue]:
+    """Yield the steps in the frame numbers that are larger than the most frequent one."""
     matches = [re.fullmatch(r"(.*?)(\d{1,15})", name) for name in video.frames]
     prefixes = {match[1] for match in matches if match}
     if None in matches or len(prefixes) > 1:
@@ -157,103 +158,114 @@ def _numbers(video: VideoFiles) -> Iterator[Found]:
     usual = Counter(steps).most_common(1)[0][0] if steps else 1
     for before, step in zip(numbers, steps, strict=False):
         if step > usual:
-            told = f"after {before} comes {before + step}, elsewhere the numbers rise by {usual}"
-            yield found("frame-gap", video.frames_folder, told)
+            detail = f"{before} is followed by {before + step}, but the usual step is {usual}"
+            yield _issue("frame-gap", video.frames_folder, detail)
 
 
-def _meaning(video: VideoFiles, look: Look) -> Iterator[Found]:
-    """What do a video's masks say together: which labels are objects, which come late, which are missing?"""
-    labeled = {name: (path, look[path]) for name, path in video.masks.items() if look[path].mode in LABELS}
-    for path, facts in labeled.values():
-        if facts.smooth:
-            yield found("mask-smooth", path, _smooth(facts))
-    usable = {name: one for name, one in labeled.items() if is_usable(one[1])}
-    shown = [facts for _, facts in usable.values() if facts.labels.keys() - {0}]
-    whole = bool(shown) and all(is_binary(facts) for facts in shown)
-    one_object = video.one_object != "never" and bool(shown) and is_binary(shown[0])  # as loaders decide
-    yield from _binary(video, usable, whole, one_object)
-    for path, facts in usable.values():
-        if facts.mode != "P" and ids(facts):
-            yield found("mask-gray", path, f"mode {facts.mode}")
-    if len(usable) < len(video.masks) or (whole and not one_object):
-        return  # what cannot be read may hold the objects that seem to be missing
-    if one_object:
-        objects = {name: {1} if VOID in facts.labels else set() for name, (_, facts) in usable.items()}
+def _check_labels(video: VideoFiles, infos: FileInfos) -> Iterator[_RawIssue]:
+    """Yield the issues of the labels in all masks of a video taken together."""
+    labeled = {
+        name: (path, infos[path]) for name, path in video.masks.items() if infos[path].mode in LABEL_MODES
+    }
+    for path, info in labeled.values():
+        if info.smooth:
+            yield _issue("mask-antialiased", path, _antialiasing_detail(info))
+    usable = {name: (path, info) for name, (path, info) in labeled.items() if is_usable(info)}
+    nonempty = [info for _, info in usable.values() if info.labels.keys() - {0}]
+    all_binary = bool(nonempty) and all(is_binary(info) for info in nonempty)
+    # Loaders decide by the first mask that is not empty.
+    is_one_object = video.binary_masks != "invalid" and bool(nonempty) and is_binary(nonempty[0])
+    yield from _check_binary_masks(video, usable, all_binary, is_one_object)
+    for path, info in usable.values():
+        if info.mode != "P" and object_labels(info):
+            yield _issue("mask-gray", path, f"mode {info.mode}")
+    if len(usable) < len(video.masks) or (all_binary and not is_one_object):
+        return  # an unreadable mask may hold the objects that seem to be missing
+    if is_one_object:
+        objects = {name: {1} if VOID in info.labels else set() for name, (_, info) in usable.items()}
     else:
-        objects = {name: ids(facts) for name, (_, facts) in usable.items()}
-        yield from _void(video, [facts for _, facts in usable.values()])
-    yield from _objects(video, objects)
+        objects = {name: object_labels(info) for name, (_, info) in usable.items()}
+        yield from _check_void(video, [info for _, info in usable.values()])
+    yield from _check_objects(video, objects)
 
 
-def _binary(
-    video: VideoFiles, usable: Mapping[str, tuple[Path, FileInfo]], whole: bool, one_object: bool
-) -> Iterator[Found]:
-    """Masks of 0 and 255 alone. A single one among masks of ids may be a frame whose objects are hidden."""
-    if whole and one_object:
-        if video.one_object == "as meant":
+def _check_binary_masks(
+    video: VideoFiles, usable: Mapping[str, tuple[Path, FileInfo]], all_binary: bool, is_one_object: bool
+) -> Iterator[_RawIssue]:
+    """Yield the masks of 0 and 255. One among masks of ids may be a frame whose objects are hidden."""
+    if all_binary and is_one_object:
+        if video.binary_masks == "expected":
             return
-        severity, told = "note", ", and is read as one object"
-    elif whole:
-        severity, told = "error", ""
+        severity, suffix = "note", ", and is read as one object"
+    elif all_binary:
+        severity, suffix = "error", ""
     else:
-        severity, told = "error" if one_object else "warning", ", other masks of the video hold ids"
-    for path, facts in usable.values():
-        if is_binary(facts):
-            yield found("mask-binary", path, f"it holds 0 and 255 alone{told}", severity)
+        severity, suffix = "error" if is_one_object else "warning", ", but other masks of the video hold ids"
+    for path, info in usable.values():
+        if is_binary(info):
+            yield _issue("mask-binary", path, f"it holds only 0 and 255{suffix}", severity)
 
 
-def _void(video: VideoFiles, masks: list[FileInfo]) -> Iterator[Found]:
-    pixels = sum(facts.size[0] * facts.size[1] for facts in masks)
-    void = sum(facts.labels.get(VOID, 0) for facts in masks if not is_binary(facts))
-    if void:
-        yield found("void", video.masks_folder, f"{void / pixels:.2%} of its masks' pixels are void (255)")
+def _check_void(video: VideoFiles, masks: list[FileInfo]) -> Iterator[_RawIssue]:
+    num_pixels = sum(info.size[0] * info.size[1] for info in masks)
+    num_void = sum(info.labels.get(VOID, 0) for info in masks if not is_binary(info))
+    if num_void:
+        detail = f"{num_void / num_pixels:.2%} of the mask pixels are void (255)"
+        yield _issue("void", video.masks_folder, detail)
 
 
-def _objects(video: VideoFiles, objects: Mapping[str, set[int]]) -> Iterator[Found]:
-    """Which objects are where?
+def _check_objects(video: VideoFiles, objects: Mapping[str, set[int]]) -> Iterator[_RawIssue]:
+    """Yield the objects that are missing, late or not in meta.json.
 
     Args:
-        objects: frame name -> ids of its mask.
+        video: Video.
+        objects: Frame name -> object ids of its mask.
     """
-    every = set().union(*objects.values())
-    if video.objects is not None:
-        yield from _against_meta(video, objects, every)
-    elif not every:
-        yield found("no-objects", video.masks_folder, f"none of its {len(objects)} masks shows an object")
+    all_labels = set().union(*objects.values())
+    first, *later = objects
+    if video.meta_objects is not None:
+        yield from _check_meta(video, video.meta_objects, objects, all_labels)
+    elif not all_labels:
+        yield _issue("no-objects", video.masks_folder, f"none of its {len(objects)} masks shows an object")
+    elif not objects[first]:
+        severity = "note" if video.allows_late_objects else ""
+        yield _issue("first-mask-empty", video.masks[first], "the first mask shows no object", severity)
     else:
-        first, *later = objects
-        if not objects[first]:
-            severity = "note" if video.late else ""
-            yield found("first-mask-empty", video.masks[first], "the first mask shows no object", severity)
-        seen = set(objects[first])
-        for name in later if objects[first] else ():
-            if new := objects[name] - seen:
-                told = f"object {_told(new)} first shows here"
-                yield found("late-object", video.masks[name], told, "note" if video.late else "")
-                seen |= new
-    yield from _gaps(video.masks_folder, every)
+        known = set(objects[first])
+        for name in later:
+            if new := objects[name] - known:
+                severity = "note" if video.allows_late_objects else ""
+                yield _issue(
+                    "late-object", video.masks[name], f"object {_join(new)} first appears here", severity
+                )
+                known |= new
+    yield from _check_id_gaps(video.masks_folder, all_labels)
 
 
-def _against_meta(video: VideoFiles, objects: Mapping[str, set[int]], every: set[int]) -> Iterator[Found]:
-    assert video.objects is not None
-    for label, frames in sorted(video.objects.items()):
-        entry = min(frames)
-        if label not in every:
-            told = f"meta.json lists object {label}, and none of {len(objects)} masks shows it"
-            yield found("meta-no-mask", video.masks_folder, told)
-        elif entry in objects and label not in objects[entry]:
-            told = f"meta.json says that object {label} enters here, and the mask does not show it"
-            yield found("meta-no-mask", video.masks[entry], told, "warning")
-    if unknown := every - video.objects.keys():
-        told = f"object {_told(unknown)} is in the masks, not in meta.json"
-        yield found("id-not-in-meta", video.masks_folder, told)
+def _check_meta(
+    video: VideoFiles,
+    meta_objects: Mapping[int, list[str]],
+    objects: Mapping[str, set[int]],
+    all_labels: set[int],
+) -> Iterator[_RawIssue]:
+    for label, frames in sorted(meta_objects.items()):
+        first = min(frames)
+        if label not in all_labels:
+            detail = f"meta.json lists object {label}, but none of {len(objects)} masks shows it"
+            yield _issue("meta-no-mask", video.masks_folder, detail)
+        elif first in objects and label not in objects[first]:
+            detail = f"object {label} first appears here by meta.json, but the mask does not show it"
+            yield _issue("meta-no-mask", video.masks[first], detail, "warning")
+    if unknown := all_labels - meta_objects.keys():
+        detail = f"object {_join(unknown)} is in the masks, but not in meta.json"
+        yield _issue("id-not-in-meta", video.masks_folder, detail)
 
 
-def _gaps(path: Path, labels: set[int]) -> Iterator[Found]:
+def _check_id_gaps(path: Path, labels: set[int]) -> Iterator[_RawIssue]:
     if missing := set(range(1, max(labels, default=0))) - labels:
-        yield found("id-gap", path, f"there are the ids {_told(labels)}, not {_told(missing)}")
+        yield _issue("id-gap", path, f"the ids are {_join(labels)}, without {_join(missing)}")
 
 
-def _told(numbers: set[int]) -> str:
-    shown = sorted(numbers)
-    return ", ".join(map(str, shown[:10])) + (", ..." if shown[10:] else "")
+def _join(numbers: set[int]) -> str:
+    first_ten = sorted(numbers)[:10]
+    return ", ".join(map(str, first_ten)) + (", ..." if len(numbers) > 10 else "")

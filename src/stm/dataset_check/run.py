@@ -1,4 +1,4 @@
-"""The examination: every file of a data set is opened once, several at a time, and judged."""
+"""Check of a data set: every file is opened once, several in parallel, and the rules are applied."""
 
 from __future__ import annotations
 
@@ -13,39 +13,43 @@ from stm.config.environment import cpus
 from stm.data.file_inspection import FileInfo, inspect_frame, inspect_mask
 from stm.dataset_check.dataset_files import DatasetFiles, StillFiles, Unit
 from stm.dataset_check.issues import SEVERITIES, Issue
-from stm.dataset_check.rules import Look, apply_rules
+from stm.dataset_check.rules import FileInfos, apply_rules
 
-_AHEAD = 64
-"""Files in work for each worker, so that none waits at a video's end."""
+_QUEUED_FILES = 64
+"""Queued files per worker, so that no worker idles at the end of a video."""
 
 
 @dataclass
 class DatasetReport:
-    """What was found in a data set.
+    """The issues of a data set.
 
     Attributes:
-        tree: where it was looked for.
-        findings: worst first, then by path.
-        looks: of each video or still with a finding, what its files hold, where `keep` asked for it.
+        dataset: Data set.
+        issues: Issues, the most severe first, then by code and path.
+        infos: Each video or still with an issue and the contents of its files, if `keep_infos` was set.
     """
 
-    tree: DatasetFiles
-    findings: list[Issue] = field(default_factory=list)
-    looks: list[tuple[Unit, Look]] = field(default_factory=list)
+    dataset: DatasetFiles
+    issues: list[Issue] = field(default_factory=list)
+    infos: list[tuple[Unit, FileInfos]] = field(default_factory=list)
 
     @property
-    def files(self) -> int:
-        """How many files were opened."""
-        return sum(len(files(unit)) for unit in self.tree.units)
+    def num_files(self) -> int:
+        """Number of files that were opened."""
+        return sum(len(list_inspections(unit)) for unit in self.dataset.units)
 
     @property
     def has_errors(self) -> bool:
-        """Is something so wrong that it cannot be used as it is?"""
-        return any(finding.severity == "error" for finding in self.findings)
+        """Whether some of the data cannot be used as it is."""
+        return any(issue.severity == "error" for issue in self.issues)
+
+    def count(self, severity: str) -> int:
+        """Return the number of issues of a severity."""
+        return sum(issue.severity == severity for issue in self.issues)
 
 
-def files(unit: Unit) -> Sequence[tuple[Path, Callable[[Path], FileInfo]]]:
-    """The files of a video or still, each with the function that looks at it."""
+def list_inspections(unit: Unit) -> Sequence[tuple[Path, Callable[[Path], FileInfo]]]:
+    """Return the files of a video or still, each with the function that inspects it."""
     if isinstance(unit, StillFiles):
         return [(unit.frame, inspect_frame), (unit.mask, inspect_mask)]
     frames, masks = unit.frames.values(), unit.masks.values()
@@ -53,46 +57,47 @@ def files(unit: Unit) -> Sequence[tuple[Path, Callable[[Path], FileInfo]]]:
 
 
 def check_dataset(
-    tree: DatasetFiles,
+    dataset: DatasetFiles,
     workers: int | None = None,
-    advance: Callable[[int], object] = lambda done: None,
-    keep: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
+    keep_infos: bool = False,
 ) -> DatasetReport:
-    """Open every file of a data set and judge what it holds.
+    """Open every file of a data set and apply the rules to its contents.
 
     Args:
-        tree: the data set.
-        workers: threads; decoding lets them run side by side. As many as there are cores if None.
-        advance: called with the number of files done since it was called last.
-        keep: also return what the files of each video with a finding hold.
+        dataset: Data set.
+        workers: Number of threads, which run in parallel while decoding; None for the number of cores.
+        advance: Called with the number of files that were finished since the last call.
+        keep_infos: Whether to also return the contents of the files of each video or still with an issue.
     """
-    result = DatasetReport(tree, list(tree.findings))
+    report = DatasetReport(dataset, list(dataset.issues))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's about large pictures and odd tags: ours say it with a path
-        for unit, look in _looks(tree.units, workers or cpus()):
-            found = apply_rules(unit, look, tree.relative)
-            result.findings += found
-            if found and keep:
-                result.looks.append((unit, look))
-            advance(len(look))
-    result.findings.sort(key=lambda one: (SEVERITIES.index(one.severity), one.code, one.path))
-    return result
+        # PIL warns about large images and odd tags without their path; the issues name it.
+        warnings.simplefilter("ignore")
+        for unit, infos in _inspect(dataset.units, workers or cpus()):
+            issues = apply_rules(unit, infos, dataset.relative)
+            report.issues += issues
+            if issues and keep_infos:
+                report.infos.append((unit, infos))
+            advance(len(infos))
+    report.issues.sort(key=lambda issue: (SEVERITIES.index(issue.severity), issue.code, issue.path))
+    return report
 
 
-def _looks(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Look]]:
-    """Each unit with what its files hold, in order."""
-    waiting: deque[tuple[Unit, dict[Path, Future[FileInfo]]]] = deque()
+def _inspect(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, FileInfos]]:
+    """Yield each unit with the contents of its files, in order."""
+    pending: deque[tuple[Unit, dict[Path, Future[FileInfo]]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for unit in units:
-            waiting.append((unit, {path: pool.submit(look, path) for path, look in files(unit)}))
-            while sum(len(futures) for _, futures in waiting) > _AHEAD * workers:
-                yield _done(*waiting.popleft())
-        while waiting:
-            yield _done(*waiting.popleft())
+            pending.append((unit, {path: pool.submit(run, path) for path, run in list_inspections(unit)}))
+            while sum(len(futures) for _, futures in pending) > _QUEUED_FILES * workers:
+                yield _await(*pending.popleft())
+        while pending:
+            yield _await(*pending.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)  # an interruption ends after the files in work
+        pool.shutdown(cancel_futures=True)  # an interruption waits only for the files that are open
 
 
-def _done(unit: Unit, futures: dict[Path, Future[FileInfo]]) -> tuple[Unit, Look]:
+def _await(unit: Unit, futures: dict[Path, Future[FileInfo]]) -> tuple[Unit, FileInfos]:
     return unit, {path: future.result() for path, future in futures.items()}

@@ -1,4 +1,4 @@
-"""What was found, as a table for people and as JSON for programs."""
+"""Summary of a check, as a table for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -16,66 +16,57 @@ EXAMPLES = 3
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-def summary(examination: DatasetReport) -> str:
-    """In a line: what was looked at, and how many findings of each severity there are."""
-    tree = examination.tree
-    held = f"{_count(len(tree.stills), 'still')}" if tree.stills else _count(len(tree.videos), "video")
-    counts = [
-        _count(sum(finding.severity == severity for finding in examination.findings), severity)
-        for severity in SEVERITIES
-    ]
-    return f"{tree.layout}: {held}, {_count(examination.files, 'file')}: {', '.join(counts)}"
+def summary(report: DatasetReport) -> str:
+    """Return one line with the number of videos or stills, files, and issues of each severity."""
+    dataset = report.dataset
+    stills, videos = len(dataset.stills), len(dataset.videos)
+    units = _count(stills, "still") if stills else _count(videos, "video")
+    counts = ", ".join(_count(report.count(severity), severity) for severity in SEVERITIES)
+    return f"{dataset.layout}: {units}, {_count(report.num_files, 'file')}: {counts}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def print_table(examination: DatasetReport, console: Console) -> None:
-    """A row a kind of finding: how many, what it means, and the first of them."""
+def print_table(report: DatasetReport, console: Console) -> None:
+    """Print a row per kind of issue: how many there are, what it means, and the first ones."""
     groups: dict[tuple[str, str], list[Issue]] = defaultdict(list)
-    for finding in examination.findings:
-        groups[finding.severity, finding.code].append(finding)
+    for issue in report.issues:
+        groups[issue.severity, issue.code].append(issue)
     if groups:
         table = Table(show_lines=True)
-        table.add_column("finding", no_wrap=True)
+        table.add_column("issue", no_wrap=True)
         table.add_column("count", justify="right")
-        table.add_column("what it means, what to do, and the first of them")
-        for (severity, code), found in groups.items():
+        table.add_column("meaning, advice and first examples")
+        for (severity, code), issues in groups.items():
             kind = Text(f"{severity}\n{code}", style=_STYLES[severity])
-            advice = Text(f"{ISSUE_CODES[code].advice[0].upper()}{ISSUE_CODES[code].advice[1:]}.")
-            for finding in found[:EXAMPLES]:
-                advice.append(f"\n{printable(finding.path)}: {printable(finding.detail)}", style="dim")
-            table.add_row(kind, str(len(found)), advice)
+            advice = ISSUE_CODES[code].advice
+            text = Text(f"{advice[0].upper()}{advice[1:]}.")
+            for issue in issues[:EXAMPLES]:
+                text.append(f"\n{printable(issue.path)}: {printable(issue.detail)}", style="dim")
+            table.add_row(kind, str(len(issues)), text)
         console.print(table)
-    console.print(Text(printable(summary(examination))))
+    console.print(Text(printable(summary(report))))
 
 
 def printable(text: str) -> str:
-    """Text without control characters or broken encodings, which a file's name may hold."""
+    """Escape control characters and broken encodings, which file names may contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
-def as_json(examination: DatasetReport) -> dict[str, Any]:
-    """Everything that was found, as plain values."""
-    tree = examination.tree
+def as_json(report: DatasetReport) -> dict[str, Any]:
+    """Return all issues as plain values."""
+    dataset = report.dataset
     return {
-        "root": str(tree.root),
-        "layout": tree.layout,
-        "videos": len(tree.videos),
-        "stills": len(tree.stills),
-        "files": examination.files,
-        "counts": {
-            severity: sum(finding.severity == severity for finding in examination.findings)
-            for severity in SEVERITIES
-        },
-        "findings": [
-            {
-                "severity": finding.severity,
-                "code": finding.code,
-                "path": finding.path,
-                "message": finding.sentence,
-            }
-            for finding in examination.findings
+        "root": str(dataset.root),
+        "layout": dataset.layout,
+        "videos": len(dataset.videos),
+        "stills": len(dataset.stills),
+        "files": report.num_files,
+        "counts": {severity: report.count(severity) for severity in SEVERITIES},
+        "issues": [
+            {"severity": issue.severity, "code": issue.code, "path": issue.path, "message": issue.message}
+            for issue in report.issues
         ],
     }

@@ -2,11 +2,11 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/installed
-SHARED ?= ../shared/data
-REAL = data.root=$(SHARED)/DAVIS data.stills=$(SHARED)/stills benchmark.root=$(SHARED)/DAVIS
+DATA ?= data
+REAL = data.root=$(DATA)/DAVIS data.stills=$(DATA)/stills benchmark.root=$(DATA)/DAVIS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow golden real tables lint types format benchmark-data benchmark-speed benchmark-metrics
+.PHONY: help setup quickstart test test-slow golden real tables lint types format docs coverage benchmark-data benchmark-speed benchmark-metrics
 
 help:  ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ test-slow: $(READY)  ## All tests, the slow ones too
 golden: $(READY)  ## Equal to the published code: the golden cases of network and metrics
 	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
-real: $(READY)  ## Train a small STM on the real clips in $(SHARED), three stages, and evaluate it: about half an hour
+real: $(READY)  ## Train a small STM on DAVIS and the stills in $(DATA), three stages, and evaluate it: about half an hour
 	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)
 	$(PYTHON) train.py experiment=small_davis resume=auto init=runs/small_stills/checkpoints/last.ckpt $(REAL)
 	$(PYTHON) train.py experiment=small_long resume=auto init=runs/small_davis/checkpoints/last.ckpt $(REAL)
@@ -54,6 +54,12 @@ types: $(READY)  ## Types
 format: $(READY)  ## Mend style
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(READY)  ## Build the documentation site strictly into site/
+	$(VENV)/bin/mkdocs build --strict
+
+coverage: $(READY)  ## Run the fast tests and print their coverage
+	$(PYTHON) -m pytest -n auto -m "not slow" --cov=stm --cov-report=term
 
 benchmark-data: $(READY)  ## Clips a second beside a plain PIL pipeline
 	$(PYTHON) benchmarks/data.py

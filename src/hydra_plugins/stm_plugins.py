@@ -1,4 +1,4 @@
-"""The plugins of `stm.sweeps`, where Hydra finds them: it accepts classes of the package `hydra_plugins` alone."""
+"""The plugins of `stm.sweeps` for Hydra, which only accepts classes of the package `hydra_plugins`."""
 
 from stm.sweeps import slurm_launcher, staged_sweeper
 

@@ -45,9 +45,9 @@ def sweep(tmp_path_factory) -> Path:
         (job / ".hydra" / "config.yaml").write_text(config)
         end = {"status": "completed", "error": "", "made_by": {"git commit": "0ddba11"}}
         (job / "job.json").write_text(json.dumps(end))
-        asked = {"benchmark": "synthetic", "memory": memory}
-        jobs.append({"number": number, "stage": "", "folder": job.name, "asked": asked, "overrides": []})
-    write_job_list(folder, jobs, {"command": "evaluate.py sweep=memory checkpoint=<x>"})
+        settings = {"benchmark": "synthetic", "memory": memory}
+        jobs.append({"number": number, "stage": "", "folder": job.name, "settings": settings, "overrides": []})
+    write_job_list(folder, jobs, {"command": "python evaluate.py sweep=memory checkpoint=<x>"})
     return folder
 
 

@@ -121,7 +121,7 @@ def test_a_job_whose_time_is_nearly_up_requeues_itself(cluster: Cluster, tmp_pat
     """SIGUSR1, as `--signal` sends it; the run has no name, and is found again all the same."""
     total = 150
     training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=1000", "final_benchmark=null")
-    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=${new_name:}")
+    training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "name=${default_run_name:}")
     job = submit(cluster, tmp_path, *training)
     run = tmp_path / f"slurm_{job}_0"
     wait_until(lambda: len(steps(run)) > 5, 180, lambda: log_of(tmp_path, job))

@@ -1,4 +1,4 @@
-"""The paired bootstrap: against a plain loop, and where the answer is known."""
+"""The paired bootstrap, against a plain loop and where the answer is known."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from stm.sweeps.bootstrap import paired_bootstrap
 
 
 def scores(rng, videos=12, effect=0.0, noise=0.1):
-    """Two sides over the same videos, some of which have several objects."""
+    """Return the scores of two sides on the same videos, some of which have several objects."""
     ours, theirs = {}, {}
     for video in range(videos):
         level = rng.uniform(0.2, 0.9)
@@ -17,9 +17,9 @@ def scores(rng, videos=12, effect=0.0, noise=0.1):
     return ours, theirs
 
 
-def test_against_a_plain_loop():
+def test_agrees_with_a_plain_loop():
     ours, theirs = scores(np.random.default_rng(3), effect=0.05)
-    found = paired_bootstrap(ours, theirs, draws=4000)
+    difference = paired_bootstrap(ours, theirs, draws=4000)
     videos = sorted({video for video, _ in ours})
     rng, means = np.random.default_rng(77), []
     for _ in range(4000):
@@ -27,35 +27,35 @@ def test_against_a_plain_loop():
         for video in rng.choice(videos, len(videos)):
             differences += [ours[key] - theirs[key] for key in ours if key[0] == video]
         means.append(np.mean(differences))
-    assert found.mean == pytest.approx(np.mean([ours[key] - theirs[key] for key in ours]))
-    assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.004)
-    assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.004)
-    assert found.videos == 12
+    assert difference.mean == pytest.approx(np.mean([ours[key] - theirs[key] for key in ours]))
+    assert difference.low == pytest.approx(np.quantile(means, 0.025), abs=0.004)
+    assert difference.high == pytest.approx(np.quantile(means, 0.975), abs=0.004)
+    assert difference.videos == 12
 
 
-def test_what_both_share_does_not_matter():
-    """Videos differ far more than the sides do: unpaired, the difference would drown."""
+def test_variation_between_videos_does_not_widen_the_interval():
+    """Videos differ far more than the sides do: an unpaired interval would include 0."""
     ours, theirs = scores(np.random.default_rng(0), videos=40, effect=0.03, noise=0.02)
-    found = paired_bootstrap(ours, theirs)
-    assert 0.02 < found.low < found.mean < found.high < 0.04
+    difference = paired_bootstrap(ours, theirs)
+    assert 0.02 < difference.low < difference.mean < difference.high < 0.04
 
 
-def test_equal_sides_differ_by_nothing():
+def test_equal_sides_have_no_difference():
     ours, _ = scores(np.random.default_rng(1))
     assert paired_bootstrap(ours, ours)[:3] == (0, 0, 0)
 
 
-def test_how_often_the_interval_holds_the_truth():
-    rng, held = np.random.default_rng(5), 0
+def test_interval_covers_the_true_difference_as_often_as_promised():
+    rng, covered = np.random.default_rng(5), 0
     for _ in range(200):
-        found = paired_bootstrap(*scores(rng, videos=30, effect=0.1), draws=500)
-        held += found.low <= 0.1 <= found.high
-    assert 0.88 <= held / 200 <= 0.99
+        difference = paired_bootstrap(*scores(rng, videos=30, effect=0.1), draws=500)
+        covered += difference.low <= 0.1 <= difference.high
+    assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_what_one_side_lacks_is_left_out():
+def test_objects_of_one_side_are_ignored():
     ours = {("a", 1): 0.5, ("b", 1): 0.7, ("c", 1): 0.0}
     theirs = {("a", 1): 0.4, ("b", 1): 0.6, ("d", 1): 1.0}
-    found = paired_bootstrap(ours, theirs)
-    assert found.mean == pytest.approx(0.1) and found.videos == 2
-    assert paired_bootstrap({("a", 1): 1.0}, {("a", 1): 0.5}) is None, "one video tells no spread"
+    difference = paired_bootstrap(ours, theirs)
+    assert difference.mean == pytest.approx(0.1) and difference.videos == 2
+    assert paired_bootstrap({("a", 1): 1.0}, {("a", 1): 0.5}) is None, "one video has no spread"

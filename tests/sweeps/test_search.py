@@ -1,4 +1,4 @@
-"""A search for hyper-parameters: Optuna's trials, and the commands that W&B's agent makes of its file."""
+"""Hyper-parameter search: Optuna's trials, and the commands that W&B's agent builds from its file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def jobs(sweep: Path) -> list[Path]:
 
 
 def trials(sweep: Path) -> list[dict[str, str]]:
-    """The table's rows so far."""
+    """Return the table's rows so far."""
     table = sweep / "table.csv"
     return list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []
 
@@ -39,15 +39,13 @@ def test_every_key_of_the_search_can_be_set() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["sweep=search"], return_hydra_config=True)
         assert set(config.hydra.sweeper.params) == set(KEYS)
-        assert config.test is None, "the test split stays unseen"
+        assert config.final_benchmark is None, "the test split stays unseen"
         assert compose("train", ["sweep=search", "optimizer.lr=2e-05", "loss.bootstrap_fraction=0.3"])
 
 
 @pytest.mark.slow
-def test_three_trials_killed_and_begun_again(tmp_path: Path) -> None:
-    """The table of what is there is left. The same command proposes the same trials, and those that are
-    finished are not trained again.
-    """
+def test_killed_search_continues(tmp_path: Path) -> None:
+    """A killed search leaves its table; the same command proposes the same trials and trains the rest."""
     sweep = tmp_path / "runs" / "search_quickstart"
     running = start("train.py", *SEARCH, "logger=wandb", folder=tmp_path)
     running.wait_until(lambda: [row["status"] for row in trials(sweep)] == ["completed"] * 2)
@@ -70,7 +68,7 @@ def test_three_trials_killed_and_begun_again(tmp_path: Path) -> None:
     assert groups == {"search_quickstart"}
 
 
-def test_a_trial_that_fails_does_not_end_the_search(tmp_path: Path) -> None:
+def test_failed_trial_does_not_end_the_search(tmp_path: Path) -> None:
     sweep = tmp_path / "runs" / "search_quickstart"
     space = ("network.similarity=choice(l2,dott,dot)", "optimizer.lr=tag(log,interval(1e-4,1e-3))")
     code, output = run("train.py", *SEARCH, *space, folder=tmp_path)
@@ -86,39 +84,39 @@ def test_a_trial_that_fails_does_not_end_the_search(tmp_path: Path) -> None:
 FILE = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text())
 
 
-def agents_command(arguments: dict[str, Any]) -> list[str]:
-    """What the agent would run, made by W&B's own functions."""
+def agent_command(arguments: dict[str, Any]) -> list[str]:
+    """Return the command that the agent would run, built by W&B's own functions."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-    told = create_sweep_command_args({"args": {key: {"value": value} for key, value in arguments.items()}})
-    told |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [FILE["program"]]}
+    parts = create_sweep_command_args({"args": {key: {"value": value} for key, value in arguments.items()}})
+    parts |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [FILE["program"]]}
     words: list[str] = []
     for chunk in create_sweep_command(copy.deepcopy(FILE["command"])):
-        words += told[chunk[2:-1]] if chunk[:2] == "${" and chunk[-1] == "}" else [chunk]
+        words += parts[chunk[2:-1]] if chunk[:2] == "${" and chunk[-1] == "}" else [chunk]
     return words
 
 
 def proposals() -> list[dict[str, Any]]:
-    """The smallest and the largest of all parameters, or the first and the last of their choices."""
+    """Return the smallest and the largest value of each parameter, or its first and last choice."""
     ranges = {
         key: values.get("values") or (values["min"], values["max"])
         for key, values in FILE["parameters"].items()
     }
-    return [{key: values[place] for key, values in ranges.items()} for place in (0, -1)]
+    return [{key: values[end] for key, values in ranges.items()} for end in (0, -1)]
 
 
-def test_the_file_is_one_that_wandb_takes() -> None:
+def test_wandb_accepts_the_file() -> None:
     from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
     from wandb.sdk.launch.sweeps.utils import load_sweep_config
 
-    told = _validate_config_and_fill_distribution(load_sweep_config(str(ROOT / "docs" / "wandb_sweep.yaml")))
-    assert told["parameters"]["loss.bootstrap_fraction"]["distribution"] == "uniform"
+    config = _validate_config_and_fill_distribution(load_sweep_config(str(ROOT / "docs" / "wandb_sweep.yaml")))
+    assert config["parameters"]["loss.bootstrap_fraction"]["distribution"] == "uniform"
 
 
 @pytest.mark.parametrize("proposal", proposals(), ids=["first", "last"])
 def test_every_parameter_composes(proposal: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "abc12345")
-    env, python, program, *overrides = agents_command(proposal)
+    env, python, program, *overrides = agent_command(proposal)
     assert (env, python, program) == ("/usr/bin/env", "python", "train.py")
     assert (ROOT / program).exists()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -129,14 +127,14 @@ def test_every_parameter_composes(proposal: dict[str, Any], monkeypatch: pytest.
     assert config.name == "search/abc12345"
 
 
-def test_the_agents_command_runs(tmp_path: Path) -> None:
-    """As the agent starts it, offline and small: the run is the search's, under the id that W&B gave."""
+def test_agent_command_runs(tmp_path: Path) -> None:
+    """Started as by the agent, offline and small, the run belongs to the search and has the id from W&B."""
     smaller = (*TINY, "init=null", "steps=1", "validate_every=1", "logger.wandb.mode=offline")
     parameters = tmp_path / "parameters.yaml"
     proposal = {"optimizer.lr": 1e-3, "network.similarity": "l2"}
     parameters.write_text(yaml.safe_dump({key: {"value": value} for key, value in proposal.items()}))
     given = {"WANDB_RUN_ID": "abc12345", "WANDB_SWEEP_ID": "s1", "WANDB_SWEEP_PARAM_PATH": str(parameters)}
-    _, _, program, *overrides = agents_command(proposal)
+    _, _, program, *overrides = agent_command(proposal)
     code, output = run(program, *overrides, *smaller, folder=tmp_path, environment=dict(os.environ) | given)
     assert code == 0, output
     (one,) = records(tmp_path / "runs" / "search" / "abc12345")

@@ -1,7 +1,8 @@
-"""A sweep's table from its files: written by hand here, so that every number is known."""
+"""A sweep's table, from files written by hand so that every number is known."""
 
 import csv
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from stm.sweeps.sweep_tables import markdown, write_tables
 
 
 def scores(benchmark, j, frames=100, seconds=5.0, videos=3):
-    """What `scores.json` of an evaluation holds; each video's J lies around the mean."""
+    """Return the contents of a `scores.json` whose videos have J around the given mean."""
     offsets = np.linspace(-0.1, 0.1, videos)
     rows = [{"sequence": f"v{n}", "object": 1, "J-Mean": j + off} for n, off in enumerate(offsets)]
     measures = {} if j is None else {"J-Mean": j, "F-Mean": j / 2, "J&F-Mean": 0.75 * j}
@@ -33,38 +34,38 @@ def write_job(folder, values, status="completed", error=""):
     (folder / "job.json").write_text(json.dumps({"status": status, "error": error}))
 
 
-def plan(folder, jobs, **told):
+def plan(folder, jobs, **sweep):
+    """Write the job list of jobs with these settings, in the folders `0_x`, `1_x`, ..."""
     jobs = [
         {
             "number": n,
             "stage": "",
             "folder": f"{n}_x",
-            "asked": asked,
-            "overrides": [f"{k}={v}" for k, v in asked.items()],
+            "settings": settings,
+            "overrides": [f"{key}={value}" for key, value in settings.items()],
         }
-        for n, asked in enumerate(jobs)
+        for n, settings in enumerate(jobs)
     ]
-    write_job_list(
-        folder, jobs, {"command": "evaluate.py sweep=mine", "repeats": ["seed"], "against": {}, **told}
-    )
+    table = {"command": "python evaluate.py sweep=mine", "average_over": ["seed"], "baseline": {}}
+    write_job_list(folder, jobs, table | sweep)
 
 
 def cells(text, row):
-    """A line of a Markdown table by its first cells."""
+    """Return the cells of a Markdown table's row, given by its first cells."""
     for line in text.splitlines():
-        found = [cell.strip() for cell in line.strip("|").split("|")]
-        if found[: len(row)] == list(row):
-            return found
-    raise AssertionError(f"no line {row} in\n{text}")
+        values = [cell.strip() for cell in line.strip("|").split("|")]
+        if values[: len(row)] == list(row):
+            return values
+    raise AssertionError(f"no row {row} in\n{text}")
 
 
-def test_table_5_beside_the_papers(tmp_path):
+def test_table_5_compares_with_the_paper(tmp_path):
     rules = ("first", "previous", "first_previous", "every_5")
     plan(
         tmp_path,
         [{"checkpoint": "c", "benchmark": "davis2016", "memory": rule} for rule in rules],
-        paper="table5",
-        against={"memory": "every_5"},
+        paper_table="table5",
+        baseline={"memory": "every_5"},
     )
     for n, j in enumerate((0.8, 0.7, 0.85, 0.9)):
         write_job(tmp_path / f"{n}_x", scores("davis2016-val", j, videos=20))
@@ -90,13 +91,13 @@ def test_table_5_beside_the_papers(tmp_path):
     assert "4 of 4 jobs are finished." in text
 
 
-def test_other_videos_than_the_benchmarks_are_not_compared_with_the_paper(tmp_path):
-    plan(tmp_path, [{"benchmark": "davis2017"}], paper="table3")
+def test_scores_of_other_videos_are_not_compared_with_the_paper(tmp_path):
+    plan(tmp_path, [{"benchmark": "davis2017"}], paper_table="table3")
     write_job(tmp_path / "0_x", scores("davis2017-val", 0.5, videos=7))
     text = markdown(read_sweep(tmp_path))
     assert cells(text, ["davis2017-val"])[-2:] == ["STM (+YV): J 79.2, F 84.3", "-"]
-    assert "other videos" in text
-    assert cells(text, ["STM"]) == ["STM", "69.2", "74"], "the whole table stands below"
+    assert "where the scored videos are not those of its benchmark" in text
+    assert cells(text, ["STM"]) == ["STM", "69.2", "74"], "the whole table is below"
 
 
 def test_mean_and_spread_over_seeds(tmp_path):
@@ -114,10 +115,13 @@ def test_mean_and_spread_over_seeds(tmp_path):
     assert line == ["dot", "mine", "3", "60.0 ± 10.0", "30.0 ± 5.0", "45.0 ± 7.5", "0.050", "512", "-"]
 
 
-def test_failed_and_missing_jobs_are_named_with_their_commands(tmp_path):
+def test_failed_and_missing_jobs_are_listed_with_their_commands(tmp_path):
     plan(
         tmp_path,
-        [{"memory": m, "launcher": "parallel", "benchmark.root": "'a b'"} for m in ("first", "near", "x")],
+        [
+            {"memory": m, "launcher": "parallel", "benchmark.root": "'a b'"}
+            for m in ("first", "spatial_prior", "x")
+        ],
     )
     write_job(tmp_path / "0_x", scores("mine", 0.5))
     write_job(tmp_path / "1_x", None, "failed", "FileNotFoundError: a b is not there\nmore")
@@ -126,8 +130,6 @@ def test_failed_and_missing_jobs_are_named_with_their_commands(tmp_path):
     assert "- 1_x: FileNotFoundError: a b is not there\n" in text and "- 2_x: unfinished\n" in text
     command = next(line.strip() for line in text.splitlines() if "memory=spatial_prior" in line)
     run_dir = f"hydra.run.dir={tmp_path / '1_x'}"
-    import shlex
-
     assert shlex.split(command) == [
         "python",
         "evaluate.py",
@@ -138,11 +140,11 @@ def test_failed_and_missing_jobs_are_named_with_their_commands(tmp_path):
     ]
 
 
-def test_a_training_scored_on_several_benchmarks(tmp_path):
-    """Table 4: each arm on both sets; the newest evaluation of a benchmark counts."""
+def test_training_scored_on_several_benchmarks(tmp_path):
+    """Table 4: each arm is scored on both benchmarks."""
     init = "@pretrain/checkpoints/last.ckpt"
     arms = [{"experiment": "pretrain"}] + [{"experiment": "main_davis", "init": i} for i in ("null", init)]
-    plan(tmp_path, arms, paper="table4", against={"init": "null"})
+    plan(tmp_path, arms, paper_table="table4", baseline={"init": "null"})
     for n, j in enumerate((0.5, 0.4, 0.6)):
         write_job(tmp_path / f"{n}_x", None)
         for name, value in (("davis2017", j), ("youtube_vos", j + 0.1)):
@@ -155,34 +157,34 @@ def test_a_training_scored_on_several_benchmarks(tmp_path):
     assert rows["youtube_vos-val", "main_davis", init].paper.label == "Cross validation"
 
 
-def test_csv_has_a_line_a_job(tmp_path):
-    plan(tmp_path, [{"memory": m, "seed": "1"} for m in ("first", "near")])
+def test_csv_has_a_row_for_each_job(tmp_path):
+    plan(tmp_path, [{"memory": m, "seed": "1"} for m in ("first", "spatial_prior")])
     write_job(tmp_path / "0_x", scores("mine", 0.5))
     write_tables(read_sweep(tmp_path))
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["memory"], row["seed"], row["status"]) for row in rows] == [
         ("first", "1", "completed"),
-        ("near", "1", "unfinished"),
+        ("spatial_prior", "1", "unfinished"),
     ]
     assert float(rows[0]["J"]) == pytest.approx(50) and rows[1]["J"] == ""
     assert (tmp_path / "table.md").read_text() == markdown(read_sweep(tmp_path))
 
 
-def test_csv_has_the_calibration_errors_where_they_are_known(tmp_path):
-    plan(tmp_path, [{"memory": m} for m in ("first", "near")])
+def test_csv_has_calibration_errors_where_they_are_known(tmp_path):
+    plan(tmp_path, [{"memory": m} for m in ("first", "spatial_prior")])
     write_job(tmp_path / "0_x", scores("mine", 0.5))
     write_tables(read_sweep(tmp_path))
     assert "ECE" not in (tmp_path / "table.csv").read_text()
-    sure = {"inside": None, "score": {"count": 9, "ece": 0.125, "bias": 0.0, "lost": None, "bins": []}}
-    write_job(tmp_path / "1_x", scores("mine", 0.6) | {"calibration": sure})
+    known = {"inside": None, "score": {"count": 9, "ece": 0.125, "bias": 0.0, "lost": None, "bins": []}}
+    write_job(tmp_path / "1_x", scores("mine", 0.6) | {"calibration": known})
     write_tables(read_sweep(tmp_path))
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["ECE-score"] for row in rows] == ["", "0.125"] and "ECE-inside" not in rows[0]
 
 
-def test_checkpoints_of_one_stage_have_labels_of_their_own(tmp_path):
+def test_checkpoints_of_one_stage_have_distinct_labels(tmp_path):
     names = [
         f"@{stage}/checkpoints/{name}.ckpt" for stage in ("main", "pretrain") for name in ("last", "best")
     ]
@@ -194,21 +196,21 @@ def test_checkpoints_of_one_stage_have_labels_of_their_own(tmp_path):
         assert cells(text, [label])[2] == f"{50 + 10 * n:.1f}"
 
 
-def test_no_sweep(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no sweep's folder"):
+def test_folder_without_a_sweep_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not the folder of a sweep"):
         read_sweep(tmp_path)
 
 
-def test_the_papers_overall_scores_are_means_of_their_parts():
-    """What was copied by hand agrees with itself wherever it can."""
+def test_paper_numbers_are_consistent():
+    """The hand-copied numbers agree wherever two of them determine each other."""
     for row in TABLES["table1"].rows:
         parts = [value for name, value in row.values.items() if name != "G"]
         if len(parts) == 4:
             assert row.values["G"] == pytest.approx(np.mean(parts), abs=0.11), row.label
-    at = {"memory": "every_5"}
-    assert TABLES["table5"].beside(at, "youtube_vos").values == {"G": TABLES["table1"].rows[-1].values["G"]}
-    assert TABLES["table5"].beside(at, "davis2016").values["J"] == TABLES["table2"].rows[-1].values["J"]
-    assert TABLES["table5"].beside(at, "davis2017").values["J"] == TABLES["table3"].rows[-1].values["J"]
+    every_5 = {"memory": "every_5"}
+    assert TABLES["table5"].matching_row(every_5, "youtube_vos").values == {"G": TABLES["table1"].rows[-1].values["G"]}
+    assert TABLES["table5"].matching_row(every_5, "davis2016").values["J"] == TABLES["table2"].rows[-1].values["J"]
+    assert TABLES["table5"].matching_row(every_5, "davis2017").values["J"] == TABLES["table3"].rows[-1].values["J"]
     full = {"experiment": "main_davis", "init": "@pretrain/checkpoints/last.ckpt"}
-    assert TABLES["table4"].beside(full, "davis2017").values["J"] == TABLES["table3"].rows[-2].values["J"]
-    assert TABLES["table5"].beside({"memory": "near"}, "davis2017") is None
+    assert TABLES["table4"].matching_row(full, "davis2017").values["J"] == TABLES["table3"].rows[-2].values["J"]
+    assert TABLES["table5"].matching_row({"memory": "spatial_prior"}, "davis2017") is None

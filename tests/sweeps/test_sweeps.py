@@ -1,4 +1,4 @@
-"""Sweeps by one command each: every file composes job by job, stages wait, one table at the end."""
+"""Sweeps: every job of every file composes, stages wait for each other, and a table is written at the end."""
 
 import csv
 import itertools
@@ -47,7 +47,7 @@ def test_every_job_of_every_sweep_composes(choice: str) -> None:
         assert config.resume == "auto", "the same command goes on"
 
 
-def test_memory_leaves_no_policy_out() -> None:
+def test_sweep_memory_includes_every_policy() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("evaluate", ["sweep=memory", "checkpoint=c"], return_hydra_config=True)
     policies = sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
@@ -69,7 +69,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_table_5_in_one_command(trained: Path) -> None:
+def test_table_5_with_one_command(trained: Path) -> None:
     arguments = ("sweep=table5", "checkpoint=runs/one/checkpoints/best.ckpt", *EVALUATE)
     printed = succeed("evaluate.py", *arguments, folder=trained)
     folder = trained / "runs" / "evaluate" / "table5_one-best"
@@ -84,7 +84,7 @@ def test_table_5_in_one_command(trained: Path) -> None:
         assert float(row["seconds"]) == scores["speed"]["seconds"] / scores["speed"]["frames"]
 
 
-def test_a_failed_job_is_named_and_the_same_command_goes_on(trained: Path) -> None:
+def test_failed_job_is_listed_and_rerun_by_the_same_command(trained: Path) -> None:
     arguments = ("sweep=table3", *EVALUATE, "checkpoint=runs/one/checkpoints/last.ckpt,later.ckpt")
     code, output = run("evaluate.py", *arguments, folder=trained)
     assert code == 1 and "Traceback" not in output
@@ -98,12 +98,12 @@ def test_a_failed_job_is_named_and_the_same_command_goes_on(trained: Path) -> No
     assert (folder / "1_later_synthetic_every_5" / "scores.json").exists()
     output = succeed("evaluate.py", *arguments, folder=trained)
     assert "2 of 2 jobs are finished." in output
-    assert all(path.stat().st_mtime_ns == at for path, at in kept.items()), "nothing is done twice"
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items()), "finished videos are kept"
     assert [row["status"] for row in table(folder)] == ["completed"] * 2
-    assert re.search(r"\| +2 \| +[\d.]+ ± 0\.0 ", (folder / "table.md").read_text()), "repetitions together"
+    assert re.search(r"\| +2 \| +[\d.]+ ± 0\.0 ", (folder / "table.md").read_text()), "the repetitions share a row"
 
 
-def test_a_sweep_by_m_has_a_table_too(trained: Path) -> None:
+def test_multirun_without_a_sweep_file_has_a_table_too(trained: Path) -> None:
     arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", "memory=first,every_5", *EVALUATE)
     succeed("evaluate.py", *arguments, "output_root=by_m", folder=trained)
     assert [row["memory"] for row in table(trained / "by_m")] == ["first", "every_5"]
@@ -126,7 +126,7 @@ def run(config):
 
 run()
 """
-"""A training that saves a checkpoint and then fails, if it is of the first stage and has no room."""
+"""A training that saves a checkpoint and then fails if it is of the first stage and has no room."""
 CONFIGURATION = """
 defaults: [_self_, override hydra/sweeper: stages]
 room: "yes"
@@ -144,8 +144,8 @@ hydra:
 """
 
 
-def test_nothing_begins_from_what_a_failed_job_left(tmp_path: Path) -> None:
-    """Or it would count as finished, and a half-trained checkpoint's scores stand in the table for good."""
+def test_jobs_that_need_a_failed_job_are_skipped(tmp_path: Path) -> None:
+    """Otherwise they would count as finished with the scores of a half-trained checkpoint."""
     program, names = tmp_path / "program.py", ("0_first", "1_second_init-null", "2_second_init-first")
     program.write_text(PROGRAM)
     (tmp_path / "program.yaml").write_text(CONFIGURATION)
@@ -158,7 +158,7 @@ def test_nothing_begins_from_what_a_failed_job_left(tmp_path: Path) -> None:
     before = ends[names[1]].read_bytes()
     (tmp_path / "more_room").touch()
     assert "4 of 4 jobs are finished." in succeed(program, folder=tmp_path)
-    assert ends[names[1]].read_bytes() == before, "what made it stands there"
+    assert ends[names[1]].read_bytes() == before, "the record of a finished job is kept"
     assert [row["steps"] for row in csv.DictReader((tmp_path / "sweep" / "table.csv").open())][-1] == "3"
 
 
@@ -185,7 +185,7 @@ ARMS = (
 
 
 def test_table_4_stage_by_stage(tmp_path: Path) -> None:
-    """The pre-training runs once, the jobs of `both` start from it. Again: what is there is left alone."""
+    """The pre-training runs once, the jobs of `both` start from it, and a second sweep repeats nothing."""
     output = succeed("train.py", *ARMS, folder=tmp_path)
     sweep = tmp_path / "runs" / "table4_synthetic"
     folders = {path.name.split("_")[0]: path for path in sweep.iterdir() if path.is_dir()}
@@ -198,12 +198,12 @@ def test_table_4_stage_by_stage(tmp_path: Path) -> None:
         "5_both_kind-event",
     }
     assert "6 of 6 jobs are finished." in output and output.count("pretrain") > 0
-    began = {
+    initial = {
         n: torch.load(folders[n] / "checkpoints" / "last.ckpt", weights_only=True)["config"]["init"]
         for n in folders
     }
-    first = "runs/table4_synthetic/0_pretrain/checkpoints/last.ckpt"
-    assert began == {**dict.fromkeys("0123"), "4": first, "5": first}
+    pretrained = "runs/table4_synthetic/0_pretrain/checkpoints/last.ckpt"
+    assert initial == {**dict.fromkeys("0123"), "4": pretrained, "5": pretrained}
     rows = table(sweep)
     assert [(row["job"], row["benchmark"]) for row in rows[:2]] == [
         ("0", "synthetic-event-test"),
@@ -219,18 +219,18 @@ def test_table_4_stage_by_stage(tmp_path: Path) -> None:
     again = {n: (folders[n] / "checkpoints" / "last.ckpt").stat().st_mtime_ns for n in folders}
     assert {n for n in folders if again[n] != weights[n]} == {"3"}
     changed = {n for n in folders if (folders[n] / "job.json").read_bytes() != ends[n]}
-    assert changed == {"3"}, "what made the others stands there"
+    assert changed == {"3"}, "the records of the others are kept"
 
 
-def test_wandb_gets_the_table(tmp_path: Path) -> None:
-    """Offline, from a sweep of one job that has not run."""
-    job = {"number": 0, "stage": "", "folder": "0_x", "asked": {"seed": "1"}, "overrides": ["seed=1"]}
-    write_job_list(tmp_path, [job], {"command": "train.py sweep=seeds"})
+def test_table_is_logged_to_wandb(tmp_path: Path) -> None:
+    """Offline, for a sweep of one job that has not run."""
+    job = {"number": 0, "stage": "", "folder": "0_x", "settings": {"seed": "1"}, "overrides": ["seed=1"]}
+    write_job_list(tmp_path, [job], {"command": "python train.py sweep=seeds"})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["logger=wandb", "sweep=seeds"])
     collect_results(tmp_path, config)
     (file,) = (tmp_path / "wandb" / "latest-run").rglob("*.table.json")
-    told = json.loads(file.read_text())
-    row = dict(zip(told["columns"], told["data"][0], strict=True))
+    table = json.loads(file.read_text())
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
     assert (row["job"], row["status"], row["seed"], row["J"]) == (0, "unfinished", "1", None)
     assert (tmp_path / "table.md").read_text().count("0_x: unfinished") == 1

@@ -17,7 +17,7 @@ from helpers.training_runs import TWO, checkpoint, children, furthest, rows, sec
 from hydra import compose, initialize_config_dir
 
 from stm.config.environment import cpus
-from stm.config.resolvers import gpu_of_job, gpus_a_node, shell_lines, tasks_a_node
+from stm.config.resolvers import gpu_of_job, gpus_per_node, job_setup, tasks_per_node
 from stm.config.schema import CONF
 
 SGD = ("optimizer._target_=torch.optim.SGD", "optimizer.lr=1e-3", "scheduler=constant")
@@ -51,11 +51,11 @@ def test_each_job_of_a_sweep_has_a_gpu_by_its_number(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("devices", "tasks"), [(4, 4), ("2", 2), ([0, 3], 2)])
 def test_a_job_of_slurm_has_a_task_for_each_device(devices: object, tasks: int) -> None:
-    assert tasks_a_node(devices) == tasks
-    assert (gpus_a_node("gpu", devices), gpus_a_node("cpu", devices)) == (tasks, None)
+    assert tasks_per_node(devices) == tasks
+    assert (gpus_per_node("gpu", devices), gpus_per_node("cpu", devices)) == (tasks, None)
     for unknown in ("auto", -1):
         with pytest.raises(ValueError, match=f"trainer.devices={unknown}: say how many each node has"):
-            tasks_a_node(unknown)
+            tasks_per_node(unknown)
 
 
 def test_processes_have_as_many_cpus_as_the_job_says(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_processes_have_as_many_cpus_as_the_job_says(tmp_path: Path) -> None:
     (tmp_path / "srun").write_text('#!/bin/sh\necho "$SRUN_CPUS_PER_TASK" "$@"\n')
     (tmp_path / "srun").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "6"}
-    submitits = "\n".join([*shell_lines(["module() { :; }", "module load cuda"]), "srun ..."])
+    submitits = "\n".join([*job_setup(["module() { :; }", "module load cuda"]), "srun ..."])
     script = (ROOT / "docs" / "train.sbatch").read_text()
     told = " --cpus-per-task=6 --kill-on-bad-exit=1 python train.py"
     for lines, heard in ((submitits, "6 ..."), (script, told)):

@@ -13,60 +13,56 @@ from stm.memory import MemoryPolicy
 
 
 def parse_policy(text: str) -> MemoryPolicy:
-    """The policy of a file in `conf/memory/`, its values changed by what follows, `key=value` each.
+    """Return the policy of a file in `conf/memory/`, changed by the `key=value` pairs that follow its name.
 
     Raises:
-        ValueError: there is no such name or value, or the values exclude each other.
+        ValueError: The name, a key or a value is unknown, or the values exclude each other.
     """
     name, *changes = (part.strip() for part in text.split(","))
-    values = _file(name)
-    kinds = get_type_hints(MemoryPolicy)
+    values = _read_policy(name)
+    types = get_type_hints(MemoryPolicy)
     for change in changes:
-        key, equals, given = change.partition("=")
+        key, equals, value = change.partition("=")
         if not equals:
-            raise ValueError(f"--memory {text}: {change!r} is no key=value, such as top_k=20")
-        if key not in kinds:
-            raise ValueError(f"--memory {text}: there is no value {key!r}.{_meant(key, kinds)}")
-        values[key] = _value(given, kinds[key], f"--memory {text}: {key}={given}")
+            raise ValueError(f"--memory {text}: {change!r} must be key=value, such as top_k=20")
+        if key not in types:
+            raise ValueError(f"--memory {text}: unknown key {key!r}.{_did_you_mean(key, types)}")
+        values[key] = _parse_value(value, types[key], f"--memory {text}: {key}={value}")
     return MemoryPolicy(**values)
 
 
 def policy_names() -> list[str]:
-    """The policies that there are."""
+    """Return the names of the files in `conf/memory/`."""
     return sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
 
 
-def _file(name: str) -> dict[str, Any]:
-    """The values of a file, over those that it begins with."""
-    if name not in policy_names():
+def _read_policy(name: str) -> dict[str, Any]:
+    names = policy_names()
+    if name not in names:
         raise ValueError(
-            f"--memory {name} does not exist.{_meant(name, policy_names())} There are {', '.join(policy_names())}"
+            f"--memory {name} does not exist.{_did_you_mean(name, names)} The policies are {', '.join(names)}"
         )
-    path = CONF / "memory" / f"{name}.yaml"
-    own = yaml.safe_load(path.read_text(encoding="utf-8"))
-    begun: dict[str, Any] = {}
-    for other in own.pop("defaults", []):
-        begun |= _file(other)
+    own = yaml.safe_load((CONF / "memory" / f"{name}.yaml").read_text(encoding="utf-8"))
+    inherited: dict[str, Any] = {}
+    for base in own.pop("defaults", []):
+        inherited |= _read_policy(base)
     own.pop("_target_", None)
-    return begun | own
+    return inherited | own
 
 
-def _value(given: str, kind: Any, told: str) -> Any:
+def _parse_value(text: str, annotation: Any, place: str) -> Any:
     try:
-        value = yaml.safe_load(given)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{told}: cannot be read") from error
-    kinds = getattr(kind, "__args__", (kind,))
-    if isinstance(value, bool) != (bool in kinds):
-        fits = False
-    else:
-        fits = isinstance(value, (*kinds, int) if float in kinds else kinds)
-    if not fits:
-        wanted = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
-        raise ValueError(f"{told}: must be {wanted}")
+        raise ValueError(f"{place}: not a valid YAML value") from error
+    types = getattr(annotation, "__args__", (annotation,))
+    accepted = (*types, int) if float in types else types
+    if isinstance(value, bool) != (bool in types) or not isinstance(value, accepted):
+        names = ("null" if kind is type(None) else kind.__name__ for kind in types)
+        raise ValueError(f"{place}: must be {' or '.join(names)}")
     return value
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""

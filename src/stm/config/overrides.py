@@ -1,4 +1,4 @@
-"""The command line: help for what is mistyped, and a run's mistakes in one message."""
+"""The command line: did-you-mean messages for overrides, and user errors without a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
@@ -14,99 +14,67 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ValueNode
+from omegaconf import OmegaConf
 
-from stm.config.resolvers import folder_name, run_of
+from stm.config.environment import program_name
+from stm.config.resolvers import override_values
 from stm.config.schema import CONF
 
-RUNNING = {"-m", "--multirun"}
-"""Flags under which the program runs; the others show something."""
-UNNAMED = {"name", "sweep", "experiment", "data.root", "benchmark.root", "logger", "trainer", "launcher"}
-"""Keys that don't name a sweep's folders unless they are swept."""
+RUN_FLAGS = {"-m", "--multirun"}
+"""Flags with which the program runs; the others print something."""
+FLAGS_WITH_VALUE = {
+    *("-c", "--cfg", "-cn", "--config-name", "-cp", "--config-path", "-cd", "--config-dir", "-p", "--package")
+}
 
 
 def check_command_line(config_name: str, arguments: Sequence[str] | None = None) -> None:
-    """Stop with one clear message where an override names an unknown group, choice or key.
+    """Exit with one message where an override names an unknown group, choice or key.
 
     Args:
         config_name: 'train' or 'evaluate'.
-        arguments: the command line; `sys.argv` by default.
+        arguments: The command line; `sys.argv` by default.
 
     Raises:
-        SystemExit: with the message, and the nearest names that exist.
+        SystemExit: An override is wrong; the message names the closest valid ones.
     """
-    own = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         overrides = OverridesParser.create().parse_overrides(list(_overrides(arguments)))
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            mistake = _mistake(config_name, overrides)
-            if mistake is None and not any(flag.startswith("-") for flag in set(arguments) - RUNNING):
-                mistake = _missing(config_name, overrides)
+            message = _split_overrides(arguments) or _wrong_override(config_name, overrides)
+            if message is None and not any(flag.startswith("-") for flag in set(arguments) - RUN_FLAGS):
+                message = _missing_keys(config_name, overrides)
     except HydraException:
-        return  # a broken grammar, or a composition that fails for another reason: Hydra says it best
-    if mistake:
-        raise SystemExit(f"{config_name}.py: {mistake}")
-    if own:  # Hydra knows no free-form mapping: a key that is not yet in `final_benchmark` needs ++ there
-        words = [f"++{word}" if word.startswith("final_benchmark.") else word for word in arguments]
-        sweep = next((str(o.value()) for o in overrides if o.key_or_group == "sweep"), None)
-        if RUNNING & set(words) or sweep:  # argparse takes overrides from one place only: behind the flag
-            at = next((place for place, word in enumerate(words) if "=" in word), len(words))
-            words[at:at] = _folders_of_a_sweep(config_name, overrides, sweep)
-        if RUNNING & set(words):
-            words = ["-m", *(word for word in words if word not in RUNNING)]
-        sys.argv[1:] = words
-
-
-def _folders_of_a_sweep(config_name: str, overrides: Sequence[Override], sweep: str | None) -> list[str]:
-    """Hydra's own overrides for the names of a sweep's folder and of its jobs', where nothing else is said.
-
-    What all jobs share is left out of their names. A sweep of evaluations is named by its checkpoints.
-    """
-    given = {override.key_or_group: override for override in overrides}
-    swept = {key for key, override in given.items() if override.is_sweep_override()}
-    alike = {key for key, override in given.items() if not override.is_hydra_override()}
-    if sweep:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(config_name, overrides=[f"sweep={sweep}"], return_hydra_config=True)
-        swept |= set(config.hydra.sweeper.params or {}) - alike
-    exclude = ",".join(sorted((alike | UNNAMED) - swept))
-    words = [f"hydra.job.config.override_dirname.exclude_keys=[{exclude}]"]
-    if (
-        sweep
-        and config_name == "evaluate"
-        and not {"name", "hydra.sweep.dir", "hydra.run.dir"} & given.keys()
-    ):
-        runs = "+".join(run_of(path or "") for path in _values(given["checkpoint"]))
-        words.append(f"hydra.sweep.dir='${{output_root}}/{folder_name(f'{sweep}_{runs}')}'")
-    return words
+        return  # a syntax error, or a composition that fails for another reason: Hydra's own message is best
+    if message:
+        raise SystemExit(f"{program_name().removeprefix('python ')}: {message}")
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments that are overrides: neither flags nor the values of flags that take one."""
-    skip = False
+    """Yield the arguments that are overrides: neither flags nor values of flags."""
+    previous = ""
     for argument in arguments:
-        if not argument.startswith("-") and not skip:
+        if not argument.startswith("-") and previous not in FLAGS_WITH_VALUE:
             yield argument
-        skip = argument in (
-            "-c",
-            "--cfg",
-            "-cn",
-            "--config-name",
-            "-cp",
-            "--config-path",
-            "-cd",
-            "--config-dir",
-            "--package",
-            "-p",
-        )
+        previous = argument
 
 
-def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
-    groups = {str(p.relative_to(CONF)) for p in CONF.rglob("*") if p.is_dir()}
+def _split_overrides(arguments: Sequence[str]) -> str | None:
+    """Return a message where -m stands between overrides, which Hydra's argument parser rejects."""
+    for place, flag in enumerate(arguments):
+        parts = arguments[:place], arguments[place + 1 :]
+        if flag in RUN_FLAGS and all(any("=" in word for word in part) for part in parts):
+            words = " ".join([*parts[0], *parts[1]])
+            return f"{flag} must stand before or after all overrides: {program_name()} {flag} {words}"
+    return None
+
+
+def _wrong_override(config_name: str, overrides: Sequence[Override]) -> str | None:
+    """Return a message for the first override of an unknown group, choice or key, or of a wrong type."""
+    groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
     keys: list[Override] = []
     choices: list[str] = []
     for override in overrides:
@@ -115,112 +83,111 @@ def _mistake(config_name: str, overrides: Sequence[Override]) -> str | None:
             continue
         if name not in groups:
             keys.append(override)
-            continue
-        available = sorted(p.stem for p in (CONF / name).glob("*.yaml"))
-        chosen = _values(override, available)
-        if not chosen:
-            return f"{override.input_line} matches no choice.\n" + _listed(f"Choices of {name}", available)
-        for choice in chosen:
-            if choice is None:
-                return f"{name}=null is no choice: leave it out; a choice made by default goes by ~{name}"
-            if choice not in available:
-                return f"{name}={choice} does not exist.{_did_you_mean(str(choice), available)}\n" + _listed(
-                    f"Choices of {name}", available
-                )
-        choices.append(f"{name}={chosen[0]}")
-    config = compose(config_name, overrides=choices)
-    known = dict(_nodes(config))
+        elif message := _wrong_choice(override):
+            return message
+        else:
+            choices.append(f"{name}={override_values(override, _group_files(name))[0]}")
+    values = _flatten(_composed(config_name, choices))
     for override in keys:
-        name = override.key_or_group
-        if override.is_add() or _open(config, name):
-            continue
-        if isinstance(override.value(), Glob):
-            return f"{override.input_line}: a glob takes from the files of a group, {name} is none"
-        if name in known:
-            if wrong := _wrong_type(override, known[name]):
-                return wrong
-            continue
-        return (
-            f"there is no key or group {name!r}.{_did_you_mean(name, known.keys() | groups)}\n"
-            f"`python {config_name}.py --help` lists the groups, `--cfg job` shows every key; "
-            f"a new key needs +{name}=..."
-        )
+        if message := _wrong_key(override, values, groups):
+            return message
     return None
 
 
-def _values(override: Override, choices: Sequence[str] = ()) -> list[str | None]:
-    """All that the key is to be, one after the other; a glob takes from `choices`."""
-    value = override.value()
-    if isinstance(value, Glob):
-        return list(value.filter(list(choices)))
-    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):
-        return [str(override.input_line).partition("=")[2]]
-    values = value.list if isinstance(value, ChoiceSweep) else [value]
-    values = [value.text if isinstance(value, QuotedString) else value for value in values]
-    return [None if value is None else str(value) for value in values]
+def _group_files(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def _wrong_type(override: Override, node: Any) -> str | None:
-    """Text where the configuration has a number or a switch? (Lightning takes 'auto' for some.)"""
-    name, value = override.key_or_group, override.value()
-    now = node._value() if isinstance(node, ValueNode) and not node._is_interpolation() else None
-    told = {bool: "true or false", int: "a number", float: "a number"}.get(type(now))
-    if told is None or name.startswith("trainer."):
+def _wrong_choice(override: Override) -> str | None:
+    name = override.key_or_group
+    available = _group_files(name)
+    selected = override_values(override, available)
+    listed = f"Choices of {name}: {', '.join(available)}"
+    if not selected:
+        return f"{override.input_line} matches no choice.\n{listed}"
+    for choice in selected:
+        if choice is None:
+            return f"{name}=null: must be a file of the group; omit it, or remove a default with ~{name}"
+        if choice not in available:
+            return f"{name}={choice} does not exist.{_did_you_mean(choice, available)}\n{listed}"
+    return None
+
+
+def _wrong_key(override: Override, values: Mapping[str, Any], groups: set[str]) -> str | None:
+    name = override.key_or_group
+    if override.is_add():
         return None
-    for given in value.list if isinstance(value, ChoiceSweep) else [value]:
-        given = given.text if isinstance(given, QuotedString) else given
-        fits = isinstance(given, bool) if isinstance(now, bool) else type(given) in (int, float)
-        if isinstance(given, str | int | float) and not fits and "${" not in str(given):
-            return f"{name}={given}: must be {told}, such as {str(now).lower()}"
+    if name.startswith("final_benchmark.") and "final_benchmark" in values:  # its keys are the benchmark's
+        if values["final_benchmark"] is None:
+            return f"{override.input_line}: final_benchmark is null in this configuration"
+        return None
+    if isinstance(override.value(), Glob):
+        return f"{override.input_line}: a glob must select files of a group; {name} is a key"
+    if name in values:
+        return _wrong_type(override, values[name])
+    return (
+        f"unknown key or group {name!r}.{_did_you_mean(name, values.keys() | groups)}\n"
+        f"`{program_name()} --help` lists the groups, `--cfg job` shows every key; "
+        f"a new key needs +{name}=..."
+    )
+
+
+def _wrong_type(override: Override, current: Any) -> str | None:
+    """Return a message where text replaces a number or a switch; `trainer` accepts 'auto' for numbers."""
+    name, value = override.key_or_group, override.value()
+    expected = {bool: "true or false", int: "a number", float: "a number"}.get(type(current))
+    if expected is None or name.startswith("trainer."):
+        return None
+    for item in value.list if isinstance(value, ChoiceSweep) else [value]:
+        item = item.text if isinstance(item, QuotedString) else item
+        fits = isinstance(item, bool) if isinstance(current, bool) else type(item) in (int, float)
+        if isinstance(item, str | int | float) and not fits and "${" not in str(item):
+            return f"{name}={item}: must be {expected}, such as {str(current).lower()}"
     return None
 
 
-def _missing(config_name: str, overrides: Sequence[Override]) -> str | None:
-    """A key that has no default and was not given?"""
+def _missing_keys(config_name: str, overrides: Sequence[Override]) -> str | None:
+    """Return a message where a key without a default was not given."""
     given = {override.key_or_group for override in overrides}
     chosen = [o for o in overrides if (CONF / o.key_or_group).is_dir() and not o.is_sweep_override()]
-    nodes = _nodes(compose(config_name, overrides=[str(o.input_line) for o in chosen]))
-    missing = {name for name, node in nodes if node is not None and node._is_missing()} - given
+    values = _flatten(_composed(config_name, [str(override.input_line) for override in chosen]))
+    missing = {name for name, value in values.items() if value == "???"} - given
     return f"{' and '.join(sorted(missing))} must be given, as {min(missing)}=..." if missing else None
 
 
-def _nodes(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key as the command line writes it, with its node."""
-    for key in config:
-        name, node = f"{prefix}{key!s}", config._get_node(key)
-        yield name, node
-        if isinstance(node, DictConfig) and not (
-            node._is_none() or node._is_interpolation() or node._is_missing()
-        ):
-            yield from _nodes(node, f"{name}.")
+def _composed(config_name: str, overrides: list[str]) -> dict[str, Any]:
+    config = OmegaConf.to_container(compose(config_name, overrides=overrides))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
-def _open(config: DictConfig, name: str) -> bool:
-    """Is the key below a free-form mapping, such as `final_benchmark.split`?"""
-    return name.split(".")[0] == "final_benchmark" and "final_benchmark" in config
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every key as the command line writes it, with its value; mappings come before their own keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat[f"{prefix}{key}"] = value
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+    return flat
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(key for key in known if not key.endswith("_"))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     leaf = name.rsplit(".", 1)[-1]
-    near += [k for k in known if k.rsplit(".", 1)[-1] == leaf and k not in near][:3]
-    return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
-def _listed(title: str, names: Sequence[str]) -> str:
-    return f"{title}: {', '.join(names)}"
+    matches += [key for key in known if key.rsplit(".", 1)[-1] == leaf and key not in matches][:3]
+    return f" Did you mean {' or '.join(matches)}?" if matches else ""
 
 
 class UserError(CompactHydraException):
-    """A user's mistake, told by its message alone."""
+    """A user's mistake, which Hydra prints without a traceback."""
 
 
 @contextmanager
 def user_errors_without_traceback(program: str) -> Iterator[None]:
-    """End a run that fails by its user's mistake with the message alone; other errors keep their traceback.
+    """Replace the traceback of a user's mistake by its message; other errors keep their traceback.
 
-    In a sweep the other jobs still run. HYDRA_FULL_ERROR=1 shows every traceback.
+    In a sweep the other jobs still run. HYDRA_FULL_ERROR=1 keeps every traceback.
     """
     try:
         yield
@@ -231,23 +198,24 @@ def user_errors_without_traceback(program: str) -> Iterator[None]:
         message = f"{program}: {message}"
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise UserError(message) from error
-        raise SystemExit(f"{message}\n(HYDRA_FULL_ERROR=1 shows where.)") from error
+        raise SystemExit(f"{message}\n(HYDRA_FULL_ERROR=1 shows the traceback.)") from error
 
 
 def user_error_message(error: BaseException) -> str | None:
-    """The message, if it is one: a missing file, or a value that this package refuses."""
+    """Return the message of a user's mistake, a missing file or a rejected value; None for other errors."""
     if isinstance(error, InstantiationException):
         key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
         while isinstance(error, InstantiationException) and error.__cause__ is not None:
             error = error.__cause__
-        told = isinstance(error, ValueError | OSError | InstantiationException)
-        return f"{key[1] if key else 'configuration'}: {'' if told else type(error).__name__ + ': '}{error}"
+        is_clear = isinstance(error, ValueError | OSError | InstantiationException)
+        kind = "" if is_clear else f"{type(error).__name__}: "
+        return f"{key[1] if key else 'configuration'}: {kind}{error}"
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
         return str(error)
-    ours = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1:]
-    if isinstance(error, ValueError | MemoryError) and ours[0].startswith("stm."):
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if isinstance(error, ValueError | MemoryError) and modules[-1].startswith("stm."):
         return str(error)
-    # known by name, as importing takes long: Lightning's, and that of stm.evaluation.shards
-    if type(error).__name__ in ("MisconfigurationException", "DeadRank"):
+    # compared by name, as importing Lightning takes seconds
+    if type(error).__name__ == "MisconfigurationException":
         return str(error)
     return None

@@ -1,76 +1,138 @@
-"""Resolvers of the configuration files: `${run_of:...}` and others."""
+"""Resolvers of the configuration files, such as `${checkpoint_name:...}`, and names of folders and logs."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
 from omegaconf import OmegaConf
 
 from stm.config.environment import rank
 from stm.config.schema import CONF
 
+# --- names ---
 
-def run_of(checkpoint: str) -> str:
-    """A checkpoint's short name: `runs/main/checkpoints/best.ckpt` -> `main-best`, else the file's stem."""
+
+def checkpoint_name(checkpoint: str) -> str:
+    """Return a checkpoint's short name: `main-best` for `main/checkpoints/best.ckpt`, else its stem."""
     path = Path(checkpoint)
     return f"{path.parents[1].name}-{path.stem}" if path.parent.name == "checkpoints" else path.stem
 
 
 def folder_name(text: str) -> str:
-    """Text as a folder's name: one level, at most 100 characters."""
+    """Return text as the name of one folder, without slashes and at most 100 characters long."""
     return text.replace("/", "-")[:100]
 
 
-def quoted(path: str | Path) -> str:
-    """A path as a value of an override: in quotes where Hydra's grammar needs them."""
+def settings_label(settings: Mapping[str, str]) -> str:
+    """Return settings as part of a folder's name: `seed-1_similarity-dot`."""
+    return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
+
+
+def quote_override(path: str | Path) -> str:
+    """Return a path as the value of an override, in quotes where Hydra's grammar needs them."""
     return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else f"'{path}'"
 
 
-def at_size(size: int | None) -> str:
-    """How a folder's name tells the size at which the network sees the frames: `_240`, or nothing."""
+def size_suffix(size: int | None) -> str:
+    """Return the part of a folder's name for the network's frame size in pixels: `_240`; empty for None."""
     return "" if size is None else f"_{size}"
 
 
-def new_name() -> str:
-    """A run's folder if none is named: its SLURM job, which all processes and restarts share, or the time."""
+def default_run_name() -> str:
+    """Return the name of an unnamed run: its SLURM job, shared by all processes and restarts, or the time."""
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
     return f"slurm_{job}_{step}" if job and step else time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
+def trial_label(searched: Container[str], overrides: Sequence[str]) -> str:
+    """Return the part of a trial's folder name with the values of the searched keys.
+
+    Args:
+        searched: Keys of the search.
+        overrides: Overrides of the trial, `key=value`.
+    """
+    settings = dict(word.split("=", 1) for word in overrides)
+    return folder_name(settings_label({key: settings[key] for key in settings if key in searched}))
+
+
+def evaluation_sweep_name(overrides: Sequence[str]) -> str:
+    """Return the folder of a sweep of evaluations: the sweep and its checkpoints, `table5_main-best`.
+
+    Args:
+        overrides: Overrides of the command line.
+
+    Returns:
+        The folder's name; empty without `sweep=`, and where `name=` names each job.
+    """
+    given = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    if "sweep" not in given or "name" in given or "checkpoint" not in given:
+        return ""
+    checkpoints = (checkpoint_name(path or "") for path in override_values(given["checkpoint"]))
+    return folder_name(f"{given['sweep'].value()}_{'+'.join(checkpoints)}")
+
+
+def override_values(override: Override, choices: Sequence[str] = ()) -> list[str | None]:
+    """Return every value that an override assigns; a glob selects from `choices`."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return list(value.filter(list(choices)))
+    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):
+        return [str(override.input_line).partition("=")[2]]
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    values = [value.text if isinstance(value, QuotedString) else value for value in values]
+    return [None if value is None else str(value) for value in values]
+
+
+def group_choices(group: str) -> str:
+    """Return all files of a group as the values of a sweep, separated by commas."""
+    return ",".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+
+
+# --- logs ---
+
+
 def log_name(job: str) -> str:
-    """A log file for each process: `train`, `train_rank1`, ... (Lightning has names of its own for some.)"""
+    """Return the name of this process's log file: `train`, `train_rank1`, ...
+
+    Lightning renames the job of some processes that it starts; that suffix is removed.
+    """
     return re.sub(r"_ddp_process_\d+$", "", job) + (f"_rank{rank()}" if rank() else "")
 
 
 def console_level() -> str:
-    """One process speaks on the console; from the others, errors alone."""
+    """Return the log level of the console: INFO in the first process, ERROR in the others."""
     return "ERROR" if rank() else "INFO"
 
 
+# --- devices and SLURM ---
+
+
 def gpus() -> list[str]:
-    """The GPUs of this machine that may be used, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
-        return [name for name in told.split(",") if name.strip()]
+    """Return the usable GPUs of this machine as CUDA_VISIBLE_DEVICES names them, without loading a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
     return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 
 def gpu_of_job(number: int | None) -> str:
-    """The one GPU that a sweep's job may use; empty where there is none."""
-    there = gpus()
-    return there[(number or 0) % len(there)] if there else ""
+    """Return the GPU of a sweep's job, by the job's number; empty without GPUs."""
+    available = gpus()
+    return available[(number or 0) % len(available)] if available else ""
 
 
-def tasks_a_node(devices: Any) -> int:
-    """How many processes a node has, each with a device.
+def tasks_per_node(devices: Any) -> int:
+    """Return the number of processes on a node, one for each device.
 
     Raises:
-        ValueError: the number depends on the machine, which is not known yet.
+        ValueError: The number depends on the machine, which is not known yet.
     """
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices)
@@ -79,37 +141,40 @@ def tasks_a_node(devices: Any) -> int:
     except ValueError:
         count = -1
     if count < 1:
-        raise ValueError(f"launcher=slurm: trainer.devices={devices}: say how many each node has")
+        raise ValueError(
+            f"trainer.devices={devices}: must be the number of devices of a node with launcher=slurm"
+        )
     return count
 
 
-def gpus_a_node(accelerator: str, devices: Any) -> int | None:
-    """How many GPUs to ask SLURM for on each node."""
-    return None if accelerator == "cpu" else tasks_a_node(devices)
+def gpus_per_node(accelerator: str, devices: Any) -> int | None:
+    """Return the number of GPUs to request from SLURM for each node; None for a CPU."""
+    return None if accelerator == "cpu" else tasks_per_node(devices)
 
 
-def shell_lines(lines: Sequence[str]) -> list[str]:
-    """What a job does before its program: the user's lines; and where one process dies, the others end.
+def job_setup(lines: Sequence[str]) -> list[str]:
+    """Return the shell lines that a SLURM job runs before its program: the user's, and two settings of srun.
 
-    In SLURM 22.05 to 23.02 the job's number of CPUs is not srun's, which would bind each process to one core.
+    The death of one process ends the others. In SLURM 22.05 to 23.02, srun does not inherit the job's number
+    of CPUs and would bind each process to one core.
     """
     return [*lines, "export SLURM_KILL_BAD_EXIT=1 SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
 
 
-def choices_of(group: str) -> str:
-    """All files of a group, as a sweep lists values."""
-    return ",".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-
-
-OmegaConf.register_new_resolver("choices_of", choices_of, replace=True)
-OmegaConf.register_new_resolver("gpus", lambda: max(1, len(gpus())), replace=True)
-OmegaConf.register_new_resolver("gpu_of_job", gpu_of_job, replace=True)
-OmegaConf.register_new_resolver("tasks_a_node", tasks_a_node, replace=True)
-OmegaConf.register_new_resolver("gpus_a_node", gpus_a_node, replace=True)
-OmegaConf.register_new_resolver("shell_lines", shell_lines, replace=True)
-OmegaConf.register_new_resolver("new_name", new_name, replace=True, use_cache=True)
-OmegaConf.register_new_resolver("log_name", log_name, replace=True)
-OmegaConf.register_new_resolver("console_level", console_level, replace=True)
-OmegaConf.register_new_resolver("run_of", run_of, replace=True)
-OmegaConf.register_new_resolver("at_size", at_size, replace=True)
-OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+for _resolver in (
+    checkpoint_name,
+    console_level,
+    gpu_of_job,
+    gpus_per_node,
+    group_choices,
+    job_setup,
+    log_name,
+    size_suffix,
+    tasks_per_node,
+    trial_label,
+):
+    OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)
+OmegaConf.register_new_resolver("gpu_count", lambda: max(1, len(gpus())), replace=True)
+# The jobs of a sweep copy the sweep's cache, so that these values are the same in all of them.
+for _resolver in (default_run_name, evaluation_sweep_name):
+    OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True, use_cache=True)

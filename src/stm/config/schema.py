@@ -11,33 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 _PACKAGED = Path(__file__).parents[1] / "conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
-"""The groups' files: a wheel carries them in the package, a checkout has them at its top."""
-PLAN, JOB = "jobs.json", "job.json"
-"""What tells a sweep's jobs, in the sweep's folder; and how a job ended, in the job's."""
+"""The groups' files: inside the package in a wheel, at the top of a checkout."""
+PLAN = "jobs.json"
+"""The list of a sweep's jobs, in the sweep's folder."""
+JOB = "job.json"
+"""How a job ended, in the job's folder."""
 
 
 @dataclass
 class TrainConfig:
-    """What `train.py` needs.
+    """Configuration of a training.
 
     Attributes:
-        name: the run's folder below `output_root`; give one to be able to resume.
-        output_root: where runs are written.
-        seed: of the clips and of the network's first weights.
-        steps: optimizer steps of the whole run.
-        batch_size: clips of a batch over all devices together.
-        validate_every: optimizer steps between two validations on whole videos.
-        save_every: optimizer steps between two checkpoints `last.ckpt`.
-        monitor: the metric that picks `best.ckpt`.
-        init: checkpoint whose weights the run begins with, such as the pre-training's.
-        resume: 'auto' goes on with the run folder's last checkpoint, a path with that one.
-        threads: CPU threads of torch; null leaves torch's choice.
-        final_benchmark: benchmark keys that differ for the evaluation at the end; null leaves that evaluation out.
-        extra_benchmarks: name -> a further benchmark that is scored at the end.
+        name: Folder of the run below `output_root`; a fixed one is needed to resume.
+        output_root: Folder of all runs.
+        seed: Seed of the clips and of the network's first weights.
+        steps: Optimizer steps of the whole run.
+        batch_size: Clips in a batch, over all devices.
+        validate_every: Optimizer steps between two validations on whole videos.
+        save_every: Optimizer steps between two checkpoints `last.ckpt`.
+        monitor: Validation metric that selects `best.ckpt`.
+        init: Checkpoint with the initial weights, such as the pre-training's.
+        resume: 'auto' continues from the last checkpoint in the run's folder, a path from that checkpoint.
+        threads: CPU threads of torch; null keeps torch's default.
+        final_benchmark: Benchmark keys that differ in the final evaluation; null skips that evaluation.
+        extra_benchmarks: Further benchmarks of the final evaluation, by name.
     """
 
     name: str = MISSING
@@ -69,40 +71,38 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """What `evaluate.py` needs.
+    """Configuration of an evaluation.
 
     Attributes:
-        checkpoint: of ours, or the authors' published one.
-        name: the evaluation's folder below `output_root`; the same name goes on where it was interrupted.
-        output_root: where evaluations are written.
-        device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
-        precision: '32-true', or 'bf16-mixed' or '16-mixed' for GPUs that are faster in 16 bits.
-        compile: fuse the network with torch.compile, which takes a minute or so at the start.
-        threads: CPU threads of torch; null leaves torch's choice.
-        memory_plan: print what the memory will hold in each video, and stop.
-        patience: where several processes evaluate together, seconds after which one counts as dead.
-        overlays: write a picture of each sequence.
-        video: write an mp4 of each sequence.
-        submission: 'davis', 'mose' or 'youtube' to zip the masks as that server wants them.
+        checkpoint: A checkpoint of this package, or a published one.
+        name: Folder of the evaluation below `output_root`; the same name continues an interrupted evaluation.
+        output_root: Folder of all evaluations.
+        compile: Fuse the network with torch.compile, which takes about a minute at the start.
+        threads: CPU threads of torch; null keeps torch's default.
+        memory_plan: Print what the memory will hold for each video, and stop.
+        overlays: Write an overlay image of each sequence.
+        video: Write an mp4 of each sequence.
+        submission: 'davis', 'mose' or 'youtube' to zip the masks in that server's layout.
     """
 
     checkpoint: str = MISSING
     name: str = MISSING
     output_root: str = "runs/evaluate"
-    device: str = "auto"
-    precision: str = "32-true"
     compile: bool = False
     threads: int | None = None
     memory_plan: bool = False
-    patience: float = 300.0
     overlays: bool = True
     video: bool = False
     submission: str | None = None
     memory: Any = MISSING
     benchmark: Any = MISSING
+    trainer: Any = MISSING
     launcher: Any = None
     logger: Any = None
 
 
-ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+_train_schema = OmegaConf.structured(TrainConfig)
+# Hydra allows new keys without `+` only in a mapping that is open by itself; the benchmark validates them.
+OmegaConf.set_struct(_train_schema.final_benchmark, False)
+ConfigStore.instance().store(name="train_schema", node=_train_schema)
 ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)

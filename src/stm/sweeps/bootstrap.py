@@ -1,4 +1,4 @@
-"""How sure is a difference? Videos drawn again and again, both sides on the same ones."""
+"""Confidence intervals of score differences by a paired bootstrap over videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Difference(NamedTuple):
-    """A mean difference and the interval that holds it with the confidence asked for."""
+    """A mean difference with its confidence interval, and the number of videos behind it."""
 
     mean: float
     low: float
@@ -24,29 +24,29 @@ def paired_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Difference | None:
-    """The difference ours - theirs, its mean over objects, with a percentile interval over videos.
+    """Compute the mean difference ours - theirs over objects, with a percentile interval over videos.
 
-    Objects of one video stand or fall together, so whole videos are drawn, with replacement.
+    The scores of one video's objects are correlated, so each draw resamples videos with replacement.
 
     Args:
-        ours: (video, object) -> a score, such as J. Where there are several training seeds, their mean.
-        theirs: the same; what only one side has is left out.
-        draws: how often videos are drawn.
-        confidence: share of the draws inside the interval, 0..1.
-        seed: of the draws.
+        ours: (video, object) -> score, such as J; the mean over training seeds where there are several.
+        theirs: The scores to compare with; objects that only one side has are ignored.
+        draws: Number of bootstrap draws.
+        confidence: Fraction of the draws inside the interval, 0..1.
+        seed: Seed of the draws.
 
     Returns:
-        None where fewer than two videos have both.
+        The difference; None where the two sides share fewer than two videos.
     """
-    both = sorted((key for key in ours if key in theirs), key=str)
-    videos = sorted({video for video, _ in both})
+    shared = sorted((key for key in ours if key in theirs), key=str)
+    videos = sorted({video for video, _ in shared})
     if len(videos) < 2:
         return None
-    place = {video: number for number, video in enumerate(videos)}
+    index = {video: number for number, video in enumerate(videos)}
     sums, counts = np.zeros(len(videos)), np.zeros(len(videos))
-    for key in both:
-        sums[place[key[0]]] += ours[key] - theirs[key]
-        counts[place[key[0]]] += 1
+    for key in shared:
+        sums[index[key[0]]] += ours[key] - theirs[key]
+        counts[index[key[0]]] += 1
     drawn = np.random.default_rng(seed).integers(len(videos), size=(draws, len(videos)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])

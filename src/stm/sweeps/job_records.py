@@ -1,4 +1,4 @@
-"""Around a sweep's jobs: how each ended, which need not run again, and the table of all of them."""
+"""Records of a sweep's jobs: the list of jobs, how each ended, and the table of all results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import platform
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,12 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from stm.atomic_io import write_atomically
-from stm.config.environment import rank
+from stm.config.environment import program_name, rank
 from stm.config.schema import CONF, JOB, PLAN
 
 if TYPE_CHECKING:
@@ -29,109 +29,119 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PACKAGES = ("stm-vos", "torch", "lightning", "numpy", "opencv-python-headless", "albumentations")
 
-def write_job_list(folder: Path, jobs: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> None:
-    """Write down what a sweep is going to do, for whoever gathers what came of it."""
+
+def write_job_list(folder: Path, jobs: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any]) -> None:
+    """Write the list of a sweep's jobs, from which the results are read back.
+
+    Args:
+        folder: Folder of the sweep.
+        jobs: Each with number, stage, folder, overrides and settings.
+        sweep: Command and table settings of the sweep.
+    """
     if rank() == 0:
-        _write(folder / PLAN, {**told, "jobs": jobs})
+        _write(folder / PLAN, {**sweep, "jobs": jobs})
 
 
 class JobRecord(Callback):
-    """Writes `job.json` into a job's folder when it has ended, well or not; Hydra calls it.
+    """Hydra callback that writes `job.json` into a job's folder when the job has ended, well or not.
 
-    A job that ends again as it ended before keeps its file.
+    A job that ends with the same result again keeps its file.
     """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self.began = time.time()
+        """Start the clock."""
+        self.start_time = time.time()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Write the record."""
         if rank() > 0:
             return
+        # not `return_value`, which raises a failed job's error and prints its overrides
         value, folder = job_return._return_value, Path(config.hydra.runtime.output_dir)
-        failed = isinstance(value, Exception)
+        failed = job_return.status == JobStatus.FAILED
         if is_finished(folder, job_return.cfg) and value == finished_score(folder):
-            return  # nothing new: what made it, and how long that took, stands there
+            return  # the record describes the command and the time that produced the result
         _write(
             folder / JOB,
             {
                 "status": "failed" if failed else "completed",
-                "error": _told(value) if failed else "",
+                "error": _error_text(value) if failed else "",
                 "score": None if failed else value,
-                "seconds": round(time.time() - self.began, 1),
+                "seconds": round(time.time() - self.start_time, 1),
                 "configuration": _fingerprint(job_return.cfg),
-                "made_by": command_of(list(config.hydra.overrides.task)),
+                "made_by": _provenance(list(config.hydra.overrides.task)),
             },
         )
 
 
 class TrialTable(JobRecord):
-    """The same, and the table of a sweeper that makes its jobs up as it goes, such as Optuna's.
+    """Job records, and the table of a sweeper that proposes jobs as it proceeds, such as Optuna's.
 
-    It is written again whenever a job has ended, so that it is there when the search is interrupted.
+    The table is rewritten whenever a job has ended, so that an interrupted search has one too.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._plan(config, [])  # a job sees by it that it is a sweep's
+        """Write an empty job list, which marks the folder as a sweep's."""
+        self._write_jobs(config, [])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Write the job's record and the table."""
         super().on_job_end(config, job_return, **kwargs)
-        if rank() == 0:
-            self._table(config, _trials(config))
+        self._write_table(config, _trials(config))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write the list of all jobs and print the table."""
         jobs = _trials(config)
-        self._plan(config, jobs)
-        if told := self._table(config, jobs):
-            folder = Path(config.hydra.sweep.dir)
-            print(f"\n{told}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}")
+        self._write_jobs(config, jobs)
+        if table := self._write_table(config, jobs):
+            _print_table(table, Path(config.hydra.sweep.dir))
 
-    def _table(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> str:
+    def _write_table(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> str:
         from stm.sweeps.sweep_tables import write_trials
 
         return write_trials(Path(config.hydra.sweep.dir), jobs) if rank() == 0 else ""
 
-    def _plan(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> None:
+    def _write_jobs(self, config: DictConfig, jobs: Sequence[Mapping[str, Any]]) -> None:
         words = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
-        write_job_list(
-            Path(config.hydra.sweep.dir), jobs, {"command": shlex.join([Path(sys.argv[0]).name, *words])}
-        )
+        command = f"{program_name()} {shlex.join(words)}"
+        write_job_list(Path(config.hydra.sweep.dir), jobs, {"command": command})
 
 
 def _trials(config: DictConfig) -> list[dict[str, Any]]:
-    """A search's jobs so far, as their folders tell them."""
+    """Return a search's jobs so far, read from their folders."""
     folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
     jobs = []
-    for told in folder.glob("*/.hydra/hydra.yaml"):
-        job = OmegaConf.select(OmegaConf.load(told), "hydra")
-        if job is None:  # it just begins beside this one
+    for path in folder.glob("*/.hydra/hydra.yaml"):
+        job = OmegaConf.select(OmegaConf.load(path), "hydra")
+        if job is None:  # another process has just created the file
             continue
-        words = dict(word.split("=", 1) for word in job.overrides.task)
+        values = dict(word.split("=", 1) for word in job.overrides.task)
         jobs.append(
             {
                 "number": job.job.num,
-                "folder": told.parents[1].name,
+                "folder": path.parents[1].name,
                 "overrides": list(job.overrides.task),
-                "asked": {key: words[key] for key in sorted(searched & words.keys())},
+                "settings": {key: values[key] for key in sorted(searched & values.keys())},
             }
         )
     return sorted(jobs, key=lambda job: job["number"])
 
 
-def command_of(overrides: Sequence[str]) -> dict[str, str]:
-    """What made a result: command, versions, commit. For whoever wants it again."""
-    packages = ("stm-vos", "torch", "lightning", "numpy", "opencv-python-headless", "albumentations")
-    told = {"command": shlex.join(["python", Path(sys.argv[0]).name, *overrides])}
-    told["git commit"] = _commit()
-    told["python"] = platform.python_version()
-    for name in packages:
+def _provenance(overrides: Sequence[str]) -> dict[str, str]:
+    """Return what reproduces a result: command, commit, versions and machine."""
+    facts = {"command": f"{program_name()} {shlex.join(overrides)}"}
+    facts["git commit"] = _commit()
+    facts["python"] = platform.python_version()
+    for name in PACKAGES:
         with suppress(PackageNotFoundError):
-            told[name] = version(name)
-    return told | {"machine": platform.platform()}
+            facts[name] = version(name)
+    return facts | {"machine": platform.platform()}
 
 
 def _commit() -> str:
-    """The code's commit, and whether files differ from it."""
+    """Return the commit of the code, with `-dirty` where files differ from it."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
@@ -146,13 +156,13 @@ def _commit() -> str:
     return answer.stdout.strip()
 
 
-def _told(error: Exception) -> str:
-    """A user's mistake says all by itself."""
+def _error_text(error: Exception) -> str:
+    """Return an error's message, with its type unless it is a user's mistake."""
     return str(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
 
 
 def is_finished(folder: Path, config: DictConfig | None) -> bool:
-    """Did a job of the same configuration come to its end in this folder?"""
+    """Return whether a job with the same configuration has completed in this folder."""
     try:
         end = json.loads((folder / JOB).read_text())
     except FileNotFoundError:
@@ -161,26 +171,30 @@ def is_finished(folder: Path, config: DictConfig | None) -> bool:
 
 
 def finished_score(folder: Path) -> float | None:
-    """What a finished job returned."""
+    """Return the score of a finished job."""
     return json.loads((folder / JOB).read_text())["score"]
 
 
 def collect_results(folder: Path, config: DictConfig) -> None:
-    """Write a sweep's table as Markdown and CSV, print it, and log it to W&B where that is chosen.
+    """Write a sweep's table as Markdown and CSV, print it, and log it to W&B if that logger is configured.
 
     Args:
-        folder: the sweep's.
-        config: of the sweep, with what its jobs share.
+        folder: Folder of the sweep.
+        config: Configuration of the sweep, with what its jobs share.
     """
     from stm.sweeps.results import read_sweep
     from stm.sweeps.sweep_tables import csv_rows, markdown, write_tables
 
     sweep = read_sweep(folder)
     write_tables(sweep)
-    print(f"\n{markdown(sweep)}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}", flush=True)
+    _print_table(markdown(sweep), folder)
     logger = OmegaConf.select(config, "logger.wandb")
     if logger is not None:
         _log_table(folder, logger, csv_rows(sweep))
+
+
+def _print_table(table: str, folder: Path) -> None:
+    print(f"\n{table}\ntable     {folder / 'table.md'}, {folder / 'table.csv'}", flush=True)
 
 
 def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -188,9 +202,9 @@ def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any
 
     from stm.training.loggers import close, wandb_logger
 
-    told = {key: logger[key] for key in ("mode", "project", "entity", "group", "tags", "notes")}
-    told["group"] = told["group"] or folder.name
-    run = wandb_logger(str(folder), **told, name=folder.name, job_type="sweep")
+    settings = {key: logger[key] for key in ("mode", "project", "entity", "group", "tags", "notes")}
+    settings["group"] = settings["group"] or folder.name
+    run = wandb_logger(str(folder), **settings, name=folder.name, job_type="sweep")
     columns: list[str | int] = [*rows[0]]
     data = [[None if value == "" else value for value in row.values()] for row in rows]
     run.experiment.log({"sweep": wandb.Table(columns=columns, data=data)})
@@ -198,7 +212,7 @@ def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any
 
 
 def _fingerprint(config: DictConfig | None) -> str:
-    """Of a configuration as it was asked for: what `${...}` stands for elsewhere is part of it anyway."""
+    """Return a hash of a configuration, without resolving interpolations, whose targets are hashed anyway."""
     return hashlib.sha256(OmegaConf.to_yaml(config, sort_keys=True).encode()).hexdigest()[:16]
 
 

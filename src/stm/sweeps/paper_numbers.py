@@ -1,7 +1,7 @@
-"""The numbers of the paper's tables 1 to 5, to stand beside ours.
+"""The numbers of the paper's tables 1 to 5.
 
 Source: S. W. Oh, J.-Y. Lee, N. Xu, S. J. Kim: Video Object Segmentation using Space-Time Memory Networks,
-ICCV 2019, arXiv 1904.00607. J, F and G in percent, seconds a frame.
+ICCV 2019, arXiv 1904.00607. J, F and G in percent, seconds per frame.
 """
 
 from __future__ import annotations
@@ -10,52 +10,51 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 VIDEOS = {"davis2016": 20, "davis2017": 30, "youtube_vos": 474}
-"""Videos of the benchmarks; what was scored on others is not comparable."""
+"""Number of videos of each benchmark; scores on other videos are not comparable."""
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of a table, or one cell of it where its columns are benchmarks.
+    """A row of a table, or a cell of it where its columns are benchmarks.
 
     Attributes:
-        label: what the row is called.
-        values: measure -> number; measures are J, F, G, J-Seen, F-Seen, J-Unseen, F-Unseen and seconds.
-        at: override -> value of the jobs that this row belongs to; None for other methods' rows.
+        label: Name of the row.
+        values: Measure -> number; measures are J, F, G, J-Seen, F-Seen, J-Unseen, F-Unseen and seconds.
+        matches: Override -> value of the jobs that repeat this row; None for rows of other methods.
     """
 
     label: str
     values: Mapping[str, float]
-    at: Mapping[str, str] | None = None
+    matches: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper, its caption's first words and its rows."""
+    """A table of the paper: the first words of its caption, its rows, and notes."""
 
     title: str
     rows: tuple[PaperRow, ...]
     notes: tuple[str, ...] = field(default=())
 
-    def beside(self, asked: Mapping[str, str], benchmark: str) -> PaperRow | None:
-        """The row that belongs to a job by its overrides, and to the benchmark it was scored on."""
-        keys = {**asked, "benchmark": benchmark}
+    def matching_row(self, settings: Mapping[str, str], benchmark: str) -> PaperRow | None:
+        """Return the row that a job repeats, by its settings and the benchmark that it was scored on."""
+        keys = {**settings, "benchmark": benchmark}
         for row in self.rows:
-            if row.at is not None and all(keys.get(key) == value for key, value in row.at.items()):
+            if row.matches is not None and all(keys.get(key) == value for key, value in row.matches.items()):
                 return row
         return None
 
 
 def _youtube(label: str, *values: float | None, ours: bool = False) -> PaperRow:
     names = ("G", "J-Seen", "F-Seen", "J-Unseen", "F-Unseen")
-    there = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    return PaperRow(label, there, {"benchmark": "youtube_vos"} if ours else None)
+    known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    return PaperRow(label, known, {"benchmark": "youtube_vos"} if ours else None)
 
 
 def _davis(year: int, label: str, *values: float | None, ours: bool = False) -> PaperRow:
-    there = {
-        name: value for name, value in zip(("J", "F", "seconds"), values, strict=False) if value is not None
-    }
-    return PaperRow(label, there, {"benchmark": f"davis{year}"} if ours else None)
+    names = ("J", "F", "seconds")[: len(values)]
+    known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    return PaperRow(label, known, {"benchmark": f"davis{year}"} if ours else None)
 
 
 TABLE_1 = PaperTable(
@@ -96,7 +95,7 @@ TABLE_2 = PaperTable(
         _davis(2016, "STM", 84.8, 88.1, 0.16),
         _davis(2016, "STM (+YV)", 88.7, 89.9, 0.16, ours=True),
     ),
-    ("CINN and PReMVOS take more than 30 seconds a frame.",),
+    ("CINN and PReMVOS take more than 30 seconds per frame.",),
 )
 
 TABLE_3 = PaperTable(
@@ -117,7 +116,7 @@ TABLE_3 = PaperTable(
         _davis(2017, "STM", 69.2, 74.0),
         _davis(2017, "STM (+YV)", 79.2, 84.3, ours=True),
     ),
-    ("DyeNet (online) gives the mean of J and F alone: 74.1.",),
+    ("DyeNet (online) reports only the mean of J and F: 74.1.",),
 )
 
 _PRETRAIN, _MAIN = {"experiment": "pretrain"}, {"init": "null"}
@@ -125,9 +124,9 @@ _FULL = {"init": "@pretrain/checkpoints/last.ckpt"}
 _ON_DAVIS, _ON_YOUTUBE = {"experiment": "main_davis"}, {"experiment": "main_youtube"}
 
 
-def _arm(label: str, at: Mapping[str, str], benchmark: str, *values: float) -> PaperRow:
+def _arm(label: str, settings: Mapping[str, str], benchmark: str, *values: float) -> PaperRow:
     names = ("G",) if benchmark == "youtube_vos" else ("J", "F")
-    return PaperRow(label, dict(zip(names, values, strict=True)), {**at, "benchmark": benchmark})
+    return PaperRow(label, dict(zip(names, values, strict=True)), {**settings, "benchmark": benchmark})
 
 
 TABLE_4 = PaperTable(

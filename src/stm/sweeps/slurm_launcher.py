@@ -1,6 +1,6 @@
-"""Launches a sweep's jobs with submitit on SLURM, waits for all of them, and tells what Ctrl-C leaves.
+"""A Hydra launcher that runs a sweep's jobs on SLURM with submitit and waits for all of them.
 
-Hydra takes launchers from the package `hydra_plugins` alone; `conf/launcher/slurm.yaml` chooses this one.
+Hydra loads launchers from the package `hydra_plugins`; `conf/launcher/slurm.yaml` selects this one.
 """
 
 import signal
@@ -16,44 +16,44 @@ from hydra.plugins.launcher import Launcher
 
 from stm.config.overrides import UserError
 
-SECONDS = 5
-"""Between two looks at a job that SLURM has begun anew."""
+POLL_SECONDS = 5
+"""Time between two queries for a job that SLURM has restarted."""
 
 
 class SlurmLauncher(Launcher):
-    """Submits a sweep's jobs as an array, and waits until the last of them has ended, well or not.
+    """Submits a sweep's jobs as an array and waits until the last of them has ended, well or not.
 
     Args:
-        submitit_folder: what submitit writes for a job, and what that says; `%j` is the job's number.
-        params: the other arguments of submitit's launcher.
+        submitit_folder: Folder of submitit's files and logs for a job; `%j` is the job's number.
+        params: The other arguments of submitit's launcher.
     """
 
     def __init__(self, submitit_folder: str, **params: Any) -> None:
-        # not at the top: Hydra imports this file where submitit is not installed, too
+        # imported here because Hydra scans this module where submitit is not installed, too
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
         self.folder = Path(submitit_folder).parent
         self.launcher = SubmititLauncher(submitit_folder=submitit_folder, **params)
 
-    def setup(self, **told: Any) -> None:
-        """Take the configuration.
+    def setup(self, **context: Any) -> None:
+        """Pass the configuration on to submitit's launcher.
 
         Raises:
-            Mistake: jobs of an earlier command are in the queue, and would write into the same folders.
+            UserError: Jobs of an earlier command are in the queue and would write into the same folders.
         """
-        if queued := _queued(self.folder):
+        if queued := _queued_arrays(self.folder):
             numbers = " ".join(queued)
             raise UserError(
-                f"{self.folder.parent}: its jobs {numbers} are in SLURM's queue; wait for them (`squeue -j "
-                f"{','.join(queued)}`) or end them (`scancel {numbers}`), then say this again"
+                f"{self.folder.parent}: jobs of this sweep are in SLURM's queue ({numbers}); wait for them "
+                f"(`squeue -j {','.join(queued)}`) or cancel them (`scancel {numbers}`), then try again"
             )
-        self.launcher.setup(**told)
+        self.launcher.setup(**context)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """What came of the jobs; one that was canceled or killed has failed.
+        """Return the results of the jobs; a job that was canceled or killed has failed.
 
         Raises:
-            SystemExit: by Ctrl-C or SIGTERM while it waits; it tells of the jobs, which go on.
+            SystemExit: Ctrl-C or SIGTERM ended the waiting; the jobs continue, and the message names them.
         """
         with _waiting_for_all():
             ended = self.launcher.launch(job_overrides, initial_job_idx)
@@ -62,65 +62,70 @@ class SlurmLauncher(Launcher):
         return ended
 
 
-def _queued(folder: Path) -> list[str]:
-    """The numbers of a sweep's arrays with jobs that wait or run: submitit has a folder for each job."""
-    known = {path.name for path in folder.glob("[0-9]*") if not list(path.glob("*_0_result.pkl"))}
-    return sorted({job.partition("_")[0] for job in known & _queue()}, key=int) if known else []
+def _queued_arrays(folder: Path) -> list[str]:
+    """Return the numbers of a sweep's arrays with queued jobs, from submitit's folders."""
+    unfinished = {path.name for path in folder.glob("[0-9]*") if not list(path.glob("*_0_result.pkl"))}
+    return sorted({job.partition("_")[0] for job in unfinished & _queue()}, key=int) if unfinished else []
 
 
 def _queue() -> set[str]:
-    """One's own jobs that wait or run."""
+    """Return the user's waiting and running jobs."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     try:
         return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-    except (OSError, subprocess.CalledProcessError):  # submitit tells where there is no SLURM
+    except (OSError, subprocess.CalledProcessError):  # without SLURM, submitit raises its own error
         return set()
 
 
 @contextmanager
 def _waiting_for_all() -> Iterator[None]:
-    """Within it, submitit's jobs raise nothing where they failed: it would not wait for the others."""
+    """Make failed jobs of submitit return instead of raise.
+
+    The plugin's `launch` calls `results` of one job after the other and has no hook: where one raises, it
+    does not wait for the others. Therefore the method is replaced for that time.
+    """
     import submitit
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
-    kind: Any = submitit.SlurmJob
-    results = kind.results
+    job_class: Any = submitit.SlurmJob
+    results = job_class.results
 
-    def waited(job: Any) -> list[JobReturn]:
+    def wait_for_results(job: Any) -> list[JobReturn]:
         error: Exception
         while True:
-            goes_on = job.job_id in _queue()  # asked first: it may end meanwhile
+            is_queued = job.job_id in _queue()  # queried first, as the job may end meanwhile
             try:
                 return results(job)
             except FailedJobError as failure:
                 error = failure
             except UncompletedJobError:
-                if goes_on:  # requeued after its time limit or its node's failure, or suspended
-                    time.sleep(SECONDS)
+                if is_queued:  # requeued after its time limit or a failure of its node, or suspended
+                    time.sleep(POLL_SECONDS)
                     continue
                 log = f"its log is {job.paths.stderr}"
-                error = UserError(f"the job {job.job_id} of SLURM gave no result (state: {job.state}); {log}")
+                error = UserError(f"SLURM job {job.job_id} returned no result (state: {job.state}); {log}")
             except KeyboardInterrupt:
-                raise SystemExit(_left(job.job_id.partition("_")[0])) from None
-            except Exception as failure:  # whatever a job has raised, some of it cannot be read back
+                raise SystemExit(_detached_message(job.job_id.partition("_")[0])) from None
+            except Exception as failure:  # any error that a job has raised; some cannot be unpickled
                 error = failure
-            return [JobReturn(status=JobStatus.FAILED, _return_value=error)]
+            failed = JobReturn(status=JobStatus.FAILED)
+            failed.return_value = error
+            return [failed]
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    kind.results = waited
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    job_class.results = wait_for_results
     try:
         yield
     finally:
-        kind.results = results
-        signal.signal(signal.SIGTERM, before)
+        job_class.results = results
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _left(number: str) -> str:
-    """What is said to someone who waits no more for an array."""
+def _detached_message(array: str) -> str:
     return (
-        f"\nThe jobs of this sweep go on in SLURM, as {number}:\n"
-        f"  squeue -j {number}   shows them\n"
-        f"  scancel {number}     ends them; a training writes a checkpoint first\n"
-        "Until they have ended start none of them another way: they write into the same folders.\n"
-        "When they have ended, the same command goes on with what is not finished and makes the table."
+        f"\nThe jobs of this sweep continue in SLURM as array {array}:\n"
+        f"  squeue -j {array}   lists them\n"
+        f"  scancel {array}     cancels them; a training writes a checkpoint first\n"
+        "Until they have ended, do not run them any other way: they write into the same folders.\n"
+        "After that, the same command runs the unfinished jobs and writes the table."
     )

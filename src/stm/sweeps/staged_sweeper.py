@@ -1,41 +1,47 @@
-"""Hydra's sweeper of this project: jobs stage by stage, and one table of all of them at the end.
+"""A Hydra sweeper that runs jobs stage by stage and writes one table of all of them.
 
-Hydra takes sweepers from the package `hydra_plugins` alone; `conf/*.yaml` choose `hydra/sweeper: stages`.
+Hydra loads sweepers from the package `hydra_plugins`; `conf/*.yaml` select this one: `hydra/sweeper: stages`.
 """
 
 import itertools
 import json
 import logging
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf, open_dict
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from stm.config.environment import rank
-from stm.config.resolvers import folder_name, quoted
+from stm.config.environment import program_name, rank
+from stm.config.overrides import UserError
+from stm.config.resolvers import folder_name, quote_override, settings_label
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class StagedSweeperConf:
-    """What a file of `conf/sweep/` may say below `hydra.sweeper`.
+    """The keys that a file of `conf/sweep/` may set below `hydra.sweeper`.
 
     Attributes:
-        params: key -> values with commas between; every combination is a job. The command line overrides.
-        stages: stage -> the same for its own jobs, which wait for those of earlier stages. In a value,
-            `@<stage>` is the folder of the job of that earlier stage that agrees on all that is swept there.
-        average_over: keys that tell repetitions apart, over which the table shows mean and spread.
-        baseline: key -> the value that the others are compared with; the first one by default.
-        paper_table: which of the paper's tables stands beside, such as `table5`.
+        max_batch_size: Jobs that are launched together; null launches a stage at once.
+        params: Key -> comma-separated values; every combination is a job. The command line overrides them.
+        stages: Stage -> the same for its own jobs, which wait for those of earlier stages. In a value,
+            `@<stage>` is the folder of the job of that earlier stage that agrees on all keys swept there.
+        average_over: Keys that distinguish repetitions, over which the table shows mean and spread.
+        baseline: Key -> the value that others are compared with; the first one by default.
+        paper_table: The paper's table to compare with, such as `table5`.
     """
 
     _target_: str = "hydra_plugins.stm_plugins.StagedSweeper"
@@ -50,11 +56,15 @@ class StagedSweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="stages", node=StagedSweeperConf, provider="stm")
 
 
-class StagedSweeper(BasicSweeper):
-    """Launches each stage's jobs with Hydra's launcher, whichever it is; see `StagedSweeperConf`.
+class StagedSweeper(Sweeper):
+    """Launches each stage's jobs with the configured launcher; see `StagedSweeperConf`.
 
-    However the jobs end, by Ctrl-C too, the table of what is there is written and printed.
+    The table of all finished jobs is written and printed however the sweep ends, also by Ctrl-C.
     """
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
 
     def __init__(
         self,
@@ -65,151 +75,174 @@ class StagedSweeper(BasicSweeper):
         baseline: dict[str, str] | None = None,
         paper_table: str | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self.stages = stages or {"": {}}
-        self.told = {
+        if max_batch_size is not None and max_batch_size < 1:
+            raise ValueError(f"hydra.sweeper.max_batch_size={max_batch_size}: must be at least 1")
+        self.max_batch_size = max_batch_size
+        self.params, self.stages = params or {}, stages or {"": {}}
+        self.table = {
             "average_over": list(average_over),
             "baseline": dict(baseline or {}),
             "paper_table": paper_table,
         }
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Store the configuration and build the launcher."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
     def sweep(self, arguments: list[str]) -> Any:
-        """Run all jobs but those that begin from what a failed one left: it may be a half-trained checkpoint.
+        """Run all jobs, except those that start from a failed job's checkpoint, which may be half-trained.
 
         Raises:
-            Exception: what the first failed job raised; the others ran all the same.
+            Exception: The error of the first failed job, after the others have run.
         """
         from stm.sweeps.job_records import collect_results, write_job_list
 
-        assert self.config is not None and self.launcher is not None
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         plan = self._plan(arguments, folder)
-        write_job_list(
-            folder, plan, {**self.told, "command": shlex.join([Path(sys.argv[0]).name, *arguments])}
-        )
+        command = f"{program_name()} {shlex.join(arguments)}"
+        write_job_list(folder, plan, {**self.table, "command": command})
         returns: list[JobReturn] = []
-        missing: set[int] = set()  # numbers of the jobs that failed or were left out
+        failed: set[int] = set()  # numbers of the jobs that failed or were skipped
         try:
             for _, stage in itertools.groupby(plan, key=lambda job: job["stage"]):
-                jobs = list(_beginning(stage, missing))
+                jobs = list(_runnable(stage, failed))
                 ended = self._launch([job["overrides"] for job in jobs], len(returns))
-                missing |= {
+                failed |= {
                     job["number"]
                     for job, end in zip(jobs, ended, strict=True)
                     if end.status == JobStatus.FAILED
                 }
                 returns += ended
         except KeyboardInterrupt:
-            raise SystemExit(130) from None  # the table stands last and tells how to go on
+            raise SystemExit(130) from None  # without a traceback below the table
         finally:
             if rank() == 0:
                 collect_results(folder, self.config)
         for job in returns:
             if job.status == JobStatus.FAILED:
-                _ = job.return_value  # raises
+                _ = job.return_value  # raises the job's error
         return [returns]
 
-    def _launch(self, jobs: list[list[str]], begun: int) -> list[JobReturn]:
-        """Run jobs, told by their overrides, as many at a time as are allowed; `begun` ran before."""
-        assert self.launcher is not None
+    def _launch(self, jobs: list[list[str]], started: int) -> list[JobReturn]:
+        """Run jobs, given by their overrides, in batches; `started` is the number of earlier jobs."""
         ended: list[JobReturn] = []
-        for batch in self.split_overrides_to_chunks(jobs, self.max_batch_size) if jobs else ():
+        size = self.max_batch_size or max(1, len(jobs))
+        for first in range(0, len(jobs), size):
+            batch = jobs[first : first + size]
             self.validate_batch_is_legal(batch)
-            ended += self.launcher.launch(batch, initial_job_idx=begun + len(ended))
+            ended += self.launcher.launch(batch, initial_job_idx=started + first)
         return ended
 
     def _plan(self, arguments: list[str], folder: Path) -> list[dict[str, Any]]:
-        """All jobs in order: number, stage, folder, overrides, what was asked before `@` was replaced, and
-        the numbers of the jobs that `@` means.
+        """Return all jobs in order.
+
+        Each has its number, stage, folder and overrides, its settings (the overrides before `@` is replaced),
+        and in `needs` the numbers of the jobs that `@` refers to.
         """
         plan: list[dict[str, Any]] = []
         for stage, params in self.stages.items():
-            stage_jobs = list(self._combinations({**self.params, **params}, arguments))
-            for asked in stage_jobs:
-                meant = {key: _meant(word, asked, plan) for key, word in asked.items() if word[:1] == "@"}
-                placed = {key: _placed(asked[key], folder / job["folder"]) for key, job in meant.items()}
-                overrides = [f"{key}={value}" for key, value in {**asked, **placed}.items()]
+            stage_settings = list(self._combinations({**self.params, **params}, arguments))
+            for settings in stage_settings:
+                sources = {k: _source(v, settings, plan) for k, v in settings.items() if v.startswith("@")}
+                paths = {
+                    key: quote_override(folder / job["folder"] / settings[key].partition("/")[2])
+                    for key, job in sources.items()
+                }
                 job: dict[str, Any] = {
                     "number": len(plan),
                     "stage": stage,
-                    "overrides": overrides,
-                    "asked": asked,
-                    "after": [one["number"] for one in meant.values()],
+                    "overrides": [f"{key}={value}" for key, value in {**settings, **paths}.items()],
+                    "settings": settings,
+                    "needs": [source["number"] for source in sources.values()],
                 }
-                if stage:
-                    job["folder"] = _name(len(plan), stage, asked, stage_jobs)
-                    overrides.append(f"hydra.sweep.subdir={quoted(job['folder'])}")
-                else:
-                    job["folder"] = self._subfolder(len(plan), overrides)
+                job["folder"] = self._configured_folder(job) or _differences(job, stage_settings)
+                job["overrides"].append(f"hydra.sweep.subdir={quote_override(job['folder'])}")
                 plan.append(job)
         return plan
 
     def _combinations(self, params: dict[str, Any], arguments: list[str]) -> Iterator[dict[str, str]]:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)  # type: ignore[union-attr]
-        told = {key: one if isinstance(one, str) else json.dumps(one) for key, one in params.items()}
-        words = [f"{key}={value}" for key, value in told.items()] + arguments
-        (jobs,) = self.split_arguments(parser.parse_overrides(words), None)
-        for job in jobs:
-            yield dict(word.split("=", 1) for word in job)
+        """Yield key -> value for every combination of the swept values."""
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}
+        words = [f"{key}={value}" for key, value in texts.items()] + arguments
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        values = {o.get_key_element(): _values(o) for o in parser.parse_overrides(words)}
+        for combination in itertools.product(*values.values()):
+            yield dict(zip(values, combination, strict=True))
 
-    def _subfolder(self, number: int, overrides: list[str]) -> str:
-        """Where the launcher will put a job, below the sweep's folder, by the configuration."""
-        assert self.hydra_context is not None and self.config is not None
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+    def _configured_folder(self, job: dict[str, Any]) -> str | None:
+        """Return a job's folder by `hydra.sweep.subdir`; None in stages and where that is the default."""
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep)
+        if job["stage"] or sweep["subdir"] == "${hydra.job.num}":
+            return None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, job["overrides"])
         with open_dict(config):
-            config.hydra.job.num = number
-        return _resolved(config, "hydra.sweep.subdir")
+            config.hydra.job.num = job["number"]
+        previous = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)  # for values of the resolver `hydra:`
+        try:
+            return str(config.hydra.sweep.subdir)
+        finally:
+            HydraConfig.instance().cfg = previous
 
 
-def _resolved(config: Any, key: str) -> str:
-    """A value of Hydra's own configuration, which may ask `hydra:` for others."""
-    from hydra.core.hydra_config import HydraConfig
-
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
-    try:
-        return str(OmegaConf.select(config, key))
-    finally:
-        HydraConfig.instance().cfg = before
-
-
-def _name(number: int, stage: str, asked: dict[str, str], stage_jobs: Sequence[dict[str, str]]) -> str:
-    """A job's folder: its number, its stage, and what tells it from the stage's other jobs."""
-    swept = [key for key in asked if any(asked[key] != other[key] for other in stage_jobs)]
-    words = [f"{key.rpartition('.')[2]}-{asked[key].removeprefix('@').partition('/')[0]}" for key in swept]
-    return folder_name("_".join([str(number), stage, *words]))
-
-
-def _beginning(stage: Iterable[dict[str, Any]], missing: set[int]) -> Iterator[dict[str, Any]]:
-    """A stage's jobs but those that begin from missing ones, which are missing then, too."""
-    for job in stage:
-        if missing.isdisjoint(job["after"]):
-            yield job
-        else:
-            log.warning("%s is left out: what it begins from failed", job["folder"])
-            missing.add(job["number"])
-
-
-def _meant(value: str, asked: dict[str, str], plan: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The job that a value `@<stage>/...` means.
+def _values(override: Override) -> list[str]:
+    """Return all values of an override, as the command line writes them.
 
     Raises:
-        ValueError: there is no such job, or more than one.
+        UserError: The override is an interval, which has no list of values.
     """
-    stage = value[1:].partition("/")[0]
-    jobs = [job for job in plan if job["stage"] == stage]
-    swept = {key for job in jobs for key in job["asked"] if job["asked"][key] != jobs[0]["asked"][key]}
-    found = [job for job in jobs if all(job["asked"][key] == asked.get(key) for key in swept)]
-    if len(found) != 1:
-        raise ValueError(
-            f"{value}: {len(found)} jobs of the stage {stage!r} agree with {asked} on {sorted(swept)}; "
-            "it must be one"
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: must be a list of values, such as choice(1,2) or range(1,3)")
+    return list(override.sweep_string_iterator())
+
+
+def _differences(job: dict[str, Any], stage_settings: Sequence[dict[str, str]]) -> str:
+    """Return a job's folder: its number, its stage, and the settings that differ between the stage's jobs."""
+    settings = job["settings"]
+    swept = [key for key in settings if any(settings[key] != other[key] for other in stage_settings)]
+    label = settings_label({key: _without_path(settings[key]) for key in swept})
+    return folder_name("_".join(word for word in (str(job["number"]), job["stage"], label) if word))
+
+
+def _without_path(value: str) -> str:
+    """Return the stage that a value `@<stage>/...` refers to; other values as they are."""
+    return value[1:].partition("/")[0] if value.startswith("@") else value
+
+
+def _runnable(stage: Iterable[dict[str, Any]], failed: set[int]) -> Iterator[dict[str, Any]]:
+    """Yield a stage's jobs except those that need a failed one, which count as failed too."""
+    for job in stage:
+        if failed.isdisjoint(job["needs"]):
+            yield job
+        else:
+            log.warning("%s is skipped: the job that it starts from has failed", job["folder"])
+            failed.add(job["number"])
+
+
+def _source(value: str, settings: dict[str, str], plan: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the earlier job that a value `@<stage>/...` refers to.
+
+    Raises:
+        UserError: No job matches, or more than one.
+    """
+    stage = _without_path(value)
+    jobs = [job["settings"] for job in plan if job["stage"] == stage]
+    swept = {key for job in jobs for key in job if job[key] != jobs[0][key]}
+    matches = [
+        job
+        for job in plan
+        if job["stage"] == stage and all(job["settings"][key] == settings.get(key) for key in swept)
+    ]
+    if len(matches) != 1:
+        raise UserError(
+            f"{value}: must match one job of the stage {stage!r}; got {len(matches)} jobs that agree with "
+            f"{settings} on {sorted(swept)}"
         )
-    return found[0]
-
-
-def _placed(value: str, folder: Path) -> str:
-    """A value with `@<stage>` replaced by the folder of the job that it means."""
-    return quoted(folder / value.partition("/")[2])
+    return matches[0]

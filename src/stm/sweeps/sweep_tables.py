@@ -1,4 +1,4 @@
-"""A sweep's rows as one table: Markdown to read, CSV for programs."""
+"""A sweep's rows as one table: Markdown for readers, CSV for programs."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from stm.atomic_io import write_atomically
 from stm.config.schema import JOB
 from stm.sweeps.bootstrap import Difference
 from stm.sweeps.paper_numbers import TABLES
-from stm.sweeps.results import ECE, MEASURED, Evaluation, Row, Sweep, compare_with_baseline, table_rows
+from stm.sweeps.results import ECE, MEASURES, Evaluation, Row, Sweep, baseline_setting, table_rows
 
 
 def markdown(sweep: Sweep) -> str:
-    """The gathered table, what it says beside the paper's, and which jobs are not finished."""
+    """Return the table as Markdown, with notes on it and the commands of the unfinished jobs."""
     rows = table_rows(sweep)
-    baseline = compare_with_baseline(sweep)
-    parts = [f"# {sweep.folder.name}", f"`python {sweep.command}`"]
+    baseline = baseline_setting(sweep)
+    parts = [f"# {sweep.folder.name}", f"`{sweep.command}`"]
     if rows:
         parts.append(_table(rows, baseline))
         parts += _notes(sweep, rows)
     finished = len(sweep.jobs) - len(sweep.unfinished)
     parts.append(f"{finished} of {len(sweep.jobs)} jobs are finished.")
     if sweep.unfinished:
-        parts.append("The same command goes on with the others; each of them alone:")
+        parts.append("Run the same command again to finish the others, or these commands one by one:")
         for job in sweep.unfinished:
-            why = job.error.splitlines()[0] if job.error else job.ended
-            parts.append(f"- {job.folder.name}: {why}\n\n      {sweep.repeating(job)}")
+            reason = job.error.splitlines()[0] if job.error else job.status
+            parts.append(f"- {job.folder.name}: {reason}\n\n      {sweep.command_of(job)}")
     return "\n\n".join(parts) + "\n"
 
 
 def _table(rows: Sequence[Row], baseline: Mapping[str, str]) -> str:
     measures = [name for name in ("J", "F", "J&F", "G") if any(row.values(name) for row in rows)]
-    keys, papers = list(rows[0].setting), any(row.paper for row in rows)
-    repeated = any(len(row.evaluations) > 1 for row in rows)
-    compared = "J - " + ", ".join(f"{key}={value}" for key, value in baseline.items())
-    head = [*keys, "benchmark", *(["runs"] if repeated else []), *measures, "s/frame", "MB"]
-    head += ["paper", "ours - paper"] if papers else []
-    head += [compared] if baseline else []
+    keys, has_paper = list(rows[0].setting), any(row.paper for row in rows)
+    is_repeated = any(len(row.evaluations) > 1 for row in rows)
+    difference = "J - " + ", ".join(f"{key}={value}" for key, value in baseline.items())
+    head = [*keys, "benchmark", *(["runs"] if is_repeated else []), *measures, "s/frame", "MB"]
+    head += ["paper", "ours - paper"] if has_paper else []
+    head += [difference] if baseline else []
     lines = []
     for row in rows:
         cells = [*map(short_value, row.setting.values()), row.benchmark]
-        cells += [str(len(row.evaluations))] if repeated else []
+        cells += [str(len(row.evaluations))] if is_repeated else []
         cells += [_with_spread(row, name) for name in measures]
         cells += [_number(row.mean("seconds"), 3), _number(row.mean("MB"), 0)]
-        cells += list(_paper_cells(row)) if papers else []
+        cells += list(_paper_cells(row)) if has_paper else []
         cells += [_difference(row.difference)] if baseline else []
         lines.append(cells)
     return align_columns(head, lines, left=len(keys) + 1)
 
 
 def short_value(value: str) -> str:
-    """A value as a table shows it: `@main/checkpoints/last.ckpt` is `@main`, its best.ckpt `@main/best`."""
+    """Return a value as a table shows it, a checkpoint of a stage as `@main` (the last) or `@main/best`."""
     if not value.startswith("@"):
         return value
     return value.replace("/checkpoints/", "/").removesuffix(".ckpt").removesuffix("/last")
@@ -67,45 +67,46 @@ def _with_spread(row: Row, measure: str) -> str:
 
 
 def _paper_cells(row: Row) -> tuple[str, str]:
+    """Return the paper's numbers, and ours minus the paper's where the same videos were scored."""
     if row.paper is None:
         return "-", "-"
     values = row.paper.values
-    told = ", ".join(
+    numbers = ", ".join(
         f"{value:g} s" if name == "seconds" else f"{name} {value:.1f}" for name, value in values.items()
     )
-    told = f"{row.paper.label}: {told}"
-    if not all(one.whole for one in row.evaluations):
-        return told, "-"
+    text = f"{row.paper.label}: {numbers}"
+    if not all(evaluation.is_complete for evaluation in row.evaluations):
+        return text, "-"
     differences = [
         f"{name} {mean - value:+.1f}"
         for name, value in values.items()
         if name != "seconds" and (mean := row.mean(name)) is not None
     ]
-    return told, ", ".join(differences) or "-"
+    return text, ", ".join(differences) or "-"
 
 
 def _notes(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     notes = []
     if any(row.difference for row in rows):
         notes.append(
-            "In brackets: 95% of 10000 paired draws of videos (bootstrap). "
-            "An interval without 0 is a difference."
+            "In brackets: the 95% interval of 10000 paired bootstrap draws of videos. "
+            "A difference is significant where the interval excludes 0."
         )
     if any(len(row.evaluations) > 1 for row in rows):
         notes.append(f"± is the standard deviation over the runs ({', '.join(sweep.average_over)}).")
     table = TABLES.get(sweep.paper_table or "")
     if table is None:
         return notes
-    if any(row.paper and not all(one.whole for one in row.evaluations) for row in rows):
+    if any(row.paper and not all(one.is_complete for one in row.evaluations) for row in rows):
         notes.append(
-            "No difference to the paper is given where other videos were scored than the benchmark's."
+            "No difference to the paper is given where the scored videos are not those of its benchmark."
         )
-    if any(row.at is None for row in table.rows):
+    if any(row.matches is None for row in table.rows):
         names = list(dict.fromkeys(name for row in table.rows for name in row.values))
         cells = [[row.label, *(_number(row.values.get(name), None) for name in names)] for row in table.rows]
         notes.append(f"The paper's {table.title}:\n\n{align_columns(['', *names], cells, left=1)}")
     elif any(row.paper for row in rows):
-        notes.append(f"Beside it the paper's {table.title}.")
+        notes.append(f"The paper's numbers are those of {table.title}.")
     return [*notes, *table.notes]
 
 
@@ -118,66 +119,66 @@ def _difference(value: Difference | None) -> str:
 
 
 def align_columns(head: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table whose columns stand straight in plain text too; the first `left` ones to the left."""
-    widths = [max(len(line[place]) for line in (head, *lines)) for place in range(len(head))]
+    """Return a Markdown table whose columns line up in plain text, the first `left` of them left-aligned."""
+    widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
 
-    def line(cells: Sequence[str]) -> str:
+    def format_line(cells: Sequence[str]) -> str:
         padded = (
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         return "| " + " | ".join(padded) + " |"
 
-    rule = [("-" * width) if place < left else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
-    return "\n".join([line(head), line(rule), *map(line, lines)])
+    rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "\n".join([format_line(head), format_line(rule), *map(format_line, lines)])
 
 
 def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every job on every benchmark, repetitions apart: what a program wants to read."""
-    keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.asked))
+    """Return a row for every job on every benchmark, without averaging over repetitions."""
+    keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.settings))
     known = {name for job in sweep.jobs for one in job.evaluations for name in one.measures}
-    names = (*MEASURED, *(name for name in ECE.values() if name in known), "seconds", "MB")
+    names = (*MEASURES, *(name for name in ECE.values() if name in known), "seconds", "MB")
     rows = []
     for job in sweep.jobs:
         evaluations: Sequence[Evaluation | None] = job.evaluations or [None]
         for one in evaluations:
-            row: dict[str, Any] = {"job": job.number, "folder": str(job.folder), "status": job.ended}
-            row |= {key: job.asked.get(key, "") for key in keys if key != "benchmark"}
-            row["benchmark"] = one.benchmark if one else job.asked.get("benchmark", "")
+            row: dict[str, Any] = {"job": job.number, "folder": str(job.folder), "status": job.status}
+            row |= {key: job.settings.get(key, "") for key in keys if key != "benchmark"}
+            row["benchmark"] = one.benchmark if one else job.settings.get("benchmark", "")
             row |= {name: one.measures.get(name, "") if one else "" for name in names}
             rows.append(row)
     return rows
-
-
-def write_trials(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Write `table.csv` and `table.md` of a search, best first; returns the latter."""
-    rows = []
-    for job in jobs:
-        path = folder / job["folder"] / JOB
-        end = json.loads(path.read_text()) if path.exists() else {"status": "unfinished"}
-        told = {"J&F": end.get("score"), "seconds": end.get("seconds"), "status": end["status"]}
-        rows.append({"trial": job["number"], **job["asked"], **told, "error": end.get("error", "")})
-    rows.sort(key=lambda row: -1.0 if row["J&F"] is None else row["J&F"], reverse=True)
-    _write_csv(folder / "table.csv", rows)
-    head = [key for key in rows[0] if key != "error"]
-    lines = [[_shown(row[key]) for key in head] for row in rows]
-    failed = [f"- trial {row['trial']}: {row['error'].splitlines()[0]}" for row in rows if row["error"]]
-    text = "\n".join([f"# {folder.name}\n", align_columns(head, lines, left=0), *failed]) + "\n"
-    write_atomically(folder / "table.md", text)
-    return text
-
-
-def _shown(value: Any) -> str:
-    try:
-        return f"{float(value):.4g}"
-    except (TypeError, ValueError):
-        return "" if value is None else str(value)
 
 
 def write_tables(sweep: Sweep) -> None:
     """Write `table.md` and `table.csv` into the sweep's folder."""
     write_atomically(sweep.folder / "table.md", markdown(sweep))
     _write_csv(sweep.folder / "table.csv", csv_rows(sweep))
+
+
+def write_trials(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
+    """Write `table.csv` and `table.md` of a search, best trial first, and return the Markdown."""
+    rows = []
+    for job in jobs:
+        path = folder / job["folder"] / JOB
+        end = json.loads(path.read_text()) if path.exists() else {"status": "unfinished"}
+        results = {"J&F": end.get("score"), "seconds": end.get("seconds"), "status": end["status"]}
+        rows.append({"trial": job["number"], **job["settings"], **results, "error": end.get("error", "")})
+    rows.sort(key=lambda row: -1.0 if row["J&F"] is None else row["J&F"], reverse=True)
+    _write_csv(folder / "table.csv", rows)
+    head = [key for key in rows[0] if key != "error"]
+    lines = [[_short_number(row[key]) for key in head] for row in rows]
+    failed = [f"- trial {row['trial']}: {row['error'].splitlines()[0]}" for row in rows if row["error"]]
+    text = "\n".join([f"# {folder.name}\n", align_columns(head, lines, left=0), *failed]) + "\n"
+    write_atomically(folder / "table.md", text)
+    return text
+
+
+def _short_number(value: Any) -> str:
+    try:
+        return f"{float(value):.4g}"
+    except (TypeError, ValueError):
+        return "" if value is None else str(value)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Which past frames are remembered (section 3.6), and the bank that holds their keys and values."""
+"""Memory policies (which past frames are kept, section 3.6) and the bank of their keys and values."""
 
 from stm.memory.bank import MemoryBank
 from stm.memory.policy import MemoryPolicy

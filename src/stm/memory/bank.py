@@ -1,4 +1,4 @@
-"""What is remembered of some objects, and who makes room for whom."""
+"""Memory bank: the frames that a policy keeps for a group of objects."""
 
 from __future__ import annotations
 
@@ -12,56 +12,54 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stm.memory.descriptors import appearance_descriptor, mask_confidence
-from stm.memory.eviction import EVICTION_RULES, EvictionContext, descriptor_similarity
-from stm.memory.frame import MemoryFrame
-from stm.memory.kv_store import LOOKED, READ, KeyValueStore, T, X, Y
+from stm.memory.descriptors import MemoryFrame, appearance_descriptor, appearance_similarity, mask_confidence
+from stm.memory.eviction import EVICTION_RULES, EvictionContext
+from stm.memory.kv_store import READS, USAGE, KeyValueStore, T, X, Y
 from stm.memory.policy import MemoryPolicy
 from stm.memory.prototypes import consolidate
 
 
 class MemoryBank:
-    """The keys and values of some objects, as long as the policy wants them.
+    """Keys and values of a group of objects, for as long as the policy holds them.
 
-    Objects in one bank entered the video together and have the same memory frames. The previous frame is
-    written into a free slot; it is promoted by leaving it there, else the next frame is written over it.
+    The objects of a bank entered the video together and have the same memory frames. The previous frame is
+    written into a free slot; if the policy keeps it, it stays there, otherwise the next frame overwrites it.
 
     Args:
         policy: which frames are held.
-        length: frames of the video, where known.
+        length: number of frames of the video, if known.
 
     Raises:
-        ValueError: the policy needs to know the length.
+        ValueError: the policy requires the length.
     """
 
     def __init__(self, policy: MemoryPolicy, length: int | None = None) -> None:
         if policy.num_uniform is not None and length is None:
-            raise ValueError(
-                f"memory.num_uniform={policy.num_uniform}: the video's length must be known, as Segmenter(length=...)"
-            )
+            name = f"memory.num_uniform={policy.num_uniform}"
+            raise ValueError(f"{name}: the video's length must be known; pass Segmenter(length=...)")
         self.policy, self.length = policy, length
         self._slots: list[MemoryFrame] = []
-        self._prototypes = 0  # how many there are; they end where slot 0 begins
-        self._cells: KeyValueStore | None = None
+        self._num_prototypes = 0  # they end where slot 0 begins
+        self._store: KeyValueStore | None = None
 
     @property
     def frames(self) -> list[int]:
-        """The frames held, in order of time."""
+        """Numbers of the frames held, in temporal order."""
         return sorted(frame.t for frame in self._slots)
 
     @property
-    def largest(self) -> int:
-        """Cells of the largest frame that is held."""
+    def max_frame_cells(self) -> int:
+        """Number of cells of the largest frame held."""
         return max((frame.cells for frame in self._slots), default=0)
 
     @property
     def bytes(self) -> int:
-        """What the keys and values that are held take."""
-        return 0 if self._cells is None else sum(part.nbytes for part in self.read())
+        """Size of the keys and values held."""
+        return 0 if self._store is None else sum(part.nbytes for part in self.read())
 
     def should_write(self, t: int, given: bool = False) -> bool:
-        """Is frame t worth memorizing? Also where the policy says no but nothing is held yet."""
-        return self.policy.previous or self.policy.stays(t, given, self.length) or not self._slots
+        """Return whether the policy admits frame t, or nothing is held yet."""
+        return self.policy.previous or self.policy.keeps(t, given, self.length) or not self._slots
 
     def write(
         self,
@@ -70,136 +68,144 @@ class MemoryBank:
         value: Tensor,
         given: bool = False,
         masks: Tensor | None = None,
-        room: int | None = None,
+        frame_limit: int | None = None,
     ) -> None:
-        """Remember frame t in place of frame t - 1.
+        """Write frame t in place of frame t - 1.
 
         Args:
+            t: frame number.
             key: (B, O or 1, C_k, h, w).
             value: (B, O, C_v, h, w).
-            given: its mask was given, not predicted.
-            masks: (B, O, H, W) in 0..1, the frame's masks; for policies that look at what a frame shows.
-            room: frames to hold at most, from `MemoryPolicy.room`.
+            given: whether the mask was given, not predicted.
+            masks: (B, O, H, W) in 0..1, required by policies that depend on the frame's content.
+            frame_limit: maximum number of frames, from `MemoryPolicy.frame_limit`.
 
         Raises:
-            ValueError: a policy that looks at what a frame shows has no masks, or a batch of several videos.
+            ValueError: a policy that depends on the frame's content got no masks, or a batch of videos.
         """
         policy = self.policy
-        if len(key) > 1 and (
-            policy.min_confidence is not None or policy.compares_looks or policy.counts_usage
-        ):
-            raise ValueError(f"memory ({policy}): decides by what a video shows, got a batch of {len(key)}")
-        size, covered = (key.shape[-2], key.shape[-1]), None
-        frame = MemoryFrame(t, policy.stays(t, given, self.length), policy.first and given, size)
-        if policy.compares_looks or policy.counts_usage:
-            covered = F.adaptive_avg_pool2d(_needed(masks, policy).float(), size)[0].flatten(1)
-        if covered is not None and policy.compares_looks:
-            frame.look = appearance_descriptor(key[0].flatten(2).float(), covered)
-        if frame.stays and not frame.fixed:
-            frame.stays = self._passes(frame, masks)
-        if not (frame.stays or policy.previous) and self._slots:
+        uses_coverage = policy.compares_appearance or policy.counts_usage
+        if (uses_coverage or policy.min_confidence is not None) and (masks is None or len(key) > 1):
+            content = "no masks" if masks is None else f"a batch of {len(key)}"
+            raise ValueError(f"memory ({policy}): requires the masks of a single video; got {content}")
+        size, coverage = (key.shape[-2], key.shape[-1]), None
+        frame = MemoryFrame(t, policy.keeps(t, given, self.length), policy.first and given, size)
+        if uses_coverage and masks is not None:
+            coverage = F.adaptive_avg_pool2d(masks.float(), size)[0].flatten(1)
+        if coverage is not None and policy.compares_appearance:
+            frame.appearance = appearance_descriptor(key[0].flatten(2).float(), coverage)
+        if frame.is_kept and not frame.is_permanent:
+            frame.is_kept = self._is_accepted(frame, masks)
+        if not (frame.is_kept or policy.previous) and self._slots:
             return
         key, value = key.flatten(3), value.flatten(3)
-        if self._cells is None:
-            self._cells = KeyValueStore(key, value)
-        slot = self._slot(t, room)
+        if self._store is None:
+            self._store = KeyValueStore(key, value)
+        slot = self._next_slot(t, frame_limit)
         if slot < len(self._slots) and self._slots[slot].cells != frame.cells:
             self._drop(slot)
             slot = len(self._slots)
         self._slots[slot : slot + 1] = [frame]
-        self._reserve(room, frame.cells)
-        shown = None if covered is None else covered.amax(dim=0)
-        self._cells.put(self._place(slot), key, value, size, t, shown)
+        self._reserve(frame_limit, frame.cells)
+        object_coverage = None if coverage is None else coverage.amax(dim=0)
+        self._store.write(self._slot_cells(slot), key, value, size, t, object_coverage)
 
     def forget_previous(self) -> None:
-        """Drop the frame that would leave when the next one comes, unless nothing else is held."""
+        """Drop the frame that the next one would overwrite, unless it is the only one."""
         for slot, frame in enumerate(self._slots):
-            if not frame.stays and len(self._slots) > 1:
+            if not frame.is_kept and len(self._slots) > 1:
                 self._drop(slot)
                 return
 
     def select_objects(self, objects: Sequence[int]) -> MemoryBank:
-        """A bank of some of the objects, by their places in this one, which is left as it is."""
-        other = copy(self)
-        places = list(objects)
-        other._slots = [
-            replace(frame, look=None if frame.look is None else frame.look[places]) for frame in self._slots
+        """Return a bank with some of the objects, by their indices; this bank does not change."""
+        selection = copy(self)
+        indices = list(objects)
+        selection._slots = [
+            replace(frame, appearance=None if frame.appearance is None else frame.appearance[indices])
+            for frame in self._slots
         ]
-        if self._cells is not None:
-            other._cells = self._cells.select_objects(places)
-        return other
+        if self._store is not None:
+            selection._store = self._store.select_objects(indices)
+        return selection
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """All that is held, in no certain order: keys (B, O or 1, C_k, N) and values (B, O, C_v, N)."""
-        assert self._cells is not None, "nothing was written"
-        return self._cells.keys[..., self._held], self._cells.values[..., self._held]
+        """Return all keys (B, O or 1, C_k, N) and values (B, O, C_v, N), in no particular order."""
+        assert self._store is not None, "nothing was written"
+        return self._store.keys[..., self._used], self._store.values[..., self._used]
 
     def update_usage(self, mass: Tensor) -> None:
-        """Count how much each cell that `read` gave was looked at: mass (B, O or 1, N)."""
-        assert self._cells is not None
-        usage = self._cells.notes[: READ + 1, self._held]
+        """Add the attention on each cell that `read` returned, (B, O or 1, N), to its usage."""
+        assert self._store is not None
+        usage = self._store.metadata[: READS + 1, self._used]
         usage *= self.policy.decay
-        usage[LOOKED] += mass.mean(dim=(0, 1))
-        usage[READ] += 1
+        usage[USAGE] += mass.mean(dim=(0, 1))
+        usage[READS] += 1
 
     def cell_positions(self, t: int) -> tuple[Tensor, Tensor]:
-        """Where each cell that `read` gives lies, (N, 2), and how far what it shows may have moved till t.
+        """Return where the cells of `read` lie, and the variance of the motion from their frames to frame t.
 
-        Places count in short sides of the picture from its middle, down and right. What may have moved is the
-        variance (N,) of a random walk with the policy's `motion` a frame.
+        Returns:
+            Positions (N, 2), down and right of the frame's center in short sides, and the variances (N,) of a
+            random walk with the policy's `motion_sigma` per frame.
         """
-        assert self._cells is not None and self.policy.motion_sigma is not None
-        notes = self._cells.notes[:, self._held]
-        return notes[Y : X + 1].T, (t - notes[T]) * self.policy.motion_sigma**2
+        assert self._store is not None and self.policy.motion_sigma is not None
+        metadata = self._store.metadata[:, self._used]
+        return metadata[Y : X + 1].T, (t - metadata[T]) * self.policy.motion_sigma**2
 
     def state(self) -> dict[str, Any]:
-        """All that is held, as tensors and plain values; `MemoryBank.restored` takes it."""
-        frames = [(f.t, f.stays, f.fixed, *f.size) for f in self._slots]
-        looks = [f.look for f in self._slots if f.look is not None]
-        state = {"frames": frames, "looks": looks, "prototypes": self._prototypes}
-        if self._cells is not None:
+        """Return the content as tensors and plain values, for `MemoryBank.from_state`."""
+        state = {
+            "frames": [(f.t, f.is_kept, f.is_permanent, *f.size) for f in self._slots],
+            "appearances": [f.appearance for f in self._slots if f.appearance is not None],
+            "prototypes": self._num_prototypes,
+        }
+        if self._store is not None:
             keys, values = self.read()
             state |= {"keys": keys.clone(), "values": values.clone()}
-            state["notes"] = self._cells.notes[:, self._held].clone()
+            state["metadata"] = self._store.metadata[:, self._used].clone()
         return state
 
     @classmethod
-    def restored(cls, policy: MemoryPolicy, length: int | None, state: dict[str, Any]) -> MemoryBank:
-        """The bank that gave the state, bit by bit.
+    def from_state(cls, policy: MemoryPolicy, length: int | None, state: dict[str, Any]) -> MemoryBank:
+        """Restore the bank that returned the state, bit by bit.
 
         Raises:
-            ValueError: the parts of the state don't fit each other.
+            ValueError: the parts of the state are inconsistent.
         """
         bank = cls(policy, length)
-        for t, stays, fixed, height, width in state["frames"]:
-            bank._slots.append(MemoryFrame(int(t), bool(stays), bool(fixed), (int(height), int(width))))
-        for frame, shows in zip(bank._slots, state["looks"], strict=bool(state["looks"])):
-            frame.look = shows
-        bank._prototypes = int(state["prototypes"])
-        if not 0 <= bank._prototypes <= policy.prototypes or bank._slots and "keys" not in state:
+        for t, is_kept, is_permanent, height, width in state["frames"]:
+            size = (int(height), int(width))
+            bank._slots.append(MemoryFrame(int(t), bool(is_kept), bool(is_permanent), size))
+        appearances = state["appearances"]
+        for frame, appearance in zip(bank._slots, appearances, strict=bool(appearances)):
+            frame.appearance = appearance
+        bank._num_prototypes = int(state["prototypes"])
+        if not 0 <= bank._num_prototypes <= policy.prototypes or bank._slots and "keys" not in state:
             raise ValueError("memory: prototypes or cells are missing")
         if "keys" in state:
-            parts = [state[name] for name in ("keys", "values", "notes")]
-            cells = bank._held.stop - bank._held.start
-            if any(part.shape[-1] != cells for part in parts) or min(f.cells for f in bank._slots) < 1:
-                raise ValueError(f"memory: {cells} cells are told, others are there")
-            bank._cells = KeyValueStore(parts[0], parts[1])
-            bank._cells.resize(bank._end)
-            for part, held in zip(
-                (bank._cells.keys, bank._cells.values, bank._cells.notes), parts, strict=True
-            ):
-                part[..., bank._held] = held
+            parts = [state[name] for name in ("keys", "values", "metadata")]
+            cells = bank._used.stop - bank._used.start
+            counts = [part.shape[-1] for part in parts]
+            if counts != [cells] * 3 or min(frame.cells for frame in bank._slots) < 1:
+                raise ValueError(f"memory: must have {cells} cells; got {counts}")
+            store = bank._store = KeyValueStore(parts[0], parts[1])
+            store.resize(bank._end)
+            for stored, part in zip((store.keys, store.values, store.metadata), parts, strict=True):
+                stored[..., bank._used] = part
         return bank
 
     def layout(self) -> list[tuple[int, slice, tuple[int, int]]]:
-        """Of each frame in order of time: its number, where its cells lie in what `read` gives, its (h, w).
+        """Return (t, its range among the cells of `read`, its (h, w)) for each frame, in temporal order.
 
-        Cells that lie nowhere are prototypes.
+        Cells outside all ranges are prototypes.
         """
-        begin = self._held.start
-        places = [self._place(slot) for slot in range(len(self._slots))]
-        found = zip(self._slots, places, strict=True)
-        frames = [(f.t, slice(place.start - begin, place.stop - begin), f.size) for f, place in found]
+        begin = self._used.start
+        ranges = [self._slot_cells(slot) for slot in range(len(self._slots))]
+        frames = [
+            (frame.t, slice(cells.start - begin, cells.stop - begin), frame.size)
+            for frame, cells in zip(self._slots, ranges, strict=True)
+        ]
         return sorted(frames, key=lambda frame: frame[0])
 
     @property
@@ -207,92 +213,84 @@ class MemoryBank:
         return self.policy.prototypes + sum(frame.cells for frame in self._slots)
 
     @property
-    def _held(self) -> slice:
-        return slice(self.policy.prototypes - self._prototypes, self._end)
+    def _used(self) -> slice:
+        return slice(self.policy.prototypes - self._num_prototypes, self._end)
 
-    def _place(self, slot: int) -> slice:
+    def _slot_cells(self, slot: int) -> slice:
         begin = self.policy.prototypes + sum(frame.cells for frame in self._slots[:slot])
         return slice(begin, begin + self._slots[slot].cells)
 
-    def _passes(self, frame: MemoryFrame, masks: Tensor | None) -> bool:
-        """Do the gates let the frame stay?"""
+    def _is_accepted(self, frame: MemoryFrame, masks: Tensor | None) -> bool:
+        """Return whether a frame is confident and novel enough to be kept."""
         policy = self.policy
-        if (
-            policy.min_confidence is not None
-            and mask_confidence(_needed(masks, policy)) < policy.min_confidence
-        ):
-            return False
-        if policy.min_novelty is None:
+        if policy.min_confidence is not None:
+            assert masks is not None
+            if mask_confidence(masks) < policy.min_confidence:
+                return False
+        kept = [held.appearance for held in self._slots if held.is_kept and held.appearance is not None]
+        if policy.min_novelty is None or frame.appearance is None or not kept:
             return True
-        assert frame.look is not None
-        looks = [held.look for held in self._slots if held.stays and held.look is not None]
-        return (
-            not looks
-            or float(descriptor_similarity(frame.look, torch.stack(looks)).max()) <= 1 - policy.min_novelty
-        )
+        similarity = appearance_similarity(frame.appearance, torch.stack(kept))
+        return float(similarity.max()) <= 1 - policy.min_novelty
 
-    def _slot(self, t: int, room: int | None) -> int:
-        """Where the next frame goes: over the one that leaves, or behind the last."""
-        while room is not None and len(self._slots) > room:  # objects that entered have shrunk it
-            self._drop(self._leaving(t))
+    def _next_slot(self, t: int, frame_limit: int | None) -> int:
+        """Return the slot to write to: that of the previous or an evicted frame, or a new one."""
+        while frame_limit is not None and len(self._slots) > frame_limit:  # new objects lowered the limit
+            self._drop(self._evict(t))
         for slot, frame in enumerate(self._slots):
-            if not frame.stays:
+            if not frame.is_kept:
                 return slot
-        return self._leaving(t) if len(self._slots) == room else len(self._slots)
+        return self._evict(t) if len(self._slots) == frame_limit else len(self._slots)
 
-    def _leaving(self, coming: int) -> int:
-        """The slot of the frame that leaves a full memory, once its prototypes are taken."""
-        assert self._cells is not None
+    def _evict(self, next_id: int) -> int:
+        """Return the slot of the frame to evict from a full memory, after its prototypes are consolidated."""
+        assert self._store is not None
         order = sorted(range(len(self._slots)), key=lambda slot: self._slots[slot].t)
         frames = [self._slots[slot] for slot in order]
         usage = [0.0] * len(order)
         if self.policy.counts_usage:
-            usage = torch.stack([self._cells.usage(self._place(slot)).sum() for slot in order]).tolist()
-        looks = [frame.look for frame in frames if frame.look is not None]
-        held = EvictionContext(
-            t=[frame.t for frame in frames],
-            coming=coming,
-            free=[i for i, frame in enumerate(frames) if not frame.fixed] or [min(1, len(frames) - 1)],
+            usage = torch.stack([self._store.usage(self._slot_cells(slot)).sum() for slot in order]).tolist()
+        appearances = [frame.appearance for frame in frames if frame.appearance is not None]
+        removable = [i for i, frame in enumerate(frames) if not frame.is_permanent]
+        context = EvictionContext(
+            frame_ids=[frame.t for frame in frames],
+            next_id=next_id,
+            candidates=removable or [min(1, len(frames) - 1)],
             usage=usage,
-            looks=torch.stack(looks) if looks else None,
+            appearances=torch.stack(appearances) if appearances else None,
         )
-        slot = order[EVICTION_RULES[self.policy.eviction](held)]
+        slot = order[EVICTION_RULES[self.policy.eviction](context)]
         if self.policy.prototypes:
-            self._prototypes = consolidate(
-                self._cells, self._place(slot), self._prototypes, self.policy.prototypes
+            self._num_prototypes = consolidate(
+                self._store, self._slot_cells(slot), self._num_prototypes, self.policy.prototypes
             )
         return slot
 
     def _drop(self, slot: int) -> None:
-        """Take a frame out; the last one moves into its slot, or all behind it where sizes differ."""
-        assert self._cells is not None
-        place, last = self._place(slot), len(self._slots) - 1
+        """Remove a frame; the last one moves into its slot, or all later ones move up if sizes differ."""
+        assert self._store is not None
+        cells, last = self._slot_cells(slot), len(self._slots) - 1
         if slot != last and self._slots[last].cells == self._slots[slot].cells:
-            self._cells.move(self._place(last), place)
+            self._store.move(self._slot_cells(last), cells)
             self._slots[slot] = self._slots.pop()
         else:
-            behind = slice(place.stop, self._end)
+            later = slice(cells.stop, self._end)
             del self._slots[slot]
-            self._cells.move(behind, slice(place.start, self._end))
+            self._store.move(later, slice(cells.start, self._end))
 
-    def _reserve(self, room: int | None, area: int) -> None:
-        """Set room aside: for as many frames as there will be, or half as many again as there are.
+    def _reserve(self, frame_limit: int | None, cells: int) -> None:
+        """Allocate room for as many frames as there will be, or for half as many again as there are.
 
         Args:
-            area: cells of a frame that comes.
+            frame_limit: maximum number of frames.
+            cells: number of cells of a further frame.
         """
-        assert self._cells is not None
+        assert self._store is not None
         needed = len(self._slots)
-        there = needed + (len(self._cells) - self._end) // area
-        if needed <= there and (room is None or there <= room):
+        allocated = needed + (len(self._store) - self._end) // cells
+        if needed <= allocated and (frame_limit is None or allocated <= frame_limit):
             return
-        most = math.inf if self.length is None else self.policy.most(self.length)
-        bound = min(most, math.inf if room is None else room)
+        peak = math.inf if self.length is None else self.policy.peak_frames(self.length)
+        bound = min(peak, math.inf if frame_limit is None else frame_limit)
         frames = int(bound) if needed <= bound < math.inf else max(4, needed + needed // 2)
-        self._cells.resize(self._end + (frames - needed) * area)
-
-
-def _needed(masks: Tensor | None, policy: MemoryPolicy) -> Tensor:
-    if masks is None:
-        raise ValueError(f"memory ({policy}): needs the masks of the frames that are written")
-    return masks
+        self._store.resize(self._end + (frames - needed) * cells)

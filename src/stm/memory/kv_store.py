@@ -1,4 +1,4 @@
-"""Memory cells in room that is set aside once and written in place."""
+"""Storage of memory cells, allocated once and written in place."""
 
 from __future__ import annotations
 
@@ -8,85 +8,104 @@ from copy import copy
 import torch
 from torch import Tensor
 
-LOOKED, READ, SHOWN, Y, X, T = range(6)
-"""What is noted of a cell: how much it was looked at and how often it was read, both fading; how much of it
-shows an object; where it lies, in short sides of the picture from its middle; its frame."""
+USAGE, READS, COVERAGE, Y, X, T = range(6)
+"""Rows of a cell's metadata.
+
+The attention it received and the number of reads, both decaying; the fraction of it that shows an object; its
+position, in short sides of the frame from the center; its frame number.
+"""
 
 
 class KeyValueStore:
-    """Keys (B, O or 1, C_k, cells), values (B, O, C_v, cells), and notes (6, cells) of memory cells.
+    """Keys (B, O or 1, C_k, cells), values (B, O, C_v, cells) and metadata (6, cells) of memory cells.
 
-    While gradients flow through them, keys and values are joined anew and nothing is overwritten.
+    While gradients flow through keys and values, these are concatenated anew instead of overwritten.
+
+    Args:
+        key: any key of the shape to store, except for the last dimension; nothing is allocated yet.
+        value: the same for values.
     """
 
     def __init__(self, key: Tensor, value: Tensor) -> None:
-        """Without room yet, for keys and values of the shapes of these but for the last dimension."""
         self.keys, self.values = key[..., :0].detach(), value[..., :0].detach()
-        self.notes = torch.zeros((6, 0), device=key.device)
+        self.metadata = torch.zeros((6, 0), device=key.device)
 
     def __len__(self) -> int:
-        return self.notes.shape[-1]
+        return self.metadata.shape[-1]
 
-    @torch.inference_mode(False)  # or they could not be written outside of inference mode later
+    @torch.inference_mode(False)  # otherwise the tensors could not be written outside inference mode later
     @torch.no_grad()
     def resize(self, cells: int) -> None:
-        """Room for so many cells; what there is and fits stays, at the beginning."""
-        self.notes = _moved(self.notes, cells)
-        if not self._learning:
-            self.keys, self.values = _moved(self.keys, cells), _moved(self.values, cells)
+        """Allocate room for a number of cells, and keep the first cells that fit."""
+        self.metadata = _resized(self.metadata, cells)
+        if not self._requires_grad:
+            self.keys, self.values = _resized(self.keys, cells), _resized(self.values, cells)
 
-    def put(
-        self, place: slice, key: Tensor, value: Tensor, size: Sequence[int], t: int, shown: Tensor | None
+    def write(
+        self, target: slice, key: Tensor, value: Tensor, size: Sequence[int], t: int, coverage: Tensor | None
     ) -> None:
-        """Write frame t, a map of size (h, w) whose keys and values come flat, into a place.
+        """Write a frame into a range of cells.
 
         Args:
-            shown: (h * w,) in 0..1, how much of each cell shows an object.
+            target: the range, of h * w cells.
+            key: (B, O or 1, C_k, h * w).
+            value: (B, O, C_v, h * w).
+            size: (h, w).
+            t: frame number.
+            coverage: (h * w,) in 0..1, the fraction of each cell that shows an object; None for 0.
         """
-        if self._learning or key.requires_grad or value.requires_grad:
-            self.keys, self.values = _joined(self.keys, place, key), _joined(self.values, place, value)
+        if self._requires_grad or key.requires_grad or value.requires_grad:
+            self.keys, self.values = _replaced(self.keys, target, key), _replaced(self.values, target, value)
         else:
-            self.keys[..., place], self.values[..., place] = key, value
-        self.notes[: SHOWN + 1, place] = 0
-        if shown is not None:
-            self.notes[SHOWN, place] = shown
-        self.notes[Y : X + 1, place] = grid(size, key.device).T
-        self.notes[T, place] = t
+            self.keys[..., target], self.values[..., target] = key, value
+        self.metadata[: COVERAGE + 1, target] = 0
+        if coverage is not None:
+            self.metadata[COVERAGE, target] = coverage
+        self.metadata[Y : X + 1, target] = cell_centers(size, key.device).T
+        self.metadata[T, target] = t
 
     def move(self, source: slice, target: slice) -> None:
-        """Copy cells to another place, which may overlap theirs."""
-        for part in (self.keys, self.values, self.notes):
-            part[..., target] = part[..., source].clone()
+        """Copy cells to another range, which may overlap theirs."""
+        for tensor in (self.keys, self.values, self.metadata):
+            tensor[..., target] = tensor[..., source].clone()
 
-    def usage(self, place: slice) -> Tensor:
-        """What each cell was looked at per frame, as far as it shows an object."""
-        looked, read, shown = self.notes[: SHOWN + 1, place]
-        return looked / read.clamp(min=1) * shown
+    def usage(self, cells: slice) -> Tensor:
+        """Return the mean attention on each cell per read, weighted by its coverage with objects."""
+        usage, reads, coverage = self.metadata[: COVERAGE + 1, cells]
+        return usage / reads.clamp(min=1) * coverage
 
     def select_objects(self, objects: list[int]) -> KeyValueStore:
-        """A copy with some of the objects; keys that all share stay with them."""
-        other = copy(self)
-        other.keys = self.keys[:, objects] if self.keys.shape[1] > 1 else self.keys.clone()
-        other.values, other.notes = self.values[:, objects], self.notes.clone()
-        return other
+        """Return a copy with some of the objects; keys shared by all objects are kept."""
+        selection = copy(self)
+        selection.keys = self.keys[:, objects] if self.keys.shape[1] > 1 else self.keys.clone()
+        selection.values, selection.metadata = self.values[:, objects], self.metadata.clone()
+        return selection
 
     @property
-    def _learning(self) -> bool:
+    def _requires_grad(self) -> bool:
         return self.keys.requires_grad or self.values.requires_grad
 
 
-def grid(size: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """Where the cells of a map (h, w) lie, (h * w, 2): in short sides from its middle, down and right."""
+def cell_centers(size: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """Compute the positions (y, x) of a map's cells, in short sides from its center.
+
+    Args:
+        size: (h, w).
+        device: device of the result.
+
+    Returns:
+        (h * w, 2).
+    """
     rows, columns = ((torch.arange(n, device=device) - (n - 1) / 2) / min(size) for n in size)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
 
 
-def _moved(old: Tensor, cells: int) -> Tensor:
+def _resized(old: Tensor, cells: int) -> Tensor:
     new = old.new_empty((*old.shape[:-1], cells))
     kept = min(cells, old.shape[-1])
     new[..., :kept] = old[..., :kept]
     return new
 
 
-def _joined(cells: Tensor, place: slice, new: Tensor) -> Tensor:
-    return torch.cat([cells[..., : place.start], new, cells[..., place.stop :]], dim=-1)
+def _replaced(tensor: Tensor, target: slice, new: Tensor) -> Tensor:
+    return torch.cat([tensor[..., : target.start], new, tensor[..., target.stop :]], dim=-1)

@@ -1,4 +1,4 @@
-"""Which past frames are remembered, as plain values: a row of Table 5 is a file of a few lines."""
+"""Memory policies as plain values: which past frames are kept (a row of Table 5), and how they are read."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class MemoryPolicy:
-    """Which frames does the memory hold while frame t is segmented, and how is it read?
+    """Policy that decides which frames the memory holds and how it is read.
 
-    A frame comes in by `first`, `previous`, `every` or `num_uniform`; `min_confidence` and `min_novelty` turn away frames
-    that would stay by `every` or `num_uniform`. Where there is no room left by `max_frames` or `max_mb`, the rule
-    `eviction` says which of the frames that are not given goes, and `prototypes` keeps something of it.
+    Frames are admitted by `first`, `previous`, `every` or `num_uniform`; `min_confidence` and `min_novelty`
+    reject frames that `every` or `num_uniform` would keep. If `max_frames` or `max_mb` leaves no room, the
+    rule `eviction` chooses among the frames without a given mask, and `prototypes` keeps some of its cells.
 
     Args:
-        first: frames whose mask was given, such as the first, stay for good.
-        previous: frame t - 1 is there, and leaves when t is done.
-        every: frames 0, N, 2N, ... stay (section 3.6); None for none of them.
-        num_uniform: so many frames, evenly spaced over the video, stay; its length must be known.
-        min_confidence: a frame stays only if its masks are sure: the mean probability over the mask of each
-            object that is seen is at least this, 0..1 (a quality gate, as QDMN learns one).
-        min_novelty: a frame stays only if an object's look is new: 1 - the cosine between the mean key over its
-            mask and that of each frame held is at least this, 0..2.
-        max_frames: frames held at most, given ones and the previous one included (Cutie: 5).
-        max_mb: keys and values of all objects hold at most so many MB (2^20 bytes).
+        first: keep frames with a given mask, such as the first, permanently.
+        previous: hold frame t - 1 while frame t is segmented.
+        every: keep frames 0, N, 2N, ... (section 3.6); None for none of them.
+        num_uniform: keep this many frames, evenly spaced over the video, whose length must be known.
+        min_confidence: keep a frame only if its masks are confident: the mean probability over the mask,
+            averaged over visible objects, must be at least this, 0..1 (a quality gate, which QDMN learns).
+        min_novelty: keep a frame only if its objects have a new appearance: 1 - cosine between their mean
+            keys and those of any kept frame must be at least this, 0..2.
+        max_frames: maximum number of frames, including permanent ones and the previous one (Cutie: 5).
+        max_mb: maximum size of the keys and values of all objects in MB (2^20 bytes).
         eviction: a rule of `stm.memory.eviction.EVICTION_RULES`.
-        decay: what a cell was looked at counts by this factor less with each further frame.
-        prototypes: cells that are kept of all frames that left: those of objects that were looked at most
-            (XMem, which does not tell objects from background).
-        top_k: a query cell looks at its k likest memory cells only (Mask-Propagation).
-        motion_sigma: objects move about so far from frame to frame, in short sides of the picture: a query cell
-            looks the less at a memory cell the farther away it lies, by a Gaussian whose variance grows with
-            the memory frame's age (a random walk; after KMN's Gaussian kernel).
+        decay: factor per frame on the past attention that counts as usage.
+        prototypes: number of cells to keep of all evicted frames: the object cells with the most attention
+            (XMem, which does not distinguish objects from background).
+        top_k: each query cell reads only its k most similar memory cells (Mask-Propagation).
+        motion_sigma: standard deviation of the objects' motion per frame, in short sides of the frame. Memory
+            cells are weighted by a Gaussian of their distance to the query cell, with a variance that grows
+            with the age of the memory frame (a random walk; after KMN's Gaussian kernel).
 
     Raises:
-        ValueError: the memory would hold nothing, or a value is outside of the above.
+        ValueError: the memory would hold nothing, or a value is outside the above.
     """
 
     first: bool = True
@@ -58,60 +58,58 @@ class MemoryPolicy:
     def __post_init__(self) -> None:
         if not (self.first or self.previous or self.every or self.num_uniform):
             raise ValueError(
-                "memory: first, previous, every and num_uniform are all off: nothing is remembered"
+                "memory: first, previous, every and num_uniform are all off; at least one must be set"
             )
         if self.every is not None and self.num_uniform is not None:
             raise ValueError(
-                f"memory.every={self.every} and memory.num_uniform={self.num_uniform} exclude each other"
+                f"memory.num_uniform={self.num_uniform}: must be null with memory.every={self.every}"
             )
         for name in ("every", "num_uniform", "top_k"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"memory.{name}={value}: must be at least 1, or null")
-        for name, least, most in (("min_confidence", 0, 1), ("min_novelty", 0, 2), ("decay", 0, 1)):
-            if (value := getattr(self, name)) is not None and not least <= value <= most:
-                raise ValueError(f"memory.{name}={value}: must be in {least}..{most}")
-        if self.max_frames is not None and self.max_frames < self.fewest:
-            raise ValueError(f"memory.max_frames={self.max_frames}: must be at least {self.fewest} here")
-        if self.max_mb is not None and self.max_mb <= 0:
-            raise ValueError(f"memory.max_mb={self.max_mb}: must be above 0, or null")
-        if self.motion_sigma is not None and self.motion_sigma <= 0:
-            raise ValueError(f"memory.motion_sigma={self.motion_sigma}: must be above 0, or null")
+        for name, low, high in (("min_confidence", 0, 1), ("min_novelty", 0, 2), ("decay", 0, 1)):
+            if (value := getattr(self, name)) is not None and not low <= value <= high:
+                raise ValueError(f"memory.{name}={value}: must be in {low}..{high}")
+        if self.max_frames is not None and self.max_frames < self.min_frames:
+            raise ValueError(f"memory.max_frames={self.max_frames}: must be at least {self.min_frames}")
+        for name in ("max_mb", "motion_sigma"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"memory.{name}={value}: must be above 0, or null")
         if self.eviction not in EVICTION_RULES:
-            raise ValueError(
-                f"memory.eviction={self.eviction!r} is unknown; there are {', '.join(EVICTION_RULES)}"
-            )
-        if self.prototypes < 0 or (self.prototypes and not self.bounded):
+            raise ValueError(f"memory.eviction={self.eviction}: must be one of {', '.join(EVICTION_RULES)}")
+        if self.prototypes < 0 or (self.prototypes and not self.is_bounded):
             raise ValueError(
                 f"memory.prototypes={self.prototypes}: must not be negative, and needs max_frames or max_mb, "
-                "as they are made of frames that leave"
+                "because prototypes are cells of evicted frames"
             )
 
     @property
-    def bounded(self) -> bool:
-        """Is there a limit to what is held?"""
+    def is_bounded(self) -> bool:
+        """Whether the memory has a maximum size."""
         return self.max_frames is not None or self.max_mb is not None
 
     @property
-    def fewest(self) -> int:
-        """Frames that there must be room for."""
+    def min_frames(self) -> int:
+        """Number of frames that the memory must have room for."""
         return max(1, int(self.first) + int(self.previous))
 
     @property
     def counts_usage(self) -> bool:
-        """Does it matter how much each memory cell is looked at?"""
-        return self.bounded and (self.eviction == "least_used" or self.prototypes > 0)
+        """Whether the policy depends on the attention that memory cells receive."""
+        return self.is_bounded and (self.eviction == "least_used" or self.prototypes > 0)
 
     @property
-    def compares_looks(self) -> bool:
-        """Does it matter what the objects look like?"""
-        return self.min_novelty is not None or (self.bounded and self.eviction == "most_similar")
+    def compares_appearance(self) -> bool:
+        """Whether the policy depends on the appearance of the objects."""
+        return self.min_novelty is not None or (self.is_bounded and self.eviction == "most_similar")
 
-    def stays(self, t: int, given: bool = False, length: int | None = None) -> bool:
-        """Does frame t stay in memory after it was the previous frame, as far as its number tells?
+    def keeps(self, t: int, given: bool = False, length: int | None = None) -> bool:
+        """Return whether frame t is kept once the next one is written, judging by its number only.
 
         Args:
-            given: its mask was given, not predicted.
-            length: frames of the video, where known.
+            t: frame number.
+            given: whether its mask was given, not predicted.
+            length: number of frames of the video, if known.
         """
         if self.first and given:
             return True
@@ -120,40 +118,44 @@ class MemoryPolicy:
             return any(t == number * length // self.num_uniform for number in range(self.num_uniform))
         return self.every is not None and t % self.every == 0
 
-    def room(self, frame_bytes: int, prototype_bytes: int = 0) -> int | None:
-        """Frames that there is room for; None for no limit.
+    def frame_limit(self, frame_bytes: int, prototype_bytes: int = 0) -> int | None:
+        """Return the maximum number of frames; None for no limit.
 
         Args:
-            frame_bytes: what keys and values of a frame take, all objects together.
-            prototype_bytes: what the prototypes take.
+            frame_bytes: size of the keys and values of a frame, for all objects together.
+            prototype_bytes: size of the prototypes.
 
         Raises:
-            ValueError: `max_mb` has no room for the fewest frames.
+            ValueError: `max_mb` is too small for `min_frames` frames.
         """
         if self.max_mb is None:
             return self.max_frames
-        fitting = int((self.max_mb * MEGABYTE - prototype_bytes) // frame_bytes)
-        if fitting < self.fewest:
-            needed = (self.fewest * frame_bytes + prototype_bytes) / MEGABYTE
+        limit = int((self.max_mb * MEGABYTE - prototype_bytes) // frame_bytes)
+        if limit < self.min_frames:
+            needed = (self.min_frames * frame_bytes + prototype_bytes) / MEGABYTE
             raise ValueError(
-                f"memory.max_mb={self.max_mb:g}: {self.fewest} frames of these objects at this size need "
+                f"memory.max_mb={self.max_mb:g}: {self.min_frames} frames of these objects at this size need "
                 f"{needed:.1f} MB"
             )
-        return fitting if self.max_frames is None else min(fitting, self.max_frames)
+        return limit if self.max_frames is None else min(limit, self.max_frames)
 
-    def most(self, length: int, entry: int = 0) -> int:
-        """Frames held at most of objects that enter at frame `entry` of a video and are not corrected later.
+    def peak_frames(self, length: int, entry: int = 0) -> int:
+        """Return the maximum number of frames held for objects that are not corrected later.
 
-        `max_mb`, which needs sizes, and gates, which need content, are not applied.
+        `max_mb`, which depends on sizes, and rejection, which depends on content, are ignored.
+
+        Args:
+            length: number of frames of the video.
+            entry: frame at which the objects enter.
         """
-        staying, most = 0, 1
+        kept, peak = 0, 1
         for t in range(entry, length - 1):
-            stays = self.stays(t, t == entry, length)
-            staying += stays
-            most = max(most, staying + (self.previous and not stays))
-        return most if self.max_frames is None else min(most, self.max_frames)
+            is_kept = self.keeps(t, t == entry, length)
+            kept += is_kept
+            peak = max(peak, kept + (self.previous and not is_kept))
+        return peak if self.max_frames is None else min(peak, self.max_frames)
 
     def __str__(self) -> str:
-        """The values that differ from the paper's policy, such as `every=3, top_k=20`."""
+        """Return the values that differ from the paper's policy, such as `every=3, top_k=20`."""
         changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
         return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in changed) or "every=5"

@@ -1,4 +1,4 @@
-"""What stays of frames that leave a memory: their most looked at cells (XMem)."""
+"""Prototypes: the most used cells of frames that were evicted (XMem)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import torch
 from stm.memory.kv_store import KeyValueStore
 
 
-def consolidate(cells: KeyValueStore, place: slice, earlier: int, most: int) -> int:
-    """Keep the most looked at cells of a frame that leaves, beside or in place of earlier ones.
+def consolidate(store: KeyValueStore, evicted: slice, count: int, max_count: int) -> int:
+    """Keep the most used cells of an evicted frame and of the existing prototypes.
 
-    A prototype keeps its cell's key; its value is the mean of the frame's values, weighted by how near
-    their keys are to it ("potentiation").
+    A prototype keeps its cell's key. Its value is the mean of the frame's values, weighted by the similarity
+    of their keys to its own ("potentiation").
 
     Args:
-        place: where the frame lies.
-        earlier: how many prototypes there are; they end at `most`.
-        most: how many there may be.
+        store: the memory; its prototypes are overwritten.
+        evicted: the cells of the frame.
+        count: number of existing prototypes, which end at cell `max_count`.
+        max_count: maximum number of prototypes.
 
     Returns:
-        How many there are then.
+        The new number of prototypes.
     """
-    keys, values = cells.keys[..., place], cells.values[..., place]
-    apart = torch.cdist(keys.mT, keys.mT).square() / math.sqrt(keys.shape[-2])
-    smooth = values @ torch.softmax(-apart, dim=-1).mT
-    before = slice(most - earlier, most)
-    usage = torch.cat([cells.usage(before), cells.usage(place)])
-    chosen = usage.topk(min(most, len(usage))).indices
-    parts = ((cells.keys, keys), (cells.values, smooth), (cells.notes, cells.notes[:, place]))
-    for part, leaving in parts:
-        kept = torch.cat([part[..., before], leaving], dim=-1)[..., chosen]
-        part[..., most - len(chosen) : most] = kept
+    keys, values = store.keys[..., evicted], store.values[..., evicted]
+    distance = torch.cdist(keys.mT, keys.mT).square() / math.sqrt(keys.shape[-2])
+    smoothed = values @ torch.softmax(-distance, dim=-1).mT
+    existing = slice(max_count - count, max_count)
+    usage = torch.cat([store.usage(existing), store.usage(evicted)])
+    chosen = usage.topk(min(max_count, len(usage))).indices
+    parts = ((store.keys, keys), (store.values, smoothed), (store.metadata, store.metadata[:, evicted]))
+    for stored, new in parts:
+        kept = torch.cat([stored[..., existing], new], dim=-1)[..., chosen]
+        stored[..., max_count - len(chosen) : max_count] = kept
     return len(chosen)

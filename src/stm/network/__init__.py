@@ -1,4 +1,4 @@
-"""The network: paper sections 3.1-3.4. It knows no policy, no configuration, no data set."""
+"""The space-time memory network (sections 3.1-3.4), independent of policies, configuration and data."""
 
 from stm.network.loading import BUNDLED_CHECKPOINT, BUNDLED_NOTICE, fingerprint, load, strip
 from stm.network.optimize import compiled, for_inference

@@ -1,4 +1,4 @@
-"""Backbones: torchvision's networks, and small ones for CPUs, cut into a stem and three stages."""
+"""Backbones: torchvision's networks and small ones for CPUs, each split into a stem and three stages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
 NORMS = ("frozen", "group")
-Cut = tuple[nn.Conv2d, list[nn.Module]]
+Parts = tuple[nn.Conv2d, list[nn.Module]]
+"""A stem, and the stages that follow it up to strides 4, 8 and 16."""
 
 
 class Trunk(nn.Module):
-    """A backbone without its head: features at strides 4, 8 and 16, and a stem to plant channels on.
+    """Backbone without its head, with features at strides 4, 8 and 16.
 
     Args:
         stem: the backbone's first convolution.
-        stages: what follows it up to strides 4, 8 and 16.
+        stages: the layers that follow it up to strides 4, 8 and 16.
+
+    Attributes:
+        channels: channels of the three features.
     """
 
     def __init__(self, stem: nn.Conv2d, stages: Sequence[nn.Module]) -> None:
@@ -37,16 +41,17 @@ class Trunk(nn.Module):
         self.train(was_training)
         self.channels = tuple(feature.shape[1] for feature in features)
 
-    def forward(self, frame: Tensor, planted: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Features at strides 4, 8 and 16 of frame (B, 3, H, W).
+    def forward(self, frame: Tensor, mask_features: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the features at strides 4, 8 and 16.
 
         Args:
-            planted: what further input channels add behind the first convolution, (B * O, C, H', W'); the
-                first convolution of the frame is then computed once for all O objects.
+            frame: (B, 3, H, W).
+            mask_features: (B * O, C, H', W'), added to the output of the stem, which is then computed once
+                per frame for all O objects.
         """
         x = self.stem(frame)
-        if planted is not None:
-            x = (x[:, None] + planted.unflatten(0, (len(frame), -1))).flatten(0, 1)
+        if mask_features is not None:
+            x = (x[:, None] + mask_features.unflatten(0, (len(frame), -1))).flatten(0, 1)
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -54,11 +59,11 @@ class Trunk(nn.Module):
         return features[0], features[1], features[2]
 
     def train(self, mode: bool = True) -> Trunk:
-        """Switch modes, but keep every batch normalization in eval mode (section 3.5: 'disabled').
+        """Set the mode, but keep every batch normalization in eval mode (section 3.5: 'disabled').
 
-        Its statistics stay ImageNet's, its affine weights train. Lightning calls train() again and again.
-        Stochastic depth (ConvNeXt, EfficientNet) stays off too: with it, training would not be inference with
-        gradients.
+        Its statistics stay those of ImageNet while its affine weights train. Stochastic depth (ConvNeXt,
+        EfficientNet) stays off too, so that training remains inference with gradients. Lightning calls
+        train() repeatedly, hence the override.
         """
         super().train(mode)
         for module in self.modules():
@@ -69,33 +74,33 @@ class Trunk(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a torchvision model keeps its first convolution and the stages up to strides 4, 8 and 16."""
+    """How to build a model and split it into a stem and stages."""
 
     build: Callable[..., nn.Module]
-    cut: Callable[[Any], Cut]
+    split: Callable[[Any], Parts]
     downloadable: bool = True
 
 
-def _cut_resnet(net: Any) -> Cut:
+def _split_resnet(net: Any) -> Parts:
     return net.conv1, [nn.Sequential(net.bn1, net.relu, net.maxpool, net.layer1), net.layer2, net.layer3]
 
 
-def _cut_features(net: Any, ends: tuple[int, int, int]) -> Cut:
-    """Cut `net.features`, whose first entry is (convolution, norm, ...); ends[i] is where stage i ends."""
-    blocks = list(net.features)  # lists, as a slice of torchvision's Sequentials cannot be built
+def _split_features(net: Any, ends: tuple[int, int, int]) -> Parts:
+    """Split `net.features`, whose first entry is (convolution, norm, ...); ends[i] is the end of stage i."""
+    blocks = list(net.features)  # a list, because torchvision's subclasses of Sequential cannot be sliced
     stem, *rest = blocks[0]
     stages = [*rest, *blocks[1 : ends[0]]], blocks[ends[0] : ends[1]], blocks[ends[1] : ends[2]]
     return stem, [nn.Sequential(*stage) for stage in stages]
 
 
-def _cut_regnet(net: Any) -> Cut:
+def _split_regnet(net: Any) -> Parts:
     stem, *rest = net.stem
     blocks = net.trunk_output
     return stem, [nn.Sequential(*rest, blocks.block1), blocks.block2, blocks.block3]
 
 
 class _SmallNet(nn.Module):
-    """Two 3x3 convolutions of stride 2 and a basic block a stage: trains from scratch on a CPU in minutes."""
+    """Two 3x3 convolutions of stride 2 and one basic block per stage, for training from scratch on a CPU."""
 
     def __init__(self, widths: tuple[int, int, int], weights: None = None) -> None:
         super().__init__()
@@ -117,23 +122,23 @@ class _SmallNet(nn.Module):
         return BasicBlock(inputs, outputs, stride=2, downsample=shortcut)
 
 
-def _cut_small(net: Any) -> Cut:
+def _split_small(net: Any) -> Parts:
     return net.conv1, [net.stage4, net.stage8, net.stage16]
 
 
-def _torchvision(name: str, cut: Callable[[Any], Cut]) -> Layout:
-    return Layout(partial(torchvision.models.get_model, name), cut)
+def _torchvision(name: str, split: Callable[[Any], Parts]) -> Layout:
+    return Layout(partial(torchvision.models.get_model, name), split)
 
 
 BACKBONES: dict[str, Layout] = {
-    **{name: _torchvision(name, _cut_resnet) for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
-    "convnext_tiny": _torchvision("convnext_tiny", partial(_cut_features, ends=(2, 4, 6))),
-    "mobilenet_v3_large": _torchvision("mobilenet_v3_large", partial(_cut_features, ends=(4, 7, 13))),
-    "efficientnet_b0": _torchvision("efficientnet_b0", partial(_cut_features, ends=(3, 4, 6))),
-    "regnet_y_400mf": _torchvision("regnet_y_400mf", _cut_regnet),
-    "micro": Layout(partial(_SmallNet, (16, 24, 32)), _cut_small, downloadable=False),
-    "tiny": Layout(partial(_SmallNet, (24, 48, 72)), _cut_small, downloadable=False),
-    "small": Layout(partial(_SmallNet, (32, 64, 128)), _cut_small, downloadable=False),
+    **{name: _torchvision(name, _split_resnet) for name in ("resnet18", "resnet34", "resnet50", "resnet101")},
+    "convnext_tiny": _torchvision("convnext_tiny", partial(_split_features, ends=(2, 4, 6))),
+    "mobilenet_v3_large": _torchvision("mobilenet_v3_large", partial(_split_features, ends=(4, 7, 13))),
+    "efficientnet_b0": _torchvision("efficientnet_b0", partial(_split_features, ends=(3, 4, 6))),
+    "regnet_y_400mf": _torchvision("regnet_y_400mf", _split_regnet),
+    "micro": Layout(partial(_SmallNet, (16, 24, 32)), _split_small, downloadable=False),
+    "tiny": Layout(partial(_SmallNet, (24, 48, 72)), _split_small, downloadable=False),
+    "small": Layout(partial(_SmallNet, (32, 64, 128)), _split_small, downloadable=False),
 }
 
 
@@ -143,34 +148,36 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
     Args:
         name: a key of BACKBONES.
         pretrained: start from torchvision's default ImageNet weights (downloaded once).
-        norm: 'frozen' keeps batch normalization with fixed statistics, as the paper; 'group' replaces it by
-            GroupNorm, which trains from scratch.
-        read_stride: 16, or 8 to take the stride out of the last stage.
+        norm: 'frozen' keeps batch normalization with fixed statistics, as in the paper; 'group' replaces it
+            with GroupNorm, which can be trained from scratch.
+        read_stride: 16, or 8 to remove the stride of the last stage.
 
     Raises:
-        ValueError: an unknown name, norm or stride, or a combination that cannot work.
+        ValueError: an unknown name, norm or stride, or values that exclude each other.
         RuntimeError: the ImageNet weights cannot be downloaded.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone={name!r} is unknown; available: {', '.join(BACKBONES)}")
+        raise ValueError(f"backbone={name}: must be one of {', '.join(BACKBONES)}")
     if norm not in NORMS:
-        raise ValueError(f"norm={norm!r} is unknown; available: {', '.join(NORMS)}")
+        raise ValueError(f"norm={norm}: must be one of {', '.join(NORMS)}")
     if read_stride not in (8, 16):
-        raise ValueError(f"read_stride={read_stride!r}: the memory is read at stride 8 or 16")
+        raise ValueError(f"read_stride={read_stride}: must be 8 or 16")
     layout = BACKBONES[name]
     if pretrained and not layout.downloadable:
-        raise ValueError(f"backbone={name!r} has no ImageNet weights: set pretrained=false")
+        raise ValueError(f"pretrained=true: must be false for backbone={name}, which has no ImageNet weights")
     if pretrained and norm == "group":
-        raise ValueError("pretrained=true comes with its own normalization: set norm=frozen")
+        raise ValueError(
+            "norm=group: must be frozen with pretrained=true, whose weights include batch normalization"
+        )
     try:
         net = layout.build(weights="DEFAULT" if pretrained else None)
-    except (OSError, HTTPException) as error:  # no network, a broken connection, a full or read-only disk
+    except (OSError, HTTPException) as error:  # no network, a broken connection, or a full or read-only disk
         raise RuntimeError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Without a network, set "
-            "backbone.pretrained=false to start from random weights, or put the file that torchvision names "
-            f"into {torch.hub.get_dir()}/checkpoints by hand."
+            f"pretrained=true: the ImageNet weights of {name} could not be downloaded ({error}). Without "
+            "network access, set backbone.pretrained=false to start from random weights, or copy the file of "
+            f"torchvision into {torch.hub.get_dir()}/checkpoints."
         ) from error
-    stem, stages = layout.cut(net)
+    stem, stages = layout.split(net)
     if read_stride == 8:
         _remove_stride(stages[2])
     if norm == "group":
@@ -182,12 +189,12 @@ def _remove_stride(stage: nn.Module) -> None:
     for module in stage.modules():
         if isinstance(module, nn.Conv2d) and module.stride != (1, 1):
             module.stride = (1, 1)
-            if module.kernel_size[0] % 2 == 0:  # ConvNeXt's 2x2 would shrink the map by a pixel
+            if module.kernel_size[0] % 2 == 0:  # ConvNeXt's 2x2 kernels would shrink the map by a pixel
                 module.padding = "same"
 
 
 def _with_group_norm(module: nn.Module) -> nn.Module:
-    """Replace every batch normalization by GroupNorm with about 8 channels a group."""
+    """Replace every batch normalization with GroupNorm of about 8 channels per group."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             channels = child.num_features

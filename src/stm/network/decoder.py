@@ -1,4 +1,4 @@
-"""Section 3.3: the decoder with its refinement modules."""
+"""The decoder (section 3.3) and soft aggregation over objects (section 3.4)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
+EPSILON = 1e-7
 
 
 class ResidualBlock(nn.Module):
@@ -23,43 +21,49 @@ class ResidualBlock(nn.Module):
         self.conv2 = _conv(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         inner = F.relu(self.conv1(F.relu(x)), inplace=True)
         return self.conv2(inner).add_(self.shortcut(x))
 
 
 class Refinement(nn.Module):
-    """Add the query encoder's finer map to the coarse prediction of each object."""
+    """Refinement module: merges the coarse map of each object with a finer map of the query encoder."""
 
     def __init__(self, skip_channels: int, channels: int) -> None:
         super().__init__()
         self.skip = nn.Sequential(_conv(skip_channels, channels), ResidualBlock(channels, channels))
         self.merge = ResidualBlock(channels, channels)
 
-    def forward(self, coarse: Tensor, finer: Tensor) -> Tensor:
-        """coarse (B * O, C, H / 2, W / 2) and finer, what `skip` gives, (B, C, H, W) -> (B * O, C, H, W).
+    def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        """Merge a coarse and a finer map.
 
-        A coarse map of the finer one's own size (memory read at stride 8) is not enlarged.
+        Args:
+            coarse: (B * O, C, H / 2, W / 2), or already (B * O, C, H, W) if the memory is read at stride 8.
+            skip: (B, C, H, W), the output of `self.skip`, shared by the objects of a clip.
+
+        Returns:
+            (B * O, C, H, W).
         """
-        return self.merge(_add_shared(_enlarged(coarse, finer), finer))
+        return self.merge(_add_shared(_resize_like(coarse, skip), skip))
 
 
 class Decoder(nn.Module):
-    """Read-out and query -> two logits (not the object, the object) for each object, at full size.
+    """Decoder: two logits (background, object) for each object, at the frame's size.
 
     Args:
-        value_channels: C_v; the read-out and the query's value have as many each.
-        skip_channels: of the query encoder's maps at strides 4 and 8.
-        channels: width of every layer but the last.
+        value_channels: C_v, the channels of the readout and of the query value.
+        skip_channels: channels of the query encoder's maps at strides 4 and 8.
+        channels: width of every layer except the last.
 
     Attributes:
-        cells_at_once: objects are decoded as many at a time as have so many cells at stride 4, at least one;
-            None for all.
+        chunk_cells: objects are decoded in chunks with at most this many cells at stride 4 in total, but at
+            least one object per chunk; None for a single chunk.
     """
 
     def __init__(self, value_channels: int, skip_channels: tuple[int, int], channels: int) -> None:
         super().__init__()
-        self.cells_at_once: int | None = None
-        self.compress = _conv(2 * value_channels, channels)  # over cat[read-out, query value], equation 1
+        self.chunk_cells: int | None = None
+        self.compress = _conv(2 * value_channels, channels)  # over cat[readout, query value], equation 1
         self.residual = ResidualBlock(channels, channels)
         self.refine8 = Refinement(skip_channels[1], channels)
         self.refine4 = Refinement(skip_channels[0], channels)
@@ -76,59 +80,73 @@ class Decoder(nn.Module):
         Returns:
             Logits (B, O, 2, H, W).
         """
-        # A convolution of the concatenation is the sum of two: the query's half is the same for all objects.
-        of_readout, of_query = self.compress.weight.split(query_value.shape[1], dim=1)
-        of_frame = (
-            F.conv2d(query_value, of_query, padding=1),
+        # A convolution of the concatenation is the sum of two; the query's half is the same for all objects.
+        readout_weight, query_weight = self.compress.weight.split(query_value.shape[1], dim=1)
+        shared = (
+            F.conv2d(query_value, query_weight, padding=1),
             self.refine8.skip(skips[1]),
             self.refine4.skip(skips[0]),
         )
-        parts = by_objects(readout, skips[0].shape[-2] * skips[0].shape[-1], self.cells_at_once)
-        done = [self._some(some, of_readout, *of_frame) for some in parts]
-        return torch.cat(done, dim=1) if len(done) > 1 else done[0]
+        chunks = split_objects(readout, skips[0].shape[-2] * skips[0].shape[-1], self.chunk_cells)
+        logits = [self._decode_chunk(chunk, readout_weight, *shared) for chunk in chunks]
+        return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
 
-    def _some(
-        self, readout: Tensor, weight: Tensor, coarse: Tensor, finer8: Tensor, finer4: Tensor
+    def _decode_chunk(
+        self, readout: Tensor, weight: Tensor, shared16: Tensor, shared8: Tensor, shared4: Tensor
     ) -> Tensor:
-        """What `forward` gives, of some of the objects; maps at strides 16, 8 and 4 are the frame's."""
+        """Decode some objects; `shared*` are the frame's maps at strides 16, 8 and 4."""
         x = F.conv2d(readout.flatten(0, 1), weight, self.compress.bias, padding=1)
-        x = _add_shared(x, coarse)
+        x = _add_shared(x, shared16)
         x = self.residual(x)
-        x = self.refine8(x, finer8)
-        x = self.refine4(x, finer4)
+        x = self.refine8(x, shared8)
+        x = self.refine4(x, shared4)
         x = self.predict(F.relu(x))
         x = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
         return x.unflatten(0, readout.shape[:2])
 
 
-def by_objects(maps: Tensor, cells: int, most: int | None) -> Sequence[Tensor]:
-    """Maps (B, O, ...), as many objects at a time as have at most so many cells together, at least one.
+def soft_aggregation(probabilities: Tensor, present: Tensor | None = None) -> Tensor:
+    """Merge the objects' separate probabilities into logits over background and objects (section 3.4).
+
+    The background's probability is the product of (1 - p_o). Each label's logit is the log-odds of its
+    probability; a softmax over labels gives the merged probabilities. The computation runs in float32
+    because 1e-7 does not exist in half precision.
 
     Args:
-        cells: of an object.
-        most: None for all objects at once.
+        probabilities: (B, O, H, W), the probability of each object on its own, in 0..1.
+        present: bool (B, O); False marks slots that pad the batch. They get the logit -inf and do not affect
+            the others. All are present by default.
+
+    Returns:
+        Logits (B, O + 1, H, W), background first.
     """
-    return (maps,) if most is None else maps.split(max(1, most // cells), dim=1)
+    p = probabilities.float()
+    if present is not None:
+        p = p * present[..., None, None]
+    merged = torch.cat([(1 - p).prod(dim=1, keepdim=True), p], dim=1).clamp(EPSILON, 1 - EPSILON)
+    logits = torch.log(merged / (1 - merged))
+    if present is None:
+        return logits
+    padding = torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)
+    return logits.masked_fill(padding[..., None, None], float("-inf"))
 
 
-def _enlarged(coarse: Tensor, finer: Tensor) -> Tensor:
-    """A map at the size of another, and in its layout, since adding maps of two layouts is slow."""
-    if finer.is_contiguous(memory_format=torch.channels_last):
-        coarse = coarse.contiguous(memory_format=torch.channels_last)
-    if coarse.shape[-2:] != finer.shape[-2:]:
-        coarse = F.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-    return coarse
+def split_objects(maps: Tensor, cells: int, chunk_cells: int | None) -> Sequence[Tensor]:
+    """Split maps (B, O, ...) along the objects.
 
-
-def _add_shared(of_objects: Tensor, shared: Tensor) -> Tensor:
-    """Add a map of each clip (B, ...) to the maps of its objects (B * O, ...)."""
-    return (of_objects.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)
+    Args:
+        maps: (B, O, ...).
+        cells: cells of one object.
+        chunk_cells: maximum number of cells in a chunk, which holds at least one object; None for no split.
+    """
+    return (maps,) if chunk_cells is None else maps.split(max(1, chunk_cells // cells), dim=1)
 
 
 def init_without_norm(module: nn.Module) -> None:
-    """Initialize convolutions that no normalization follows: Kaiming's, residual branches begun at half.
+    """Initialize convolutions without normalization: Kaiming, with residual branches scaled by one half.
 
-    Without it a network from scratch starts with exploding logits (no normalization in the decoder, 3.3).
+    Otherwise a network trained from scratch starts with exploding logits, since the decoder has no
+    normalization (section 3.3).
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -138,3 +156,21 @@ def init_without_norm(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, ResidualBlock):
             layer.conv2.weight.data.mul_(0.5)
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _resize_like(coarse: Tensor, target: Tensor) -> Tensor:
+    """Resize a map to another's size and memory layout; adding maps of two layouts is slow."""
+    if target.is_contiguous(memory_format=torch.channels_last):
+        coarse = coarse.contiguous(memory_format=torch.channels_last)
+    if coarse.shape[-2:] != target.shape[-2:]:
+        coarse = F.interpolate(coarse, size=target.shape[-2:], mode="bilinear", align_corners=False)
+    return coarse
+
+
+def _add_shared(object_maps: Tensor, shared: Tensor) -> Tensor:
+    """Add the map of each clip (B, ...) to the maps of its objects (B * O, ...)."""
+    return (object_maps.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Section 3.1: the query encoder, and the memory encoder that also sees masks."""
+"""The query encoder and the memory encoder, which also takes masks (section 3.1)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stm.network.backbones import Trunk
-from stm.network.decoder import ResidualBlock, by_objects
+from stm.network.decoder import ResidualBlock, split_objects
 
 
 class Query(NamedTuple):
-    """A frame as the query encoder sees it; the same for all objects.
+    """Output of the query encoder for a frame, shared by all objects.
 
     Attributes:
         key: (B, C_k, h, w).
         value: (B, C_v, h, w).
-        skips: the trunk's maps at strides 4 and 8, for the decoder; none where the frame is decoded.
+        skips: the trunk's maps at strides 4 and 8, for the decoder; empty once the frame is decoded.
         feature: the trunk's map at the read stride.
     """
 
@@ -27,13 +27,13 @@ class Query(NamedTuple):
     skips: tuple[Tensor, ...]
     feature: Tensor
 
-    def decoded(self) -> Query:
-        """What is left to use once the frame is decoded: most of the memory that it takes is the skips'."""
+    def without_skips(self) -> Query:
+        """Return the query without the maps for the decoder, which take most of its memory."""
         return self._replace(skips=())
 
 
 class QueryEncoder(nn.Module):
-    """Frame -> query key and value, through two parallel convolutions on the trunk's last map."""
+    """Query encoder: key and value from two parallel convolutions on the trunk's last map."""
 
     def __init__(self, trunk: Trunk, key_channels: int, value_channels: int) -> None:
         super().__init__()
@@ -48,17 +48,20 @@ class QueryEncoder(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """Frame and masks -> memory value and, as the paper has it, memory key of each object.
+    """Memory encoder: a value and, as in the paper, a key for each object of a frame with its masks.
 
     Args:
         trunk: a backbone of its own.
-        key_channels: C_k, or None where the keys come from the image alone (STCN): then the value also sees
-            the query encoder's last map, `query_channels` wide.
-        other_objects_channel: also plant a channel for all other objects' masks together, as the published code.
+        key_channels: C_k, or None if the keys come from the image alone (STCN); the value then also sees the
+            query encoder's last map.
+        value_channels: C_v.
+        query_channels: channels of the query encoder's last map.
+        other_objects_channel: add an input channel with the sum of all other objects' masks, as in the
+            published code.
 
     Attributes:
-        cells_at_once: objects are encoded as many at a time as have so many cells at stride 4, at least one;
-            None for all.
+        chunk_cells: objects are encoded in chunks with at most this many cells at stride 4 in total, but at
+            least one object per chunk; None for a single chunk.
     """
 
     def __init__(
@@ -70,10 +73,10 @@ class MemoryEncoder(nn.Module):
         other_objects_channel: bool,
     ) -> None:
         super().__init__()
-        self.cells_at_once: int | None = None
+        self.chunk_cells: int | None = None
         self.trunk = trunk
-        self.mask_stem = _planted(trunk.stem)
-        self.others_stem = _planted(trunk.stem) if other_objects_channel else None
+        self.mask_stem = _extra_channel_stem(trunk.stem)
+        self.others_stem = _extra_channel_stem(trunk.stem) if other_objects_channel else None
         self.key: nn.Conv2d | None
         self.value: nn.Module
         if key_channels is None:
@@ -84,45 +87,46 @@ class MemoryEncoder(nn.Module):
             self.value = nn.Conv2d(trunk.channels[-1], value_channels, 3, padding=1)
 
     def forward(self, frame: Tensor, masks: Tensor, query: Query | None) -> tuple[Tensor | None, Tensor]:
-        """Encode each object of each clip on its own.
+        """Encode each object of each clip separately.
 
         Args:
             frame: normalized, (B, 3, H, W).
             masks: (B, O, H, W) in 0..1, given or predicted.
-            query: the same frame's query; only looked at where the keys come from the image alone.
+            query: the query of the same frame; required only if the keys come from the image alone.
 
         Returns:
             key (B, O, C_k, h, w) or None, and value (B, O, C_v, h, w).
         """
         others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1) if self.others_stem is not None else masks
         cells = frame.shape[-2] * frame.shape[-1] // 16
-        of_masks, of_others = (by_objects(maps, cells, self.cells_at_once) for maps in (masks, others))
-        done = [self._some(frame, *some, query) for some in zip(of_masks, of_others, strict=True)]
-        if len(done) == 1:
-            return done[0]
-        keys, values = zip(*done, strict=True)
+        chunks = zip(*(split_objects(maps, cells, self.chunk_cells) for maps in (masks, others)), strict=True)
+        encoded = [self._encode_chunk(frame, *chunk, query) for chunk in chunks]
+        if len(encoded) == 1:
+            return encoded[0]
+        keys, values = zip(*encoded, strict=True)
         return None if self.key is None else torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
-    def _some(
+    def _encode_chunk(
         self, frame: Tensor, masks: Tensor, others: Tensor, query: Query | None
     ) -> tuple[Tensor | None, Tensor]:
-        """What `forward` gives, of some of the objects; `others` are masks of all but each of them."""
+        """Encode some objects; `others` are the summed masks of all objects but each of them."""
         batch, objects = masks.shape[:2]
-        feature = self.trunk(frame, self._plant(masks, others))[-1]
+        feature = self.trunk(frame, self._mask_features(masks, others))[-1]
         if self.key is None:
             assert query is not None
-            seen = query.feature.repeat_interleave(objects, dim=0)
-            value = self.value(torch.cat([feature, seen], dim=1))
+            query_feature = query.feature.repeat_interleave(objects, dim=0)
+            value = self.value(torch.cat([feature, query_feature], dim=1))
             return None, value.unflatten(0, (batch, objects))
         key, value = self.key(feature), self.value(feature)
         return key.unflatten(0, (batch, objects)), value.unflatten(0, (batch, objects))
 
-    def _plant(self, masks: Tensor, others: Tensor) -> Tensor:
-        """What masks (B, O, H, W) add to the first convolution of the frame, (B * O, C, H / 2, W / 2)."""
+    def _mask_features(self, masks: Tensor, others: Tensor) -> Tensor:
+        """Convolve masks (B, O, H, W) like further channels of the frame, to (B * O, C, H / 2, W / 2)."""
         own, stem = masks.flatten(0, 1)[:, None], self.mask_stem
         if self.others_stem is None:
             return stem(own)
-        # One convolution, channels last where the frame's is: one channel takes three times as long as two.
+        # One convolution over both, channels last if the frame's is: one channel alone takes three times as
+        # long as two.
         weight = torch.cat([stem.weight, self.others_stem.weight], dim=1)
         if self.trunk.stem.weight.is_contiguous(memory_format=torch.channels_last):
             weight = weight.contiguous(memory_format=torch.channels_last)
@@ -130,9 +134,9 @@ class MemoryEncoder(nn.Module):
         return F.conv2d(both, weight, None, stem.stride, stem.padding)
 
 
-def _planted(stem: nn.Conv2d) -> nn.Conv2d:
-    """A further input channel for a first convolution: randomly initialized filters (section 3.1)."""
+def _extra_channel_stem(stem: nn.Conv2d) -> nn.Conv2d:
+    """Return randomly initialized filters for a further input channel of the stem (section 3.1)."""
     shape: Any = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding")}
-    planted = nn.Conv2d(1, stem.out_channels, bias=False, **shape)
-    nn.init.kaiming_normal_(planted.weight, mode="fan_out", nonlinearity="relu")
-    return planted
+    extra = nn.Conv2d(1, stem.out_channels, bias=False, **shape)
+    nn.init.kaiming_normal_(extra.weight, mode="fan_out", nonlinearity="relu")
+    return extra

@@ -1,4 +1,4 @@
-"""The network as programs that run without this package: `torch.export` of its three learned parts."""
+"""Export of the network's three learned parts to programs that run without this package."""
 
 from __future__ import annotations
 
@@ -12,117 +12,118 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from stm.network.aggregate import soft_aggregation
+from stm.network.decoder import soft_aggregation
 from stm.network.encoders import Query
 from stm.network.stm import STM
 
 Shapes = dict[str, tuple[int | str, ...]]
-LARGEST, OBJECTS = 4096, 254
+MAX_SIDE, MAX_OBJECTS = 4096, 254
 EXAMPLE = {"O": 3, "H": 80, "W": 112}
-"""Numbers to trace with: none is 1 or another's, which would be taken for a constant or for the same."""
+"""Example sizes for tracing. They differ from 1 and from each other, so that none becomes a constant."""
 
 
 def export(network: STM, folder: str | Path) -> None:
-    """Write query encoder, memory encoder and decoder as programs, and what they take and give.
+    """Export query encoder, memory encoder and decoder as programs, with a description of their shapes.
 
-    Height and width may be any multiples of 16 from 32 to 4096, and there may be 1 to 254 objects. Reading
-    the memory has no weights and is left to the caller: it is a softmax and a product of matrices.
+    Height and width may be any multiples of 16 from 32 to 4096, and there may be 1 to 254 objects. The
+    memory read has no weights and is left to the caller: it is a softmax and a matrix product.
 
     Args:
-        folder: a new or empty one, for `query_encoder.pt2`, `memory_encoder.pt2`, `decoder.pt2` (open them
-            with `torch.export.load`) and `export.json`: the shapes, and how the memory is read.
+        network: the network to export.
+        folder: a new or empty folder for `query_encoder.pt2`, `memory_encoder.pt2`, `decoder.pt2` (to be
+            opened with `torch.export.load`) and `export.json` with the shapes and the similarity.
 
     Raises:
-        ValueError: the folder holds something.
+        ValueError: the folder is not empty.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: is there already; give a new folder")
+        raise ValueError(f"{folder}: must be a new or empty folder")
     parts = {
         "query_encoder": _QueryPart(network),
         "memory_encoder": _MemoryPart(network),
         "decoder": _DecoderPart(network),
     }
     inputs, outputs = _inputs(network), _outputs(network)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.parts")
-    beside.mkdir(parents=True, exist_ok=True)  # a killed run may have had the same number
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.parts")
+    temporary.mkdir(parents=True, exist_ok=True)  # a killed process may have had the same id
     try:
         for name, part in parts.items():
-            program = _traced(part.eval(), inputs[name], network.mean)
-            torch.export.save(program, beside / f"{name}.pt2")
-        told = {
+            program = _trace(part.eval(), inputs[name], network.mean)
+            torch.export.save(program, temporary / f"{name}.pt2")
+        description = {
             "torch": torch.__version__,
-            "frames": f"RGB in 0..1; H and W are multiples of 16, 32 to {LARGEST}",
-            "objects": f"O, 1 to {OBJECTS}",
+            "frames": f"RGB in 0..1; H and W are multiples of 16, 32 to {MAX_SIDE}",
+            "objects": f"O, 1 to {MAX_OBJECTS}",
             "similarity": network.similarity,
             "key_input": "image_mask" if network.memory_encoder.key is not None else "image",
             "programs": {name: {"inputs": inputs[name], "outputs": outputs[name]} for name in parts},
         }
-        (beside / "export.json").write_text(json.dumps(told, indent=1) + "\n")
-        beside.replace(folder)
+        (temporary / "export.json").write_text(json.dumps(description, indent=1) + "\n")
+        temporary.replace(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _inputs(network: STM) -> dict[str, Shapes]:
-    """What each program takes, in order; a size is a number or one of the caller's choice, by its name."""
+    """Return the inputs of each program in order; a size is a number, or a name if it is free."""
     value, skips = network.query_encoder.value.out_channels, network.query_encoder.trunk.channels
-    cells = _at(network.read_stride)
-    frame: Shapes = {"frame": (1, 3, *_at(1))}
+    cells = _shape_at(network.read_stride)
+    frame: Shapes = {"frame": (1, 3, *_shape_at(1))}
     feature: Shapes = {} if network.memory_encoder.key is not None else {"feature": (1, skips[2], *cells)}
     return {
         "query_encoder": frame,
-        "memory_encoder": {**frame, "masks": (1, "O", *_at(1)), **feature},
+        "memory_encoder": {**frame, "masks": (1, "O", *_shape_at(1)), **feature},
         "decoder": {
             "readout": (1, "O", value, *cells),
             "query_value": (1, value, *cells),
-            "skip4": (1, skips[0], *_at(4)),
-            "skip8": (1, skips[1], *_at(8)),
+            "skip4": (1, skips[0], *_shape_at(4)),
+            "skip8": (1, skips[1], *_shape_at(8)),
         },
     }
 
 
 def _outputs(network: STM) -> dict[str, Shapes]:
-    """What each program gives, in order."""
+    """Return the outputs of each program in order."""
     query, skips = network.query_encoder, network.query_encoder.trunk.channels
-    key, value, cells = query.key.out_channels, query.value.out_channels, _at(network.read_stride)
+    key, value, cells = query.key.out_channels, query.value.out_channels, _shape_at(network.read_stride)
     keys: Shapes = {} if network.memory_encoder.key is None else {"key": (1, "O", key, *cells)}
     return {
         "query_encoder": {
             "query_key": (1, key, *cells),
             "query_value": (1, value, *cells),
-            "skip4": (1, skips[0], *_at(4)),
-            "skip8": (1, skips[1], *_at(8)),
+            "skip4": (1, skips[0], *_shape_at(4)),
+            "skip8": (1, skips[1], *_shape_at(8)),
             "feature": (1, skips[2], *cells),
         },
         "memory_encoder": {**keys, "value": (1, "O", value, *cells)},
-        "decoder": {"logits": (1, "O + 1", *_at(1))},
+        "decoder": {"logits": (1, "O + 1", *_shape_at(1))},
     }
 
 
-def _at(stride: int) -> tuple[str, str]:
+def _shape_at(stride: int) -> tuple[str, str]:
     return ("H", "W") if stride == 1 else (f"H/{stride}", f"W/{stride}")
 
 
-def _traced(part: nn.Module, shapes: Shapes, like: Tensor) -> ExportedProgram:
-    """The part as a program for any of the sizes that the shapes name."""
-    dims: dict[str, Any] = {"O": Dim("objects", min=1, max=OBJECTS)}
+def _trace(part: nn.Module, shapes: Shapes, like: Tensor) -> ExportedProgram:
+    """Export a part for any values of the sizes that the shapes name."""
+    dims: dict[str, Any] = {"O": Dim("objects", min=1, max=MAX_OBJECTS)}
     for side in ("H", "W"):
-        cells = Dim(side.lower(), min=2, max=LARGEST // 16)
+        cells = Dim(side.lower(), min=2, max=MAX_SIDE // 16)
         dims |= {f"{side}/16": cells, **{f"{side}/{16 // n}": n * cells for n in (2, 4)}, side: 16 * cells}
     examples = {name: _example(name) for name in dims}
-    given = [
+    arguments = [
         torch.rand([examples.get(size, size) for size in shape], device=like.device, dtype=like.dtype)  # type: ignore[arg-type]
         for shape in shapes.values()
     ]
-    free = {
-        name: {place: dims[size] for place, size in enumerate(shape) if isinstance(size, str)}
+    dynamic_shapes = {
+        name: {axis: dims[size] for axis, size in enumerate(shape) if isinstance(size, str)}
         for name, shape in shapes.items()
     }
     with torch.no_grad():
-        program = torch.export.export(part, tuple(given), dynamic_shapes=free, strict=False)
+        program = torch.export.export(part, tuple(arguments), dynamic_shapes=dynamic_shapes, strict=False)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine
+        node.meta.pop("stack_trace", None)  # it contains paths of this machine
     return program
 
 
@@ -132,7 +133,7 @@ def _example(name: str) -> int:
 
 
 class _Normalized(nn.Module):
-    """What both encoders begin with."""
+    """Normalization of frames, the first step of both encoders."""
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""A network from a file: a checkpoint of ours, or the published one."""
+"""Loading of networks from checkpoints of this project or the published one."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ from typing import Any
 import torch
 
 from stm.atomic_io import atomic_path
-from stm.network.published import is_published, load_official
+from stm.network.published import is_published, load_official, read_checkpoint
 from stm.network.stm import STM
 
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "weights" / "demonstration.pth"
-"""The small network that comes with the package; the card beside it tells what it is."""
+"""The small network that ships with the package; the model card beside it describes it."""
 BUNDLED_NOTICE = (
-    "this is the demonstration network that comes with stm, trained for minutes on drawn shapes alone: it "
-    "shows how things work, not how well. Real weights: the authors' STM_weights.pth "
-    "(https://github.com/seoungwugoh/STM), or a training of your own (`python train.py`)"
+    "this is the demonstration network that ships with stm, trained for minutes on synthetic shapes only; it "
+    "shows how things work, not how well. For real weights, use the authors' STM_weights.pth "
+    "(https://github.com/seoungwugoh/STM) or train your own network (`python train.py`)"
 )
 
 
 def load(checkpoint: str | Path | None = None) -> STM:
-    """The network of a checkpoint of ours, which carries its configuration, or of the authors' published one.
+    """Load the network of a checkpoint of this project or of the authors' published checkpoint.
 
     Only weights and plain values are read from the file, never code.
 
     Args:
-        checkpoint: the file; without one, the demonstration network, with a warning that it is no more.
+        checkpoint: the file; by default the demonstration network, with a warning that says so.
 
     Returns:
         The network on the CPU, in eval mode.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is broken, or neither kind of checkpoint.
     """
     if checkpoint is None:
-        warnings.warn(
-            f"stm.load() without a checkpoint: {BUNDLED_NOTICE}", stacklevel=1
-        )  # once, wherever called
+        # With stacklevel=1, Python shows the warning once, wherever the function is called.
+        warnings.warn(f"stm.load() without a checkpoint: {BUNDLED_NOTICE}", stacklevel=1)
     path = BUNDLED_CHECKPOINT if checkpoint is None else Path(checkpoint)
-    state = _read(path)
+    state = read_checkpoint(path)
     if _is_ours(state):
         return _network(path, state)
     if isinstance(state, dict) and is_published(state):
@@ -51,41 +50,30 @@ def load(checkpoint: str | Path | None = None) -> STM:
 
 
 def strip(checkpoint: str | Path, target: str | Path) -> None:
-    """Write the network of a checkpoint alone: weights in float32, and the arguments of `STM`.
+    """Write only the network of a checkpoint: weights in float32, and the arguments of `STM`.
 
-    What is left out is the state of the optimizer, which makes two thirds of a checkpoint, and the rest of
-    the configuration with its paths. `load` takes the file, and so does a training by `init=`.
+    The optimizer's state, two thirds of a checkpoint, and the rest of the configuration with its paths are
+    dropped. `load` and `init=` of a training accept the file.
+
+    Args:
+        checkpoint: a checkpoint of this project.
+        target: the file to write.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: it is not of this project, or broken.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: it is not a checkpoint of this project, or broken.
     """
     path = Path(checkpoint)
-    state = _read(path)
+    state = read_checkpoint(path)
     if not _is_ours(state):
         raise ValueError(f"checkpoint {path} is not of this project: there is nothing to strip")
     weights = {
         f"network.{name}": tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in _network(path, state).state_dict().items()
     }
-    with (
-        atomic_path(target) as beside,
-        beside.open("wb") as file,
-    ):  # of a path, torch would write the name into it
+    # Given a path instead of an open file, torch would write the file's name into it.
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
         torch.save({"config": {"network": _arguments(state)}, "state_dict": weights}, file)
-
-
-def _read(path: Path) -> Any:
-    """What is in the file, plain values alone."""
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file raises nearly anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(
-            f"checkpoint {path} cannot be read: no whole file of weights alone ({reason})"
-        ) from error
 
 
 def _is_ours(state: Any) -> bool:
@@ -107,12 +95,12 @@ def _network(path: Path, checkpoint: dict[str, Any]) -> STM:
 
 
 def _arguments(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What `STM` is built with; ImageNet's weights would be overwritten."""
+    """Return the arguments of `STM`, without a download of ImageNet weights that would be overwritten."""
     arguments = {k: v for k, v in checkpoint["config"]["network"].items() if k != "_target_"}
     return {**arguments, "pretrained": False}
 
 
 def fingerprint(path: str | Path) -> str:
-    """A checkpoint's name and its content's hash, shortened: what an evaluation is an evaluation of."""
+    """Return a checkpoint's name with a short hash of its content, which identifies what was evaluated."""
     with Path(path).open("rb") as file:
         return f"{Path(path).name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"

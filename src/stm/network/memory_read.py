@@ -1,7 +1,7 @@
-"""Section 3.2: the space-time memory read, equations 1 and 2.
+"""The space-time memory read (section 3.2, equations 1 and 2).
 
 Shape suffixes: B clips, O objects, K key channels, V value channels, N memory cells (T * h * w), Q query
-cells (h * w). G is O, or 1 where all objects share their keys.
+cells (h * w). G is O, or 1 if all objects share their keys.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from torch import Tensor
 
 SIMILARITIES = ("dot", "scaled_dot", "l2")
 ATTENTION_CHUNK = {"cpu": 2**22, "cuda": 2**27}
-"""Weights computed at once without gradients: 16 MB, about a CPU's cache, where 60 frames at 480p have 640 MB
-an object; 512 MB on a GPU, whose kernels need large matrices."""
+"""Maximum number of weights computed at once without gradients, by device type.
+
+16 MB fit about a CPU's cache, while all weights of 60 frames at 480p take 640 MB per object. GPU kernels need
+large matrices, hence 512 MB."""
 
 
 class SpatialPrior(NamedTuple):
-    """How far is each query cell from each memory cell, and how far may things have moved?
+    """Gaussian prior on the distance between memory and query cells.
 
     Attributes:
-        memory_N2: where the memory cells lie, in any unit of length.
-        variance_N: how far what they show may have moved since, squared.
-        query_Q2: where the query cells lie.
+        memory_N2: positions of the memory cells, in any unit of length.
+        variance_N: variance of the motion since each memory cell's frame, in that unit squared.
+        query_Q2: positions of the query cells.
     """
 
     memory_N2: Tensor
@@ -33,15 +35,23 @@ class SpatialPrior(NamedTuple):
 
 
 def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
-    """How alike is each memory cell to each query cell? The logarithm of f in equation 2, (B, G, N, Q).
+    """Compute the log-similarity between memory and query cells (log f in equation 2).
 
     Args:
-        kind: 'dot' is equation 2 as printed; 'scaled_dot' divides by sqrt(K), as the published code; 'l2' is
-            the negative squared distance over sqrt(K) (STCN), without the query's own norm, which cancels
+        keys_BGKN: memory keys.
+        query_BKQ: query keys.
+        kind: 'dot' is equation 2 as printed; 'scaled_dot' divides by sqrt(K), as in the published code; 'l2'
+            is the negative squared distance over sqrt(K) (STCN), without the query's own norm, which cancels
             in the softmax.
+
+    Returns:
+        (B, G, N, Q).
+
+    Raises:
+        ValueError: an unknown kind.
     """
     if kind not in SIMILARITIES:
-        raise ValueError(f"similarity={kind!r} is unknown; available: {', '.join(SIMILARITIES)}")
+        raise ValueError(f"similarity={kind}: must be one of {', '.join(SIMILARITIES)}")
     if kind != "dot":
         query_BKQ = query_BKQ / math.sqrt(keys_BGKN.shape[-2])
     dot = keys_BGKN.transpose(-1, -2) @ query_BKQ[:, None]
@@ -56,22 +66,30 @@ def read_weights(
     query_BKQ: Tensor,
     kind: str,
     top_k: int | None = None,
-    near: SpatialPrior | None = None,
+    prior: SpatialPrior | None = None,
 ) -> Tensor:
-    """Which memory cells does each query cell look at? Weights (B, G, N, Q) that sum to 1 over the memory.
+    """Compute the attention of query cells on memory cells, the softmax of equation 1.
 
     Args:
-        top_k: each query cell looks at so many of the likest cells only (Mask-Propagation); cells as like
-            as the last of them count too.
-        near: memory cells count less the farther away they lie.
+        keys_BGKN: memory keys.
+        query_BKQ: query keys.
+        kind: see `similarity`.
+        top_k: each query cell reads only its k most similar memory cells (Mask-Propagation), and any that
+            tie with the last of them.
+        prior: weighting of memory cells by their distance.
+
+    Returns:
+        (B, G, N, Q), with sum 1 over the memory cells.
     """
     logits = similarity(keys_BGKN, query_BKQ, kind)
-    if near is not None:
-        apart_NQ = torch.cdist(near.memory_N2, near.query_Q2, compute_mode="donot_use_mm_for_euclid_dist")
-        logits = logits - apart_NQ.square_() / (2 * near.variance_N[:, None])
+    if prior is not None:
+        distance_NQ = torch.cdist(
+            prior.memory_N2, prior.query_Q2, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        logits = logits - distance_NQ.square_() / (2 * prior.variance_N[:, None])
     if top_k is not None and top_k < logits.shape[-2]:
-        last = logits.topk(top_k, dim=-2, sorted=True).values[..., -1:, :]
-        logits = logits.masked_fill(logits < last, float("-inf"))
+        threshold = logits.topk(top_k, dim=-2, sorted=True).values[..., -1:, :]
+        logits = logits.masked_fill(logits < threshold, float("-inf"))
     if torch.is_grad_enabled():
         return torch.softmax(logits, dim=-2)
     return torch.softmax(logits, dim=-2, out=logits)
@@ -84,28 +102,35 @@ def read_memory(
     kind: str,
     top_k: int | None = None,
     mass_BGN: Tensor | None = None,
-    near: SpatialPrior | None = None,
+    prior: SpatialPrior | None = None,
 ) -> Tensor:
-    """What does the memory say at each query cell? The weighted sum of equation 1, (B, O, V, Q).
+    """Read the memory: attention-weighted sum of values (equation 1).
 
-    Without gradients a large memory is read a part of the query cells at a time, which changes no value.
+    Without gradients, a large memory is read by chunks of query cells, which does not change the result.
 
     Args:
+        keys_BGKN: memory keys.
+        values_BOVN: memory values.
+        query_BKQ: query keys.
+        kind: see `similarity`.
         top_k: see `read_weights`.
-        mass_BGN: where given, each memory cell's weights, summed over the query cells, are added to it.
-        near: where given, memory cells count less the farther away they lie.
+        mass_BGN: if given, the attention on each memory cell, summed over the query cells, is added in place.
+        prior: see `read_weights`.
+
+    Returns:
+        (B, O, V, Q).
     """
     cells = query_BKQ.shape[-1]
-    at_once = ATTENTION_CHUNK.get(query_BKQ.device.type, ATTENTION_CHUNK["cpu"])
-    part = cells if torch.is_grad_enabled() else max(1, at_once // max(1, keys_BGKN[:, :, 0].numel()))
+    max_weights = ATTENTION_CHUNK.get(query_BKQ.device.type, ATTENTION_CHUNK["cpu"])
+    step = cells if torch.is_grad_enabled() else max(1, max_weights // max(1, keys_BGKN[:, :, 0].numel()))
     readout = []
-    for begin in range(0, cells, part):
-        some = slice(begin, begin + part)
-        near_some = None if near is None else near._replace(query_Q2=near.query_Q2[some])
-        weights_BGNQ = read_weights(keys_BGKN, query_BKQ[..., some], kind, top_k, near_some)
+    for start in range(0, cells, step):
+        chunk = slice(start, start + step)
+        chunk_prior = None if prior is None else prior._replace(query_Q2=prior.query_Q2[chunk])
+        weights_BGNQ = read_weights(keys_BGKN, query_BKQ[..., chunk], kind, top_k, chunk_prior)
         if mass_BGN is not None:
             mass_BGN += weights_BGNQ.sum(-1)
-        if weights_BGNQ.shape[1] == 1:  # one affinity for all objects
+        if weights_BGNQ.shape[1] == 1:  # one attention matrix for all objects
             objects = values_BOVN.shape[1]
             read_BOVQ = (values_BOVN.flatten(1, 2) @ weights_BGNQ[:, 0]).unflatten(1, (objects, -1))
         else:

@@ -1,4 +1,4 @@
-"""The same network, faster: what can be computed ahead of the first frame where no gradients are wanted."""
+"""Copies of a network that are optimized for inference: folded, in another memory layout, or compiled."""
 
 from __future__ import annotations
 
@@ -14,89 +14,89 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils import _pytree as pytree
 
 from stm.network.stm import STM
-from stm.network.winograd import is_large, suits, winograd
+from stm.network.winograd import has_enough_tiles, is_eligible, winograd_conv2d
 
 _READY = "ready_for_inference"
 
+MIN_SHARED_WEIGHTS = 2**18
+"""Convolutions with at least this many weights are not copied; on their small maps, folding saves little."""
 
-LARGE = 2**18
-"""A convolution of so many weights is not copied: such ones see small maps, where folding saves little."""
-
-
-CELLS_AT_ONCE = 2**15
-"""More objects at a time are no faster where each has so many cells at stride 4, and take more memory."""
+CHUNK_CELLS = 2**15
+"""Cells at stride 4 in a chunk of objects; larger chunks are not faster and take more memory."""
 
 
 class WinogradConv2d(nn.Module):
-    """A convolution as its weights lie in memory; on a large map by Winograd's way, where that suits it."""
+    """Convolution in the layout of its weights; by Winograd's algorithm if eligible and the map is large.
+
+    Args:
+        conv: the convolution, whose weights are shared.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv, self.suits_winograd = conv, suits(conv)
+        self.conv, self.is_winograd = conv, is_eligible(conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H, W)."""
-        if self.suits_winograd and is_large(x):
-            return winograd(x, self.conv.weight, self.conv.bias)
+        """Map (N, C, H, W) to (N, C', H', W')."""
+        if self.is_winograd and has_enough_tiles(x):
+            return winograd_conv2d(x, self.conv.weight, self.conv.bias)
         return self.conv(x.contiguous())
 
 
 def for_inference(network: STM) -> STM:
-    """The network with batch normalization folded into the convolutions before it, channels last.
+    """Return a copy in channels-last layout with batch normalization folded into the preceding convolutions.
 
-    It gives the network's results to rounding. On a CPU in float32 it holds no second copy of large
-    convolutions, and computes them by Winograd's way where that is faster. After a change of the network's
-    weights it must be made anew. What is ready already is returned as it is.
+    Results are equal up to rounding. On a CPU in float32, large convolutions share the network's weights and
+    use Winograd's algorithm where that is faster. The copy does not follow later changes of the network's
+    weights. A network that is already optimized is returned as is.
     """
     if hasattr(network, _READY):
         return network
     if network.mean.device.type != "cpu" or network.mean.dtype != torch.float32:
         return _folded(network)
-    ready = _folded(network, LARGE)
-    ready.memory_encoder.cells_at_once = ready.decoder.cells_at_once = CELLS_AT_ONCE
+    ready = _folded(network, MIN_SHARED_WEIGHTS)
+    ready.memory_encoder.chunk_cells = ready.decoder.chunk_cells = CHUNK_CELLS
     for module in list(ready.modules()):
         for name, child in module.named_children():
-            if child is ready.decoder.compress:  # its weights are used in halves
+            if child is ready.decoder.compress:  # the decoder uses its weights in two halves
                 continue
-            if isinstance(child, nn.Conv2d) and child.weight.numel() >= LARGE:
+            if isinstance(child, nn.Conv2d) and child.weight.numel() >= MIN_SHARED_WEIGHTS:
                 setattr(module, name, WinogradConv2d(child))
     return ready
 
 
 def compiled(network: STM) -> STM:
-    """A copy for inference whose encoders and decoder torch.compile has fused, its weights frozen in.
+    """Return a copy for inference with encoders and decoder compiled by torch.compile, weights frozen.
 
-    The first frames compile, for up to a minute each: one object, several objects, a further size of frame. A
-    further number of objects or of memory frames doesn't, as the memory is read outside of it.
-
-    Raises:
-        RuntimeError: at the first frame, where there is no C++ compiler (CPU) or no Triton (GPU).
+    Compilation takes up to a minute each for the first frame with one object, the first with several objects,
+    and each new frame size. Other numbers of objects or memory frames do not recompile, because the memory
+    read is not compiled. Without a C++ compiler (CPU) or Triton (GPU), the first frame raises RuntimeError.
     """
     ready = _folded(network)
     for module in (ready.query_encoder, ready.memory_encoder, ready.decoder):
-        fused = torch.compile(module.forward, options={"freezing": True})
-        module.forward = _at_fixed_size(fused)  # type: ignore[method-assign]
+        forward = torch.compile(module.forward, options={"freezing": True})
+        module.forward = _with_static_sizes(forward)  # type: ignore[method-assign]
     return ready
 
 
-def _folded(network: STM, large: float = math.inf) -> STM:
-    """A copy that shares weights of so many values or more, with the normalization behind them left there."""
-    shared = {id(w): nn.Parameter(w.detach()) for w in network.parameters() if w.numel() >= large}
+def _folded(network: STM, min_shared: float = math.inf) -> STM:
+    """Return a folded copy; convolutions with `min_shared` weights or more stay shared and unfolded."""
+    shared = {id(w): nn.Parameter(w.detach()) for w in network.parameters() if w.numel() >= min_shared}
     ready = copy.deepcopy(network, shared).requires_grad_(False)
     for module in ready.modules():
-        for conv, norm in _pairs(module):
-            if getattr(module, conv).weight.numel() < large:
+        for conv, norm in _conv_norm_pairs(module):
+            if getattr(module, conv).weight.numel() < min_shared:
                 folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
                 module._modules.update({conv: folded, norm: nn.Identity()})
     for weight in ready.parameters():
-        if weight.ndim == 4 and weight.numel() < large:
+        if weight.ndim == 4 and weight.numel() < min_shared:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     setattr(ready, _READY, True)
     return ready
 
 
-def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once for each size of frame: sizes that are not known make slower code."""
+def _with_static_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a compiled function recompile for each frame size, because dynamic sizes give slower code."""
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
@@ -109,20 +109,20 @@ def _at_fixed_size(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of children that are a convolution and the batch normalization behind it.
+def _conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """Return the names of children that are a convolution followed by batch normalization.
 
-    They follow each other in a Sequential, or are called conv1 and bn1, ... as torchvision's residual blocks.
+    They are neighbors in a Sequential, or named conv1 and bn1, ... as in torchvision's residual blocks.
     """
     if isinstance(module, nn.Sequential):
         names = list(module._modules)
-        found = list(zip(names, names[1:], strict=False))
+        candidates = list(zip(names, names[1:], strict=False))
     else:
         convs = [name for name in module._modules if name.startswith("conv")]
-        found = [(name, name.replace("conv", "bn")) for name in convs]
+        candidates = [(name, name.replace("conv", "bn")) for name in convs]
     return [
         (conv, norm)
-        for conv, norm in found
+        for conv, norm in candidates
         if isinstance(module._modules[conv], nn.Conv2d)
         and isinstance(module._modules.get(norm), nn.BatchNorm2d)
     ]

@@ -1,25 +1,25 @@
-"""The checkpoint that the paper's authors published (seoungwugoh/STM): its names, and a network for it."""
+"""Loading of the checkpoint that the paper's authors published (seoungwugoh/STM)."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stm.network.stm import STM
 
-# The published names and ours; what follows a matched prefix stays as it is.
+# Prefixes of the published names and of ours; the rest of each name is the same.
 PREFIXES = {
     "Encoder_M.conv1_m.": "memory_encoder.mask_stem.",
     "Encoder_M.conv1_o.": "memory_encoder.others_stem.",
     **{
-        f"Encoder_{side}.{theirs}": f"{ours}_encoder.trunk.{place}"
-        for side, ours in (("M", "memory"), ("Q", "query"))
-        for theirs, place in (
+        f"Encoder_{side}.{theirs}": f"{encoder}_encoder.trunk.{ours}"
+        for side, encoder in (("M", "memory"), ("Q", "query"))
+        for theirs, ours in (
             ("conv1.", "stem."),
             ("bn1.", "stages.0.0."),
             ("res2.", "stages.0.3."),
@@ -40,18 +40,17 @@ PREFIXES = {
     },
     "Decoder.pred2.": "decoder.predict.",
 }
-NORMALIZATION = {
-    f"Encoder_{side}.{name}": name for side in ("M", "Q") for name in ("mean", "std")
-}  # the network holds these once, as constants
+NORMALIZATION = {f"Encoder_{side}.{name}": name for side in ("M", "Q") for name in ("mean", "std")}
+"""Published names of the normalization, which our network holds once, as constants."""
 
 
 def official_network() -> STM:
-    """The published checkpoint's network: the paper's, with the other objects' channel and a scaled dot."""
+    """Build the published network: the paper's, with the other objects' channel and a scaled dot product."""
     return STM(backbone="resnet50", other_objects_channel=True, similarity="scaled_dot")
 
 
 def is_published(state_dict: Mapping[str, object]) -> bool:
-    """Does a state dict look like the published one?"""
+    """Return whether a state dict has names of the published checkpoint."""
     return any(re.match(r"(module\.)?(Encoder_[MQ]|KV_[MQ]_r4)\.", name) for name in state_dict)
 
 
@@ -65,11 +64,13 @@ def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
         The network in eval mode.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file holds something else than weights, or entries are missing, extra or of another
-            shape; the message names them.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file contains anything but weights, or entries are missing, unexpected or of another
+            shape; the message lists them.
     """
-    state = dict(source) if isinstance(source, Mapping) else _read(source)
+    state = source if isinstance(source, Mapping) else read_checkpoint(source)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"checkpoint {source}: must contain a state dict; got a {type(state).__name__}")
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
     network = official_network()
@@ -91,30 +92,36 @@ def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
             problems.append(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(expected[target].shape)}")
         else:
             renamed[target] = tensor
-    theirs = {place: prefix for prefix, place in PREFIXES.items()}
-    misnamed = {problem.split(":")[0] for problem in problems}
+    published_prefixes = {ours: theirs for theirs, ours in PREFIXES.items()}
+    reported = {problem.split(":")[0] for problem in problems}
     for target in expected.keys() - renamed.keys():
-        place = next(place for place in theirs if target.startswith(place))
-        absent = theirs[place] + target[len(place) :]
-        if absent not in misnamed:
-            problems.append(f"{absent}: missing")
+        prefix = next(prefix for prefix in published_prefixes if target.startswith(prefix))
+        missing = published_prefixes[prefix] + target[len(prefix) :]
+        if missing not in reported:
+            problems.append(f"{missing}: missing")
     problems += [f"{name}: missing" for name in NORMALIZATION if name not in state]
     if problems:
         listed = "\n  ".join(sorted(problems)[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        origin = "the state dict" if isinstance(source, Mapping) else source
+        origin = "the state dict" if isinstance(source, Mapping) else f"checkpoint {source}"
         raise ValueError(f"{origin} is not the published STM checkpoint:\n  {listed}{more}")
     network.load_state_dict(renamed)
     return network.eval()
 
 
-def _read(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file; code that a pickle may carry is not run."""
+def read_checkpoint(path: str | Path) -> Any:
+    """Read the weights and plain values of a file, without running any code that its pickle may contain.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is broken, or contains anything else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: not a file of weights alone ({reason})") from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    return dict(state)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file may raise almost any error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(
+            f"checkpoint {path} cannot be read: it must be an intact file of weights only ({reason})"
+        ) from error

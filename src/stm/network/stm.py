@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stm.network.aggregate import soft_aggregation
 from stm.network.backbones import build_trunk
-from stm.network.decoder import Decoder, init_without_norm
+from stm.network.decoder import Decoder, init_without_norm, soft_aggregation
 from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
 from stm.network.memory_read import SIMILARITIES, SpatialPrior, read_memory
 
@@ -20,31 +19,32 @@ KEY_INPUTS = ("image_mask", "image")
 
 
 class STM(nn.Module):
-    """Space-time memory network: memorize frames with their masks, segment another frame by reading them.
+    """Space-time memory network: memorizes frames with masks and segments other frames by reading them.
 
     Every method takes one frame with its objects, (3, H, W) and (O, H, W), or a batch of them,
-    (B, 3, H, W) and (B, O, H, W). Frames are RGB in 0..1 of any size: normalization and padding to a
-    multiple of 16 happen here and nowhere else. The defaults are the paper's network.
+    (B, 3, H, W) and (B, O, H, W). Frames are RGB in 0..1 of any size; normalization and padding to a
+    multiple of 16 happen only here. The defaults are the paper's network.
 
     Args:
-        backbone: a name of `stm.network.backbones.BACKBONES`.
-        memory_backbone: the memory encoder's, if not the same.
-        pretrained: begin from ImageNet weights.
-        norm: 'frozen' batch normalization (the paper) or 'group' (from scratch).
+        backbone: a key of `stm.network.backbones.BACKBONES`.
+        memory_backbone: backbone of the memory encoder; by default the same.
+        pretrained: start from ImageNet weights.
+        norm: 'frozen' batch normalization (the paper) or 'group' (for training from scratch).
         key_channels: C_k (C / 8 in the paper).
-        value_channels: C_v (C / 2).
+        value_channels: C_v (C / 2 in the paper).
         decoder_channels: width of the decoder.
-        other_objects_channel: the memory encoder also sees the other objects' masks (published code, not paper).
+        other_objects_channel: the memory encoder also sees the other objects' masks (published code, not
+            paper).
         similarity: 'dot' (equation 2), 'scaled_dot' (published code) or 'l2' (STCN).
-        key_input: memory keys from 'image_mask' (the paper), or from the 'image' alone, made by the query encoder
-            and shared by all objects (STCN).
-        read_stride: read the memory at stride 16 (the paper) or 8.
-        tie_encoders: begin the memory encoder with the query encoder's weights, key projection included; they
-            train apart. From scratch, separate encoders need it to find a common key space.
-        mask_gain: factor on the planted mask filters' initial weights.
+        key_input: 'image_mask' computes memory keys from image and mask (the paper); 'image' takes them from
+            the query encoder, shared by all objects (STCN).
+        read_stride: stride at which the memory is read, 16 (the paper) or 8.
+        tie_encoders: initialize the memory encoder, including its key projection, with the query encoder's
+            weights. Trained from scratch, separate encoders need this to find a common key space.
+        mask_gain: factor on the initial weights of the filters for the masks.
 
     Raises:
-        ValueError: a value outside of the above, or values that exclude each other.
+        ValueError: a value outside the above, or values that exclude each other.
     """
 
     mean: Tensor
@@ -68,12 +68,13 @@ class STM(nn.Module):
     ) -> None:
         super().__init__()
         if similarity not in SIMILARITIES:
-            raise ValueError(f"similarity={similarity!r} is unknown; available: {', '.join(SIMILARITIES)}")
+            raise ValueError(f"similarity={similarity}: must be one of {', '.join(SIMILARITIES)}")
         if key_input not in KEY_INPUTS:
-            raise ValueError(f"key_input={key_input!r} is unknown; available: {', '.join(KEY_INPUTS)}")
+            raise ValueError(f"key_input={key_input}: must be one of {', '.join(KEY_INPUTS)}")
         if tie_encoders and (key_input == "image" or memory_backbone not in (None, backbone)):
             raise ValueError(
-                "tie_encoders=true needs key_input=image_mask and the same backbone for query and memory"
+                "tie_encoders=true: requires key_input=image_mask and the same backbone for both "
+                f"encoders; got key_input={key_input}, memory_backbone={memory_backbone}"
             )
         self.similarity, self.read_stride = similarity, read_stride
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
@@ -111,7 +112,7 @@ class STM(nn.Module):
             memory.key.load_state_dict(query.key.state_dict())
 
     def encode(self, frame: Tensor) -> Query:
-        """Encode a query frame once for `memorize` and `segment`, which take the result beside the frame."""
+        """Encode a frame, (3, H, W) or (B, 3, H, W), for reuse by `memorize` and `segment`."""
         frame = frame if frame.ndim == 4 else frame[None]
         return self.query_encoder(self._normalize(pad(frame)))
 
@@ -121,11 +122,11 @@ class STM(nn.Module):
         Args:
             frame: (3, H, W) or (B, 3, H, W).
             masks: (O, H, W) or (B, O, H, W) in 0..1: given masks, or the soft probabilities of a prediction.
-            query: `encode(frame)`, where at hand; networks with keys from the image alone reuse it.
+            query: `encode(frame)`, if available; networks with keys from the image alone reuse it.
 
         Returns:
-            key (O, C_k, h, w) and value (O, C_v, h, w), with B in front for a batch. Keys from the image
-            alone have 1 in place of O.
+            key (O, C_k, h, w) and value (O, C_v, h, w), with a leading B for a batch. Keys from the image
+            alone have 1 instead of O.
         """
         if frame.ndim == 3:
             key, value = self.memorize(frame[None], masks[None], query)
@@ -151,14 +152,14 @@ class STM(nn.Module):
 
         Args:
             frame: (3, H, W) or (B, 3, H, W).
-            memory: keys (B, O, C_k, ...) and values (B, O, C_v, ...) whose last dimensions, (T, h, w) or any
-                others, are the memory's cells; without B for a single frame. Or several such pairs, of
-                objects that have different memories; their objects follow each other in the result.
+            memory: keys (B, O, C_k, ...) and values (B, O, C_v, ...) whose last dimensions, such as
+                (T, h, w), are the memory cells; without B for a single frame. Or several such pairs, one for
+                each group of objects with a memory of its own; the result has the groups' objects in order.
             present: bool (B, O), False for slots that pad a batch.
-            query: `encode(frame)`, where at hand.
+            query: `encode(frame)`, if available.
 
         Returns:
-            Logits (O + 1, H, W), background first, or (B, O + 1, H, W); their softmax over labels is the
+            Logits (O + 1, H, W) or (B, O + 1, H, W), background first; their softmax over labels is the
             probability.
         """
         groups: Sequence[Memory] = [memory] if isinstance(memory[0], Tensor) else memory  # type: ignore[list-item,assignment]
@@ -176,28 +177,30 @@ class STM(nn.Module):
         values: Tensor,
         top_k: int | None = None,
         mass: Tensor | None = None,
-        near: SpatialPrior | None = None,
+        prior: SpatialPrior | None = None,
     ) -> Tensor:
         """Read the memory of objects that share their memory frames (section 3.2).
 
         Args:
             query: `encode(frame)`.
-            keys: (B, O or 1, C_k, ...), values (B, O, C_v, ...); the last dimensions are the memory's cells.
-            top_k: look at so many cells only, see `stm.network.memory_read.read_weights`.
-            mass: (B, O or 1, cells); how much each cell was looked at is added to it.
-            near: memory cells count less the farther away they lie.
+            keys: (B, O or 1, C_k, ...); the last dimensions are the memory cells.
+            values: (B, O, C_v, ...).
+            top_k: number of memory cells that each query cell reads, see
+                `stm.network.memory_read.read_weights`.
+            mass: (B, O or 1, cells), to which the attention on each cell is added in place.
+            prior: weighting of memory cells by their distance.
 
         Returns:
             (B, O, C_v, h, w).
         """
         flat = query.key.flatten(2)
-        readout = read_memory(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass, near)
+        readout = read_memory(keys.flatten(3), values.flatten(3), flat, self.similarity, top_k, mass, prior)
         return readout.unflatten(-1, query.key.shape[-2:])
 
     def decode(
         self, query: Query, readout: Tensor, size: Sequence[int], present: Tensor | None = None
     ) -> Tensor:
-        """Decode each object and merge them (sections 3.3 and 3.4).
+        """Decode and merge the objects (sections 3.3 and 3.4).
 
         Args:
             query: `encode(frame)`.
@@ -213,11 +216,11 @@ class STM(nn.Module):
         return unpad(soft_aggregation(probabilities, present), size)
 
     def memory_cells(self, size: Sequence[int]) -> int:
-        """Memory cells of a frame of (H, W)."""
+        """Return the number of memory cells of a frame of size (H, W)."""
         return math.prod((side + -side % 16) // self.read_stride for side in size)
 
     def cell_bytes(self, objects: int) -> int:
-        """What key and value of a memory cell take for objects that share their memory frames."""
+        """Return the bytes of a memory cell's key and value for objects that share their memory frames."""
         keys = 1 if self.memory_encoder.key is None else objects
         channels = (
             keys * self.query_encoder.key.out_channels + objects * self.query_encoder.value.out_channels
@@ -229,17 +232,17 @@ class STM(nn.Module):
 
 
 def _padding(size: Sequence[int]) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom: to a multiple of 16, half each side, the odd pixel right and below."""
+    """Return (left, right, top, bottom) padding to a multiple of 16; an odd pixel goes right or below."""
     height, width = -size[0] % 16, -size[1] % 16
     return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 def pad(maps: Tensor) -> Tensor:
-    """Zeros around maps (..., H, W), to the size that the encoders see."""
+    """Pad maps (..., H, W) with zeros on all sides to multiples of 16."""
     return F.pad(maps, _padding(maps.shape[-2:]))
 
 
 def unpad(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Undo `pad`: the part of padded maps that a frame of (H, W) covers."""
+    """Undo `pad`: crop padded maps to the area of a frame of size (H, W)."""
     left, _, top, _ = _padding(size)
     return maps[..., top : top + size[0], left : left + size[1]]

@@ -61,10 +61,11 @@ def plan_memory(
         groups = Counter(video.first_frames.values())  # frame of entry -> objects
         of_group = {entry: int(scale * network.cell_bytes(objects)) for entry, objects in groups.items()}
         try:
-            room = policy.room(cells * sum(of_group.values()), policy.prototypes * sum(of_group.values()))
+            cell_bytes = sum(of_group.values())
+            room = policy.frame_limit(cells * cell_bytes, policy.prototypes * cell_bytes)
         except ValueError as error:
             raise ValueError(f"{error}, as {video.name} has them ({size[0]}x{size[1]})") from error
-        held = {entry: min(policy.most(len(video), entry), room or len(video)) for entry in groups}
+        held = {entry: min(policy.peak_frames(len(video), entry), room or len(video)) for entry in groups}
         total = sum(of_group[entry] * (cells * held[entry] + policy.prototypes) for entry in groups)
         plans.append(
             MemoryPlan(video.name, len(video), size, groups.total(), max(held.values(), default=0), total)

@@ -66,7 +66,7 @@ def test_a_batch_cannot_follow_what_one_video_shows() -> None:
     segmenter = stm.Segmenter(small.network(), MemoryPolicy(min_novelty=0.1))
     segmenter.step(small.frames(2), small.channels(small.masks(1, 2)[0], 2)[None].expand(2, -1, -1, -1))
     with pytest.raises(
-        ValueError, match=r"memory \(novel=0.1\): decides by what a video shows, .* batch of 2"
+        ValueError, match=r"memory \(min_novelty=0.1\): requires the masks of a single video; got a batch of 2"
     ):
         segmenter.step(small.frames(2))
 
@@ -82,7 +82,7 @@ def test_a_batch_cannot_follow_what_one_video_shows() -> None:
         ({"max_frames": 1}, "memory.max_frames=1: must be at least 2"),
         ({"motion_sigma": 0}, "memory.motion_sigma=0: must be above 0"),
         ({"max_mb": 0}, "memory.max_mb=0: must be above 0"),
-        ({"eviction": "youngest", "max_frames": 5}, "'youngest' is unknown; there are oldest, least_used"),
+        ({"eviction": "youngest", "max_frames": 5}, "memory.eviction=youngest: must be one of oldest, least_used"),
         ({"prototypes": 9}, "memory.prototypes=9: .* needs max_frames or max_mb"),
     ],
 )

@@ -49,7 +49,7 @@ def test_resumed_when_finished_it_trains_no_more_and_keeps_its_scores(trained: P
     (scores,) = (trained / "runs" / "one").glob("test_*/scores.json")
     masks = {path: path.stat().st_mtime_ns for path in scores.parent.rglob("*.png")}
     output = succeed("train.py", *TINY, "name=one", "resume=auto", folder=trained)
-    assert "going on with" in output and "all objects" in output
+    assert "continuing from" in output and "all objects" in output
     assert same(before, weights(trained / "runs" / "one"))
     assert masks == {path: path.stat().st_mtime_ns for path in scores.parent.rglob("*.png")}
 
@@ -57,17 +57,17 @@ def test_resumed_when_finished_it_trains_no_more_and_keeps_its_scores(trained: P
 def test_a_second_run_does_not_overwrite_the_first(trained: Path) -> None:
     code, output = run("train.py", *TINY, "name=one", folder=trained)
     assert code == 1
-    assert "already holds a run: resume=auto goes on with it, name=NEW_NAME starts another" in output
+    assert "already holds a run: continue it with resume=auto, or start another with name=NEW_NAME" in output
 
 
 def test_a_run_is_not_resumed_under_settings_that_make_it_another(trained: Path) -> None:
     for setting in ("seed=9", "network.similarity=dot", "optimizer.lr=3e-4", "data.pixels=64"):
         code, output = run("train.py", *TINY, "name=one", "resume=auto", setting, folder=trained)
         assert code == 1 and "Traceback" not in output, output
-        assert f"that run began with {setting.split('.')[0].split('=')[0]}=" in output
+        assert f"that run started with {setting.split('.')[0].split('=')[0]}=" in output
     accumulated = "trainer.accumulate_grad_batches=2"
     code, output = run("train.py", *TINY, "name=one", "resume=auto", accumulated, folder=trained)
-    assert code == 1 and "that run began with trainer.accumulate_grad_batches=1, this" in output
+    assert code == 1 and "that run started with trainer.accumulate_grad_batches=1; got" in output
     succeed(
         "train.py", *TINY, "name=one", "resume=auto", "data.num_workers=1", "init=gone.ckpt", folder=trained
     )

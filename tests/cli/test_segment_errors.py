@@ -135,7 +135,7 @@ def test_bad_options_are_told(case: Path, capsys) -> None:
 def test_where_no_json_can_be_written_the_line_remains(case: Path, capsys) -> None:
     (case / "out").write_text("a file")
     assert cli.run(words(case)) == 2
-    assert capsys.readouterr().err == f"stm: --output {case}/out/prediction.json: {case}/out is no folder\n"
+    assert capsys.readouterr().err == f"stm: --output {case}/out/prediction.json: {case}/out is not a folder\n"
     assert cli.run(words(case, output=".")) == 2
     assert "is a folder" in capsys.readouterr().err
 
@@ -147,7 +147,7 @@ def test_no_file_that_is_given_is_overwritten(output: str, case: Path, capsys) -
     before = {path: path.read_bytes() for path in case.iterdir()}
     command = [word.replace("m1.png", "case_mask.png") for word in words(case, output=output)]
     assert cli.run(command) == 2
-    assert capsys.readouterr().err.endswith("is given and would be overwritten\n")
+    assert capsys.readouterr().err.endswith("is an input and would be overwritten\n")
     assert {path: path.read_bytes() for path in case.iterdir()} == before
 
 

@@ -19,8 +19,9 @@ from PIL import Image
 
 import stm
 from stm.cli import main as cli
-from stm.cli import track_video as following
+from stm.cli import track_video as tracking
 from stm.data.video_files import Frames, VideoFile
+from stm.inference import Segmenter
 from stm.masks import read_mask, write_mask
 from stm.memory import MemoryPolicy
 from stm.visualization import write_video
@@ -67,7 +68,7 @@ def test_masks_and_scores_are_those_of_the_segmenter(case: Path) -> None:
         probabilities = segmenter.step(frame, given)
         labels = segmenter.labels(probabilities)
         assert np.array_equal(found[f"shot{t}"], labels)
-        for label, sure in segmenter.confidence(probabilities).items():
+        for label, sure in segmenter.confidence().items():
             area = int((labels == label).sum())
             expected.append([t, f"shot{t}", label, f"{sure.score:.4f}", f"{sure.inside:.4f}", area])
     assert [list(row.values()) for row in rows(case / "out")] == [[str(v) for v in row] for row in expected]
@@ -140,7 +141,7 @@ def test_a_film_that_is_turned_is_read_as_it_is_shown(case: Path) -> None:
 def test_interrupted_anywhere_it_ends_the_same(memory: str, case: Path, monkeypatch) -> None:
     more = ("--no-overlay", "--mask", f"7:{case}/m7.png", "--memory", memory, "--save-every", 0)
     assert cli.run(words(case, "whole", *more)) == 0
-    step, calls = following._step, 0
+    step, calls = Segmenter.step, 0
 
     def interrupted(*arguments):
         nonlocal calls
@@ -149,12 +150,12 @@ def test_interrupted_anywhere_it_ends_the_same(memory: str, case: Path, monkeypa
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(following, "_step", interrupted)
-    monkeypatch.setattr(following, "SHARE", 0)  # save after each frame
+    monkeypatch.setattr(Segmenter, "step", interrupted)
+    monkeypatch.setattr(tracking, "SHARE", 0)  # save after each frame
     codes = []
     while not codes or codes[-1] == 130:
         codes.append(cli.run(words(case, "parts", *more)))
-        state = case / "parts" / "going_on.pth"
+        state = case / "parts" / "resume.pth"
         assert state.exists() == (codes[-1] != 0)
     assert codes == [130, 130, 130, 130, 0]
     assert calls < 2 * LENGTH, "it goes on, and does not begin anew"
@@ -171,7 +172,7 @@ def test_killed_it_goes_on_and_ends_the_same(case: Path) -> None:
     for t in range(LENGTH, 400):
         os.link(case / "frames" / f"shot{t % LENGTH}.png", case / "frames" / f"shot{t}.png")
     more = ("--no-overlay", "--save-every", 0)
-    state, before = case / "parts" / "going_on.pth", 0.0
+    state, before = case / "parts" / "resume.pth", 0.0
     for _ in range(2):
         running = commands.start("src/stm/cli/main.py", *words(case, "parts", *more), folder=case / "log")
         running.wait_until(lambda: state.exists() and state.stat().st_mtime > before)  # noqa: B023
@@ -192,7 +193,7 @@ def test_killed_it_goes_on_and_ends_the_same(case: Path) -> None:
 def test_what_is_done_is_not_done_again(case: Path, monkeypatch, capsys) -> None:
     assert cli.run(words(case, "out", "--no-overlay")) == 0
     told = (case / "out" / "track.json").read_bytes()
-    monkeypatch.setattr(following, "_step", None)
+    monkeypatch.setattr(Segmenter, "step", None)
     assert cli.run(words(case)) == 0  # the film is left to do
     assert (case / "out" / "overlay.mp4").exists()
     assert (case / "out" / "track.json").read_bytes() == told
@@ -235,7 +236,7 @@ def test_other_settings_do_not_mix(case: Path, capsys) -> None:
     for output, more, named in (
         ("out", ["--memory", "first"], "holds results of other settings, memory: "),
         ("out", ["--mask", f"3:{case}/m7.png"], "holds results of other settings, masks: "),
-        ("out", ["--size", "20"], "settings, size: 480 (here 20)"),
+        ("out", ["--size", "20"], "settings, size: 480 (now 20)"),
         ("other", [], "holds masks that are not from here"),
         ("broken", [], "track.json: is not from here"),
         ("m0.png", [], "is a file, a folder is wanted"),

@@ -14,7 +14,7 @@ from stm.evaluation.benchmarks import synthetic
 from stm.evaluation.calibration import KINDS, calibration, tracks
 from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.scores import SequenceScores
-from stm.evaluation.segmenting import decode_frames, device_of, predict, segmenter_for
+from stm.evaluation.video_evaluator import decode_frames, predict, segmenter_for
 from stm.inference import Confidence, Segmenter
 from stm.memory import MemoryPolicy
 from stm.video import ArrayVideo
@@ -76,10 +76,11 @@ def test_an_evaluation_keeps_the_confidence_of_each_frame(tmp_path):
     values.pop("settings")
     (sequence,) = scores.sequences
     assert SequenceScores.from_dict(values) == sequence
-    segmenter, expected = Segmenter(net), {}
-    for frame in decode_frames(video, 32, torch.device("cpu")):
+    segmenter, expected = Segmenter(net, size=32), {}
+    for frame in decode_frames(video, segmenter):
         with torch.inference_mode():
-            expected[frame.t] = segmenter.confidence(segmenter.step(frame.seen, frame.seen_given))
+            segmenter.step(frame.prepared)
+        expected[frame.t] = segmenter.confidence()
     assert [track.object for track in sequence.confidence] == sorted(video.first_frames)
     for track in sequence.confidence:
         assert list(track.frames) == [1, 2, 3, 4, 5], "on the first it was given"
@@ -122,7 +123,7 @@ def test_nothing_waits_for_the_gpu():
     video = synthetic(count=1, kind="plain", pixels=64, frames=6).videos[0]
     net = network().cuda()
     segmenter = segmenter_for(net, None, video)
-    for frame in decode_frames(video, None, device_of(net)):
+    for frame in decode_frames(video, segmenter):
         torch.cuda.set_sync_debug_mode("error" if frame.t > 1 else "default")
         try:
             made = predict(segmenter, frame)

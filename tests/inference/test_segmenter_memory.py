@@ -22,7 +22,7 @@ def slow_attention(segmenter: Segmenter, slot: int, kind: str, policy: MemoryPol
     bank = segmenter._objects.groups[0].bank
     keys = bank.read()[0][0].double().numpy()
     keys = keys[min(slot, len(keys) - 1)]
-    query = segmenter._written.query.key[0].flatten(1).double().numpy()
+    query = segmenter._pending.query.key[0].flatten(1).double().numpy()
     weights = np.zeros((keys.shape[1], query.shape[1]))
     for q in range(query.shape[1]):
         logits = np.array([key @ query[:, q] for key in keys.T])
@@ -147,10 +147,10 @@ def test_with_the_first_frame_alone_it_is_as_if_the_object_had_never_been_given(
 
 def test_an_object_removed_is_background_in_the_last_frame_and_may_come_again() -> None:
     segmenter = begun(small.network(), objects=2)
-    before = segmenter._written.probabilities
+    before = segmenter._pending.probabilities
     segmenter.remove(1)
-    torch.testing.assert_close(segmenter._written.probabilities[:, 0], before[:, 0] + before[:, 1])
-    assert torch.equal(segmenter._written.probabilities[:, 1], before[:, 2])
+    torch.testing.assert_close(segmenter._pending.probabilities[:, 0], before[:, 0] + before[:, 1])
+    assert torch.equal(segmenter._pending.probabilities[:, 1], before[:, 2])
     segmenter.step(FRAMES[6], only(MASKS[6], 1))
     assert segmenter.object_ids == [2, 1]
     segmenter.remove(2)
@@ -211,7 +211,7 @@ def test_objects_keep_their_channels_when_their_memories_part() -> None:
 
 def test_an_absent_object_has_an_empty_mask_that_stays() -> None:
     segmenter = begun(small.network(), MemoryPolicy(every=None))
-    before = segmenter._written.probabilities[0]
+    before = segmenter._pending.probabilities[0]
     probabilities = segmenter.correct(absent=[2])
     assert not probabilities[2].any()
     assert torch.equal(probabilities[1], before[1])

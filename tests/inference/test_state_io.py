@@ -109,7 +109,7 @@ def test_a_memory_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
     for spoilt in (
         {"groups": []},
         {"groups": [group | {"keys": group["keys"][..., :-1]}]},
-        {"groups": [group | {"notes": group["notes"][..., :-1]}]},
+        {"groups": [group | {"metadata": group["metadata"][..., :-1]}]},
         {"groups": [group | {"values": group["values"][:, :1]}]},
         {"groups": [group | {"slots": [0, 7]}]},
         {"groups": [group | {"frames": [(0, True, True, 2, 5)]}]},

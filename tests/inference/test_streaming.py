@@ -16,7 +16,7 @@ from helpers.long_video import LongVideo
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stm.evaluation.evaluate import Benchmark, evaluate
-from stm.evaluation.segmenting import decode_frames, predict, segmenter_for
+from stm.evaluation.video_evaluator import decode_frames, predict, segmenter_for
 from stm.evaluation.video_evaluator import AHEAD
 from stm.memory import MemoryPolicy
 from stm.video import ArrayVideo
@@ -208,8 +208,8 @@ def test_the_frame_loop_asks_the_device_for_no_value(network, every):
             return function(*args, **(kwargs or {}))
 
     video = clip("one", length=12, entries={1: 0, 2: 0})
-    segmenter = segmenter_for(network, MemoryPolicy(every=every), video)
-    for frame in decode_frames(video, 24, torch.device("cpu")):
+    segmenter = segmenter_for(network, MemoryPolicy(every=every), video, 24)
+    for frame in decode_frames(video, segmenter):
         with Asked() as asked:
             predict(segmenter, frame)
         asking = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero"}
@@ -253,8 +253,8 @@ def test_on_a_gpu_the_frame_loop_waits_for_nothing(tmp_path):
     """Any synchronization raises; and what comes of it is what all in turns gives."""
     network = small.network(key_input="image").cuda()
     video = clip("one", length=12, entries={1: 0, 2: 0})
-    segmenter = segmenter_for(network, MemoryPolicy(every=2), video)
-    for frame in decode_frames(video, 24, torch.device("cuda")):
+    segmenter = segmenter_for(network, MemoryPolicy(every=2), video, 24)
+    for frame in decode_frames(video, segmenter):
         if frame.t > 0:
             torch.cuda.set_sync_debug_mode("error")
         try:

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from stm.analysis.evaluation_results import EvaluationResults
-from stm.evaluation.segmenting import (
+from stm.evaluation.video_evaluator import (
     decode_frames,
-    device_of,
     first_given,
     in_eval_mode,
     segmenter_for,
@@ -71,19 +70,19 @@ def attend_frame(
         t: a frame after the one in which the object enters.
         pixels: (row, column) each, of the frame at its own size; of several it is the mean. The object, as it
             is found there, if none is given.
-        size: see `stm.evaluation.segmenting.segment_video`.
+        size: see `stm.evaluation.video_evaluator.segment_video`.
 
     Raises:
         ValueError: there is no such object, frame or pixel, or the object is not found in the frame.
     """
     _check(video, label, t, pixels)
-    segmenter, begin = segmenter_for(network, policy, video), first_given(video)
+    segmenter, begin = segmenter_for(network, policy, video, size), first_given(video)
     masks: dict[int, np.ndarray] = {}
     over_time: dict[int, dict[int, float]] = {}
     with in_eval_mode(network), torch.inference_mode():
-        for frame in decode_frames(video, size, device_of(network)):
+        for frame in decode_frames(video, segmenter):
             with video_name_in_errors(video, frame.t):
-                found = segmenter.labels(segmenter.step(frame.seen, frame.seen_given)) == label
+                found = segmenter.labels(segmenter.step(frame.prepared)) == label
                 if frame.t > video.first_frames[label] and found.any():
                     shares = segmenter.attention(label, found).shares
                     over_time[frame.t] = {m + begin: share for m, share in shares.items()}
@@ -96,27 +95,28 @@ def attend_frame(
                 f"{video.name}: object {label} is found nowhere in frame {video.frame_names[t]}; choose "
                 "pixels, or another frame"
             )
-        shape = frame.shape
-        attention = segmenter.attention(label, _region(pixels, shape, found.shape) if pixels else found)
-    maps = {m + begin: upsample_map(w.float().cpu(), found.shape).numpy() for m, w in attention.maps.items()}
+        shape = frame.prepared.shape
+        attention = segmenter.attention(label, _region(pixels, shape) if pixels else found)
+        *_, height, width = segmenter.network_probabilities.shape
+    maps = {m + begin: upsample_map(w.float().cpu(), (height, width)).numpy() for m, w in attention.maps.items()}
     return FrameAttention(
         video,
         label,
         t,
         tuple(pixels),
-        _at_size(found, shape),
+        found,
         {m: _at_size(weights, shape) for m, weights in maps.items()},
-        {m: _at_size(masks[m], shape) for m in maps},
+        {m: masks[m] for m in maps},
         {m + begin: share for m, share in attention.shares.items()},
         over_time,
     )
 
 
-def _region(pixels: Pixels, shape: tuple[int, int], seen: tuple[int, ...]) -> np.ndarray:
-    """Pixels of a frame at the size at which the network sees it, float32 (h, w)."""
-    region = np.zeros(seen, np.float32)
+def _region(pixels: Pixels, shape: tuple[int, int]) -> np.ndarray:
+    """Return how often each pixel of a frame (H, W) is chosen, float32."""
+    region = np.zeros(shape, np.float32)
     for row, column in pixels:
-        region[row * seen[0] // shape[0], column * seen[1] // shape[1]] += 1
+        region[row, column] += 1
     return region
 
 

@@ -17,8 +17,8 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A checkpoint of this project, or the authors' STM_weights.pth; without, a small network that "
-        "comes with stm to try things out.",
+        help="A checkpoint of this project, or the authors' STM_weights.pth; the small bundled network by "
+        "default.",
     ),
 ]
 Size = Annotated[
@@ -26,11 +26,11 @@ Size = Annotated[
     typer.Option(
         metavar="N",
         min=16,
-        help="Larger pictures are shrunk to a short side of N pixels for the network: 480, or 160 without "
+        help="Larger frames are shrunk to a short side of N pixels for the network: 480, or 160 without "
         "--weights.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; auto takes a GPU if there is one.")]
 
 
 def load_network(weights: Path | None, device: str) -> STM:

@@ -1,4 +1,4 @@
-"""One picture that tells what was found: references, query, and where in memory it was looked up."""
+"""The figure of a prediction: references, query, and where in memory each object was read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stm.masks import object_ids
 from stm.visualization import contact_sheet, heat, object_color, overlay
 
 HEIGHT, WIDEST = 240, 720
-"""Pixels of a picture on the sheet."""
-MOST = 6
+"""Largest height and width of an image on the sheet, in pixels."""
+MAX_OBJECTS = 6
 """Objects whose attention is shown."""
 
 
@@ -28,47 +28,48 @@ def prediction_figure(
     scores: Mapping[int, float],
     size: int,
 ) -> np.ndarray:
-    """A sheet, uint8 (H', W', 3): the references with their masks and the query with masks and boxes; below,
-    for each object, where it was looked up in each reference, and the object alone.
+    """Draw a sheet, uint8 (H', W', 3), of the references, the query with its masks and boxes, and attention.
+
+    Below the first row, each object has a row: its attention over each reference, and its mask alone.
 
     Args:
         references: uint8 (H, W, 3) and mask (H, W) each, of any size.
         query: uint8 (H, W, 3).
-        mask: what was found in it.
+        mask: the predicted mask of the query.
         attention: of each object, over references by their number.
         scores: of each object.
-        size: the short side at which the network saw larger pictures.
+        size: short side in pixels to which the network's view of larger images was shrunk.
     """
-    pictures = [overlay(*_fitted(picture, given)) for picture, given in references]
+    images = [overlay(*_fitted(image, mask_)) for image, mask_ in references]
     labels = [f"reference {number + 1}" for number in range(len(references))]
-    pictures.append(_boxed(query, mask))
-    labels.append("query: what was found")
-    for label in list(attention)[:MOST]:
-        for number, (picture, _) in enumerate(references):
+    images.append(_boxed(query, mask))
+    labels.append("query: prediction")
+    for label in list(attention)[:MAX_OBJECTS]:
+        for number, (image, _) in enumerate(references):
             weights = attention[label].maps.get(number)
-            share = "not shown here" if weights is None else f"{float(weights.sum()):.0%} of the look-up"
-            pictures.append(_lit(picture, weights, size))
+            share = "not in this image" if weights is None else f"{float(weights.sum()):.0%} of the attention"
+            images.append(_lit(image, weights, size))
             labels.append(f"object {label}: {share}")
-        pictures.append(_boxed(query, np.where(mask == label, mask, 0)))
+        images.append(_boxed(query, np.where(mask == label, mask, 0)))
         labels.append(f"object {label}: score {scores[label]:.2f}" + ("" if label in mask else ", not found"))
-    return contact_sheet(pictures, labels, columns=len(references) + 1)
+    return contact_sheet(images, labels, columns=len(references) + 1)
 
 
-def _fitted(picture: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and its mask at the height that they are shown at; one that is very wide stands on white."""
+def _fitted(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Resize an image and its mask to the sheet's height; a very wide one is padded with white."""
     height, width = mask.shape
     scale = min(HEIGHT / height, WIDEST / width)
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     shown = np.full((HEIGHT, columns, 3), 255, np.uint8)
     labels = np.zeros((HEIGHT, columns), mask.dtype)
-    shown[:rows] = cv2.resize(picture, (columns, rows), interpolation=how)
+    shown[:rows] = cv2.resize(image, (columns, rows), interpolation=how)
     labels[:rows] = cv2.resize(mask, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
     return shown, labels
 
 
-def _boxed(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    shown, labels = _fitted(picture, mask)
+def _boxed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    shown, labels = _fitted(image, mask)
     drawn = overlay(shown, labels)
     for label in object_ids(labels):
         left, top, width, height = cv2.boundingRect((labels == label).astype(np.uint8))
@@ -76,14 +77,14 @@ def _boxed(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def _lit(picture: np.ndarray, weights: Tensor | None, size: int) -> np.ndarray:
-    """A picture with its cells' weights as heat."""
-    seen = shrunk_shape(picture, size)
+def _lit(image: np.ndarray, weights: Tensor | None, size: int) -> np.ndarray:
+    """Draw the weights of an image's cells as heat over it."""
+    seen = shrunk_shape(image, size)
     over = (
         np.zeros(seen, np.float32) if weights is None else upsample_map(weights.float().cpu(), seen).numpy()
     )
-    rows, columns = picture.shape[:2]
+    rows, columns = image.shape[:2]
     over = cv2.resize(over, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
-    shown, _ = _fitted(picture, np.zeros((rows, columns), np.uint8))
-    _, heated = _fitted(picture, over)
+    shown, _ = _fitted(image, np.zeros((rows, columns), np.uint8))
+    _, heated = _fitted(image, over)
     return heat(shown, heated)

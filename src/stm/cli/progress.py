@@ -1,37 +1,42 @@
-"""A progress bar with frames a second, on stderr where that is a terminal."""
+"""Progress of a video: a bar in a terminal, else a line now and then, on stderr."""
 
 from __future__ import annotations
 
+import sys
 from time import perf_counter
 from types import TracebackType
 
 import rich.progress as rich_progress
 from rich.console import Console
 
+SECONDS = 60.0
+"""Time between two lines where stderr is not a terminal."""
+
 
 class Progress:
-    """Shows how far a video is.
+    """Shows how many frames of a video are done, and how fast.
 
     Args:
-        what: is being done.
-        frames: how many there are.
-        done: how many of them were done before.
+        task: what is being done, such as the video's name.
+        frames: number of frames.
+        done: number of frames that were done before.
     """
 
-    def __init__(self, what: str, frames: int, done: int = 0) -> None:
+    def __init__(self, task: str, frames: int, done: int = 0) -> None:
         console = Console(stderr=True)
         self._bar = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}", markup=False),
             rich_progress.BarColumn(),
             rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn("{task.fields[told]}", markup=False),
+            rich_progress.TextColumn("{task.fields[note]}", markup=False),
             rich_progress.TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(what, total=frames, completed=done, told="")
-        self._began, self._done = perf_counter(), 0
+        self._task_id = self._bar.add_task(task, total=frames, completed=done, note="")
+        self._task, self._frames, self._before, self._done = task, frames, done, 0
+        self._began = self._last_line = perf_counter()
 
     def __enter__(self) -> Progress:
         self._bar.__enter__()
@@ -42,8 +47,16 @@ class Progress:
     ) -> None:
         self._bar.__exit__(kind, error, trace)
 
-    def advance(self, told: str) -> None:
-        """A frame is done; what to tell beside."""
+    def advance(self, note: str = "") -> None:
+        """Count a frame as done; `note` stands beside the rate."""
         self._done += 1
-        rate = self._done / max(perf_counter() - self._began, 1e-9)
-        self._bar.update(self._task, advance=1, told=f"{rate:.1f} frames/s {told}")
+        now = perf_counter()
+        rate = self._done / max(now - self._began, 1e-9)
+        self._bar.update(self._task_id, advance=1, note=f"{rate:.1f} frames/s {note}")
+        if self._bar.disable and now - self._last_line >= SECONDS:
+            self._last_line, done = now, self._before + self._done
+            left = (self._frames - done) / rate
+            line = (
+                f"{self._task}: {done}/{self._frames} frames, {rate:.1f} frames/s, {left:.0f} s left {note}"
+            )
+            print(line.rstrip(), file=sys.stderr, flush=True)

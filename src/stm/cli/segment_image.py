@@ -1,4 +1,4 @@
-"""Objects of reference pictures found in a query picture, and the files that tell of it."""
+"""Segmentation of a query image from reference images with masks, and the result files."""
 
 from __future__ import annotations
 
@@ -15,34 +15,32 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stm.atomic_io import write_atomically
 from stm.cli.options import bundled_notice, load_network
 from stm.cli.prediction_figure import prediction_figure
 from stm.data.file_inspection import read_image_file, read_mask_prompt
 from stm.inference import Attention, Confidence, Segmenter
-from stm.inference.resize import resize_frame, resize_mask, shrunk_shape
 from stm.masks import write_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.visualization import write_image
 
-GIVEN_FRAMES = MemoryPolicy(first=True, previous=False, every=None)
+REFERENCES_ONLY = MemoryPolicy(first=True, previous=False, every=None)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A picture, uint8 (H, W, 3), and its mask, uint8 (H, W) with object ids."""
+    """A reference image, uint8 (H, W, 3), and its mask, uint8 (H, W) with object ids."""
 
     path: Path
-    picture: np.ndarray
+    image: np.ndarray
     mask: np.ndarray
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in the query.
+    """The result for the query image.
 
     Attributes:
         object_ids: the objects, in order.
@@ -50,10 +48,10 @@ class Prediction:
         probabilities: (O + 1, H, W), background first.
         readout: (O, C_v, h, w).
         confidence: of each object.
-        attention: of each object, over the references that show it, by their number; the mean over the
-            object's mask in the query, or over all of the query where it is not found.
-        seconds: what it took on the device.
-        size: the short side at which the network saw larger pictures.
+        attention: of each object, over the references that show it, by their number; averaged over the
+            object's mask in the query, or over the whole query where it is not found.
+        seconds: time of the computation.
+        size: short side in pixels to which the network's view of larger images was shrunk.
     """
 
     object_ids: list[int]
@@ -67,7 +65,7 @@ class Prediction:
 
 
 def run(
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     masks: Sequence[Path],
     query: Path,
     weights: Path | None,
@@ -75,73 +73,77 @@ def run(
     size: int,
     device: str,
 ) -> None:
-    """Read all that is given, find the objects, and write `output` and the files beside it.
+    """Read the inputs, segment the query, and write `output` and the files beside it.
 
-    Without weights, with the demonstration network.
+    Args:
+        images: reference images.
+        masks: their masks, one each.
+        query: the query image.
+        weights: a checkpoint; None for the bundled network.
+        output: the JSON file to write.
+        size: larger images are shrunk to this short side for the network, in pixels.
+        device: see `stm.cli.options.load_network`.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or not what it should be.
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is not what it should be.
+        MemoryError: the images do not fit into memory at this size.
     """
     began = perf_counter()
-    if len(pictures) != len(masks):
-        raise ValueError(
-            f"--ref-img is given {len(pictures)} times, --ref-mask {len(masks)} times: give pairs"
-        )
+    if len(images) != len(masks):
+        raise ValueError(f"--ref-img is given {len(images)} times, --ref-mask {len(masks)} times: give pairs")
     references = []
-    for path, mask_path in zip(pictures, masks, strict=True):
-        picture = read_image_file(path)
-        references.append(Reference(path, picture, read_mask_prompt(mask_path, picture.shape[:2], path)))
-    seen = read_image_file(query)
+    for path, mask_path in zip(images, masks, strict=True):
+        image = read_image_file(path)
+        references.append(Reference(path, image, read_mask_prompt(mask_path, image.shape[:2], path)))
+    query_image = read_image_file(query)
     network = load_network(weights, device)
     notice = bundled_notice(weights)
     loaded = perf_counter() - began
     try:
-        prediction = segment_query(network, references, seen, size)
-    except RuntimeError as error:  # a CPU has no error of its own for it
+        prediction = segment_query(network, references, query_image, size)
+    except RuntimeError as error:  # a CPU raises no OutOfMemoryError
         if "allocate memory" not in str(error):
             raise
-        raise MemoryError(f"out of memory: --size {size // 2} needs a quarter of it") from error
-    write(output, references, query, seen, prediction, loaded, _device_name(network), notice)
+        raise MemoryError(f"out of memory: --size {size // 2} needs a quarter of the memory") from error
+    write(output, references, query, query_image, prediction, loaded, _device_name(network), notice)
 
 
 @torch.inference_mode()
 def segment_query(network: STM, references: Sequence[Reference], query: np.ndarray, size: int) -> Prediction:
-    """Remember the references, each at its own size, and segment the query.
+    """Memorize the references, each at its own size, and segment the query.
 
     An object is remembered from the references whose masks show it.
 
     Args:
-        size: larger pictures are shrunk to a short side of so many pixels for the network.
+        network: in eval mode.
+        references: images with masks.
+        query: uint8 (H, W, 3).
+        size: larger images are shrunk to this short side for the network, in pixels.
 
     Raises:
-        ValueError: the weights give no finite numbers.
+        ValueError: the network's output is not finite.
     """
     began = perf_counter()
-    segmenter = Segmenter(network, GIVEN_FRAMES)
-    for example in references:
-        segmenter.step(
-            resize_frame(example.picture, shrunk_shape(example.picture, size)),
-            resize_mask(example.mask, shrunk_shape(example.mask, size)),
-        )
+    segmenter = Segmenter(network, REFERENCES_ONLY)
+    for reference in references:
+        segmenter.size = min(size, *reference.mask.shape)
+        segmenter.step(reference.image, reference.mask)
         segmenter.next_video()
-    seen = segmenter.step(resize_frame(query, shrunk_shape(query, size)))
-    labels = segmenter.labels(seen)
+    segmenter.size = min(size, *query.shape[:2])
+    probabilities = segmenter.step(query)
+    mask = segmenter.labels(probabilities)
     seconds = perf_counter() - began
-    if segmenter.readout is None or not bool(torch.isfinite(seen).all()):
-        raise ValueError("the weights give no finite numbers for these pictures")
-    probabilities = seen
-    if seen.shape[-2:] != query.shape[:2]:
-        probabilities = F.interpolate(
-            seen[None].float(), query.shape[:2], mode="bilinear", align_corners=False
-        )[0]
+    if segmenter.readout is None or not bool(torch.isfinite(probabilities).all()):
+        raise ValueError("the network's output for these images is not finite: check the weights")
     return Prediction(
         segmenter.object_ids,
-        segmenter.labels(probabilities),
+        mask,
         probabilities.float().cpu(),
         segmenter.readout[0].float().cpu(),
-        segmenter.confidence(seen),
+        segmenter.confidence(),
         {
-            label: segmenter.attention(label, labels == label if label in labels else None)
+            label: segmenter.attention(label, mask == label if label in mask else None)
             for label in segmenter.object_ids
         },
         seconds,
@@ -153,25 +155,25 @@ def write(
     output: Path,
     references: Sequence[Reference],
     query: Path,
-    picture: np.ndarray,
+    query_image: np.ndarray,
     prediction: Prediction,
     load_seconds: float,
     device: str,
     notice: dict[str, str],
 ) -> None:
-    """Write all files, `output` at last; they are made beside, so that nothing is half-written."""
+    """Write all files atomically, `output` last."""
     files = files_beside(output)
     beside = output.with_name(f".{output.name}.{os.getpid()}.parts")
-    beside.mkdir(exist_ok=True)  # a killed run may have had the same number
+    beside.mkdir(exist_ok=True)  # left by a killed process of the same number
     try:
         write_mask(beside / files["mask"].name, prediction.mask)
         np.savez_compressed(beside / files["raw_predictions"].name, **arrays(prediction))
         drawn = prediction_figure(
-            [(e.picture, e.mask) for e in references],
-            picture,
+            [(reference.image, reference.mask) for reference in references],
+            query_image,
             prediction.mask,
             prediction.attention,
-            {label: sure.score for label, sure in prediction.confidence.items()},
+            {label: confidence.score for label, confidence in prediction.confidence.items()},
             prediction.size,
         )
         write_image(beside / files["visualization"].name, drawn)
@@ -179,33 +181,33 @@ def write(
             (beside / file.name).replace(file)
     finally:
         shutil.rmtree(beside)
-    told = {
+    record = {
         "tool": "stm",
         "status": "ok",
         **notice,
         "results": [_result(label, prediction, references, query, files) for label in prediction.object_ids],
         "timing": {
-            "runtime": f"{prediction.seconds:.3f} s for {1 + len(references)} pictures",
+            "runtime": f"{prediction.seconds:.3f} s for {1 + len(references)} images",
             "seconds": prediction.seconds,
             "load_seconds": load_seconds,
             "device": device,
         },
         "artifacts": {key: str(path) for key, path in files.items()},
     }
-    write_json(output, told)
+    write_json(output, record)
 
 
 def arrays(prediction: Prediction) -> dict[str, Any]:
-    """The arrays of the npz file; docs/tool.md tells their shapes."""
-    found: dict[str, Any] = {
+    """Return the arrays of the npz file; docs/cli.md lists their shapes."""
+    arrays: dict[str, Any] = {
         "object_ids": np.array(prediction.object_ids, np.uint8),
         "probabilities": prediction.probabilities.numpy().astype(np.float16),
         "retrieved_feature_map": prediction.readout.numpy(),
     }
     for label, attention in prediction.attention.items():
         for number, weights in attention.maps.items():
-            found[_attention_name(label, number)] = weights.cpu().numpy()
-    return found
+            arrays[_attention_name(label, number)] = weights.cpu().numpy()
+    return arrays
 
 
 def _attention_name(label: int, number: int) -> str:
@@ -217,20 +219,20 @@ def _result(
 ) -> dict[str, Any]:
     region = (prediction.mask == label).astype(np.uint8)
     left, top, width, height = cv2.boundingRect(region)
-    area, sure = int(region.sum()), prediction.confidence[label]
+    area, confidence = int(region.sum()), prediction.confidence[label]
     file = str(files["raw_predictions"])
     readout = prediction.readout.shape
     attention = prediction.attention[label]
     return {
         "label": f"object {label}",
-        "score": sure.score,
+        "score": confidence.score,
         "output": f"mask, box, feature map and attention weights of object {label} in {query}",
         "object_id": label,
         "mask": str(files["mask"]),
         "bounding_box": {"left": left, "top": top, "width": width, "height": height} if area else None,
         "area": area,
-        "confidence_score": sure.score,
-        "mean_probability": min(sure.inside, 1.0),
+        "confidence_score": confidence.score,
+        "mean_probability": min(confidence.inside, 1.0),
         "retrieved_feature_map": {
             "file": file,
             "name": "retrieved_feature_map",
@@ -262,36 +264,36 @@ def _device_name(network: STM) -> str:
 
 
 def files_beside(output: Path) -> dict[str, Path]:
-    """The files that come to lie beside `prediction.json`, by what they are."""
+    """Return the files beside `prediction.json` by their keys in it."""
     names = {"visualization": "visualization.png", "raw_predictions": "arrays.npz", "mask": "mask.png"}
-    return {what: output.with_name(f"{output.stem}_{name}") for what, name in names.items()}
+    return {key: output.with_name(f"{output.stem}_{name}") for key, name in names.items()}
 
 
-def check_output(output: Path, given: Sequence[Path]) -> None:
-    """Can the file, and those beside it, be written there?
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Check that the output files can be written and overwrite no input.
 
     Raises:
-        ValueError: a folder is there, or a file where its folder should be, or a file that is given.
+        ValueError: the path is a folder, its folder is a file, or an input would be overwritten.
     """
     if output.is_dir():
         raise ValueError(
-            f"--output {output}: is a folder, a file such as {output / 'prediction.json'} is wanted"
+            f"--output {output}: must be a file such as {output / 'prediction.json'}; it is a folder"
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"--output {output}: {output.parent} is no folder") from error
+        raise ValueError(f"--output {output}: {output.parent} is not a folder") from error
     for path in (output, *files_beside(output).values()):
-        if path.resolve() in {one.resolve() for one in given}:
-            raise ValueError(f"--output {output}: {path} is given and would be overwritten")
+        if path.resolve() in {path.resolve() for path in inputs}:
+            raise ValueError(f"--output {output}: {path} is an input and would be overwritten")
 
 
-def write_json(output: Path, told: dict[str, Any]) -> None:
+def write_json(output: Path, record: dict[str, Any]) -> None:
     """Write `prediction.json`."""
-    write_atomically(output, json.dumps(told, indent=1, allow_nan=False) + "\n")
+    write_atomically(output, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def error_report(error: Exception) -> dict[str, Any]:
-    """What `prediction.json` says where nothing came of it."""
+    """Return the content of `prediction.json` after an error."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return {"tool": "stm", "status": "error", "error": reason, "results": [], "timing": {}, "artifacts": {}}

@@ -1,4 +1,4 @@
-"""Objects followed through a video: masks, confidence and a film, and going on where it was interrupted."""
+"""Tracking of objects through a video: masks, confidences and an overlay; resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from stm.atomic_io import write_atomically
 from stm.cli.options import bundled_notice, load_network
@@ -24,33 +23,32 @@ from stm.cli.progress import Progress
 from stm.data.file_inspection import read_mask_prompt
 from stm.data.video_files import Frames, open_frames
 from stm.evaluation.prefetch import BackgroundPool, background_pool, default_workers, prefetch
-from stm.inference import Confidence, Segmenter
-from stm.inference.resize import resize_frame, resize_mask, shrunk_shape
-from stm.masks import object_ids, read_mask, write_mask
+from stm.inference import PreparedFrame, Segmenter
+from stm.masks import read_mask, write_mask
 from stm.memory import MemoryPolicy
 from stm.network import BUNDLED_CHECKPOINT, fingerprint
 from stm.visualization import FASTEST, SLOWEST, overlay, write_video
 
 COLUMNS = ("frame", "name", "object", "score", "mean_probability", "area")
-STATE = "going_on.pth"
+STATE = "resume.pth"
 SHARE = 20
-"""The time between two times that the memory is saved is at least so many times what saving takes."""
+"""The memory is saved again after at least this many times the time that saving takes."""
 
 
-def parse_masks(words: Sequence[str]) -> dict[int, Path]:
-    """Frame -> mask file, from words such as `M.png` and `37:M.png`.
+def parse_masks(arguments: Sequence[str]) -> dict[int, Path]:
+    """Return frame -> mask file, from arguments such as `M.png` and `37:M.png`.
 
     Raises:
         ValueError: two masks are given for one frame.
     """
-    found: dict[int, Path] = {}
-    for word in words:
-        match = re.fullmatch(r"(\d+):(.+)", word)
-        t, path = (int(match[1]), match[2]) if match else (0, word)
-        if t in found:
-            raise ValueError(f"--mask {word}: frame {t} has the mask {found[t]} already")
-        found[t] = Path(path)
-    return found
+    masks: dict[int, Path] = {}
+    for argument in arguments:
+        match = re.fullmatch(r"(\d+):(.+)", argument)
+        t, path = (int(match[1]), match[2]) if match else (0, argument)
+        if t in masks:
+            raise ValueError(f"--mask {argument}: frame {t} has the mask {masks[t]} already")
+        masks[t] = Path(path)
+    return masks
 
 
 def track_video(
@@ -62,119 +60,136 @@ def track_video(
     *,
     size: int,
     device: str,
-    film: bool,
+    write_overlay: bool,
     save_every: float,
 ) -> None:
-    """Segment a video into `output`; what an interrupted run has done is not done again.
+    """Segment a video into the folder `output`; resume there after an interruption.
 
-    Without weights, with the demonstration network.
+    Args:
+        video: a video file, or a folder of frames.
+        mask_files: frame -> file of the mask given at it.
+        weights: a checkpoint; None for the bundled network.
+        output: the folder for all results.
+        policy: which frames are remembered.
+        size: larger frames are shrunk to this short side for the network, in pixels.
+        device: see `stm.cli.options.load_network`.
+        write_overlay: write overlay.mp4.
+        save_every: seconds between two saved states.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or not what it should be, or `output` has results of
-            other settings.
+        FileNotFoundError: a file does not exist.
+        ValueError: a file is not what it should be, or `output` holds results of other settings.
     """
     frames = open_frames(video)
-    given = {}
+    prompts = {}
     for t, path in sorted(mask_files.items()):
         if t >= len(frames):
             raise ValueError(
                 f"--mask {t}:{path}: the video has {len(frames)} frames, the last is {len(frames) - 1}"
             )
-        given[t] = read_mask_prompt(path, frames.size, video)
+        prompts[t] = read_mask_prompt(path, frames.size, video)
     network = load_network(weights, device)
     notice = bundled_notice(weights)
     settings = {
         "video": f"{video.name}, {len(frames)} frames of {frames.size[1]}x{frames.size[0]}",
-        "masks": {str(t): hashlib.sha256(mask.tobytes()).hexdigest()[:16] for t, mask in given.items()},
+        "masks": {str(t): hashlib.sha256(mask.tobytes()).hexdigest()[:16] for t, mask in prompts.items()},
         "weights": fingerprint(weights or BUNDLED_CHECKPOINT),
         "memory": asdict(policy),
         "size": size,
     }
-    begun = _begun(output, settings)
-    state, first = output / STATE, min(given)
-    if begun and begun["status"] == "ok":
-        told = begun
+    earlier = _earlier_run(output, settings)
+    state, first = output / STATE, min(prompts)
+    if earlier and earlier["status"] == "ok":
+        record = earlier
     else:
-        if begun and state.exists():
+        if earlier and state.exists():
             segmenter = Segmenter.load(state, network)
         else:
-            segmenter = Segmenter(network, policy, len(frames) - first)
-        _tidy(output)
-        _write_told(output, {"tool": "stm", "status": "running", "settings": settings})
-        measured = _segment(frames, given, segmenter, first, output, size, save_every)
-        told = {"tool": "stm", "status": "ok", **notice, "settings": settings, **measured}
-        told |= _summary(output)
-        _write_told(output, told)
+            segmenter = Segmenter(network, policy, len(frames) - first, min(size, *frames.size))
+        _remove_partial_files(output)
+        _write_record(output, {"tool": "stm", "status": "running", "settings": settings})
+        measured = _segment(frames, prompts, segmenter, first, output, save_every)
+        record = {"tool": "stm", "status": "ok", **notice, "settings": settings, **measured}
+        record |= _summary(output)
+        _write_record(output, record)
         state.unlink(missing_ok=True)
-    if film and not (output / "overlay.mp4").exists():
+    if write_overlay and not (output / "overlay.mp4").exists():
         with Progress("overlay", len(frames)) as progress:
-            pictures = _overlaid(frames, output, progress)
             fps = min(max(frames.fps or 24, SLOWEST), FASTEST)
-            write_video(output / "overlay.mp4", pictures, fps)
-    print(f"{output}: {_in_words(told)}")
+            write_video(output / "overlay.mp4", _overlaid(frames, output, progress), fps)
+    print(f"{output}: {_describe(record)}")
 
 
-def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What `track.json` of an earlier run says, if there was one with the same settings."""
+def _earlier_run(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return `track.json` of an earlier run with the same settings, if there is one."""
     path = output / "track.json"
     if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output}: is a file, a folder is wanted")
+        raise ValueError(f"--output {output}: must be a folder; it is a file")
     if not path.exists():
         if (output / "masks").exists():
-            raise ValueError(f"--output {output}: holds masks that are not from here; give another folder")
+            raise ValueError(f"--output {output}: holds masks of another program; choose another folder")
         return None
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        earlier = told["settings"]
-        other = [key for key, value in settings.items() if earlier.get(key) != value]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        earlier = record["settings"]
+        differing = [key for key, value in settings.items() if earlier.get(key) != value]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: is not from here ({error!r}); give another --output") from error
-    if other:
         raise ValueError(
-            f"--output {output}: holds results of other settings, {other[0]}: {earlier.get(other[0])} "
-            f"(here {settings[other[0]]}); give another folder"
+            f"{path}: was not written by stm track ({error!r}); choose another --output"
+        ) from error
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"--output {output}: holds results of other settings, {key}: {earlier.get(key)} "
+            f"(now {settings[key]}); choose another folder"
         )
-    return told
+    return record
+
+
+def _prepared(
+    frames: Frames, prompts: Mapping[int, np.ndarray], segmenter: Segmenter, first: int, start: int
+) -> Iterator[tuple[int, PreparedFrame | None]]:
+    """Yield the frames from `start` on, ready for the segmenter; None before the first mask."""
+    for t, frame in enumerate(frames.read(start), start):
+        yield t, None if t < first else segmenter.prepare(frame, prompts.get(t))
 
 
 @torch.inference_mode()
 def _segment(
     frames: Frames,
-    given: Mapping[int, np.ndarray],
+    prompts: Mapping[int, np.ndarray],
     segmenter: Segmenter,
     first: int,
     output: Path,
-    size: int,
     save_every: float,
 ) -> dict[str, Any]:
-    """Segment what is left, and what that took."""
+    """Segment the remaining frames; return what that took."""
     start = first + segmenter.t + 1 if segmenter.t >= 0 else 0
     began = saved = perf_counter()
-    pause, most_bytes, done = save_every, segmenter.memory_bytes(), 0
+    pause, peak_bytes, done = save_every, segmenter.memory_bytes(), 0
     device = segmenter.network.mean.device
     workers = default_workers(device)
-    coming = prefetch(frames.read(start), 3 if workers else 0)
+    prepared = prefetch(_prepared(frames, prompts, segmenter, first, start), 3 if workers else 0)
     with (
         Progress(frames.path.name, len(frames), start) as progress,
         _Rows(output / "confidence.csv", start) as rows,
-        background_pool(workers) as later,
-        closing(coming),
+        background_pool(workers) as pool,
+        closing(prepared),
     ):
-        for t, frame in enumerate(coming, start):
-            mask = given.get(t)
+        for t, frame in prepared:
             path = output / "masks" / f"{frames.names[t]}.png"
-            if t < first:
-                later.submit(write_mask, path, np.zeros(frames.size, np.uint8))
+            if frame is None:
+                pool.submit(write_mask, path, np.zeros(frames.size, np.uint8))
             else:
-                labels, confidence = _step(segmenter, frame, mask, size)
+                labels = segmenter.labels(segmenter.step(frame))
                 areas = np.bincount(labels.ravel(), minlength=256)
-                for label, (inside, score) in confidence.items():
+                for label, (inside, score) in segmenter.confidence().items():
                     rows.add(t, frames.names[t], label, f"{score:.4f}", f"{inside:.4f}", areas[label])
-                later.submit(write_mask, path, labels)
-            most_bytes = max(most_bytes, segmenter.memory_bytes())
-            progress.advance(f"memory {most_bytes / 2**20:.0f} MB")
+                pool.submit(write_mask, path, labels)
+            peak_bytes = max(peak_bytes, segmenter.memory_bytes())
+            progress.advance(f"memory {peak_bytes / 2**20:.0f} MB")
             if t >= first and perf_counter() - saved > pause:
-                pause, saved = _save(segmenter, later, rows, output / STATE, save_every)
+                pause, saved = _save(segmenter, pool, rows, output / STATE, save_every)
             done += 1
     seconds = perf_counter() - began
     return {
@@ -184,39 +199,20 @@ def _segment(
             "frames_per_second": done / seconds,
             "device": str(device),
         },
-        "memory_bytes": most_bytes,
+        "memory_bytes": peak_bytes,
     }
 
 
 def _save(
-    segmenter: Segmenter, later: BackgroundPool, rows: _Rows, path: Path, every: float
+    segmenter: Segmenter, pool: BackgroundPool, rows: _Rows, path: Path, every: float
 ) -> tuple[float, float]:
-    """Save the memory once all before it is on disk; the pause until the next time, and now."""
+    """Save the memory once all earlier masks are on disk; return the next pause in seconds, and the time."""
     began = perf_counter()
-    later.settle()
+    pool.settle()
     rows.flush()
     segmenter.save(path)
     now = perf_counter()
     return max(every, SHARE * (now - began)), now
-
-
-def _step(
-    segmenter: Segmenter, frame: np.ndarray, mask: np.ndarray | None, size: int
-) -> tuple[np.ndarray, dict[int, Confidence]]:
-    """Labels of a frame at its own size, as given where they are given, and the confidence."""
-    probabilities = segmenter.step(
-        resize_frame(frame, shrunk_shape(frame, size)),
-        None if mask is None else resize_mask(mask, shrunk_shape(mask, size)),
-    )
-    confidence = segmenter.confidence(probabilities)
-    if probabilities.shape[-2:] != frame.shape[:2]:
-        at_size = F.interpolate(probabilities[None], frame.shape[:2], mode="bilinear", align_corners=False)
-        probabilities = at_size[0]
-    labels = segmenter.labels(probabilities)
-    if mask is not None:  # resizing blurred it
-        labels = np.where(np.isin(labels, object_ids(mask)), 0, labels)
-        labels = np.where(np.isin(mask, object_ids(mask)), mask, labels)
-    return labels, confidence
 
 
 class _Rows:
@@ -245,14 +241,14 @@ class _Rows:
 
 
 def read_rows(path: Path, before: int | None = None) -> list[list[str]]:
-    """The rows of `confidence.csv`, of the frames before one; the last may have been cut short."""
+    """Return the rows of `confidence.csv` of frames before one; a last row that was cut short is dropped."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]
     return [row for row in rows if before is None or int(row[0]) < before]
 
 
 def _summary(output: Path) -> dict[str, Any]:
-    """Of each object, its mean score and the frames in which it is not found."""
+    """Return each object's mean score and the frames in which it is not found."""
     scores: dict[str, dict[int, float]] = {}
     for frame, _, label, score, *_ in read_rows(output / "confidence.csv"):
         scores.setdefault(label, {})[int(frame)] = float(score)
@@ -269,8 +265,8 @@ def _summary(output: Path) -> dict[str, Any]:
     }
 
 
-def _in_words(told: Mapping[str, Any]) -> str:
-    timing, objects = told["timing"], told["objects"]
+def _describe(record: Mapping[str, Any]) -> str:
+    timing, objects = record["timing"], record["objects"]
     scores = ", ".join(f"object {label} {o['mean_score']:.2f}" for label, o in objects.items())
     return (
         f"{timing['frames']} frames, {timing['frames_per_second']:.1f} a second on {timing['device']}; "
@@ -281,14 +277,14 @@ def _in_words(told: Mapping[str, Any]) -> str:
 def _overlaid(frames: Frames, output: Path, progress: Progress) -> Iterator[np.ndarray]:
     for name, frame in zip(frames.names, frames.read(), strict=False):
         yield overlay(frame, read_mask(output / "masks" / f"{name}.png"))
-        progress.advance("")
+        progress.advance()
 
 
-def _tidy(output: Path) -> None:
-    """Remove what a killed run had half-written."""
+def _remove_partial_files(output: Path) -> None:
+    """Remove files that a killed run left half-written."""
     for part in [*output.glob(".*.part"), *output.glob("masks/.*.part")]:
         part.unlink()
 
 
-def _write_told(output: Path, told: Mapping[str, Any]) -> None:
-    write_atomically(output / "track.json", json.dumps(told, indent=1) + "\n")
+def _write_record(output: Path, record: Mapping[str, Any]) -> None:
+    write_atomically(output / "track.json", json.dumps(record, indent=1) + "\n")

@@ -1,37 +1,33 @@
-"""One video of a benchmark: the network goes through its frames, masks and scores are made behind it."""
+"""A video through the segmenter, frame by frame, without waiting for the device; masks written and scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from stm.evaluation.calibration import tracks
+from stm.evaluation.device_timestamp import DeviceTimestamp
 from stm.evaluation.peak_memory import PeakMemory
 from stm.evaluation.prefetch import BackgroundPool, prefetch
 from stm.evaluation.scores import (
     ALL_BACKGROUND,
     COPY_FIRST,
     NETWORK,
+    Prediction,
     SequenceScores,
     Tally,
     copy_first,
 )
-from stm.evaluation.segmenting import (
-    FramePrediction,
-    decode_frames,
-    device_of,
-    first_given,
-    in_eval_mode,
-    predict,
-    segmenter_for,
-    video_name_in_errors,
-)
-from stm.inference import Confidence
-from stm.masks import write_mask
+from stm.inference import Confidence, PreparedFrame, Segmenter
+from stm.inference.confidence import confidences_from_sums, mask_sums
+from stm.masks import object_ids, restore_ids, write_mask
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.video import Video
@@ -40,8 +36,138 @@ AHEAD = 3
 """Frames that are decoded before the network asks for them."""
 
 
+def segment_video(
+    network: STM, policy: MemoryPolicy | None, video: Video, size: int | None = None
+) -> Iterator[Prediction]:
+    """Segment a video frame by frame, from the first given mask on; hold one frame at a time.
+
+    Meanwhile the network is in eval mode and without gradients.
+
+    Args:
+        network: on the device to compute on.
+        policy: which frames are remembered.
+        video: its given masks say which objects enter, and when.
+        size: short side in pixels at which the network sees the frames; None for their own.
+
+    Yields:
+        Frame number, and labels uint8 (H, W) with object ids at the frame's own size.
+    """
+    with in_eval_mode(network):
+        segmenter = segmenter_for(network, policy, video, size)
+        for frame in decode_frames(video, segmenter):
+            yield frame.t, predict(segmenter, frame).labels()
+
+
+def first_given(video: Video) -> int:
+    """Return the first frame with a given mask, where segmentation begins; the video's length without one."""
+    return min(video.first_frames.values(), default=len(video))
+
+
+def segmenter_for(
+    network: STM, policy: MemoryPolicy | None, video: Video, size: int | None = None
+) -> Segmenter:
+    """Return a segmenter that knows how many frames the video has."""
+    return Segmenter(network, policy, len(video) - first_given(video), size)
+
+
+@contextmanager
+def in_eval_mode(network: STM) -> Iterator[None]:
+    """Put the network into eval mode for a block."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+@contextmanager
+def video_name_in_errors(video: Video, t: int) -> Iterator[None]:
+    """Add the video's and the frame's name to errors of the block."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in video {video.name}, frame {video.frame_names[t]}")
+        raise
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """A frame of a video, ready for the segmenter.
+
+    Attributes:
+        t: the frame's number.
+        prepared: the frame and the mask given at it, at the network's size.
+    """
+
+    t: int
+    prepared: PreparedFrame
+
+
+def decode_frames(video: Video, segmenter: Segmenter) -> Iterator[DecodedFrame]:
+    """Yield the frames from the first given mask on, at the size at which the network sees them."""
+    for t in range(first_given(video), len(video)):
+        with video_name_in_errors(video, t):
+            prepared = segmenter.prepare(video.frame(t), video.prompt_mask(t))
+        yield DecodedFrame(t, prepared)
+
+
+@dataclass(frozen=True)
+class FramePrediction:
+    """The segmenter's result of a frame, which a GPU may still compute until `ended`.
+
+    Attributes:
+        t: the frame's number.
+        slots: uint8 (H, W) on the host, 1 + slot of the likeliest object at the frame's own size.
+        object_ids: slot -> object id.
+        given_ids: the objects whose mask was given at this frame.
+        sums: (O, 3) on the host, from which confidences are computed, at the network's size.
+        began: before the frame.
+        ended: after it.
+    """
+
+    t: int
+    slots: Tensor
+    object_ids: tuple[int, ...]
+    given_ids: tuple[int, ...]
+    sums: Tensor
+    began: DeviceTimestamp
+    ended: DeviceTimestamp
+
+    def labels(self) -> np.ndarray:
+        """Return labels uint8 (H, W) with object ids; wait for the device."""
+        self.ended.wait()
+        return restore_ids(self.slots.numpy(), self.object_ids)
+
+    def confidence(self) -> dict[int, Confidence]:
+        """Return object id -> confidence of the objects whose mask was not given; wait for the device."""
+        self.ended.wait()
+        confidences = confidences_from_sums(self.sums, self.object_ids)
+        return {label: value for label, value in confidences.items() if label not in self.given_ids}
+
+
+@torch.inference_mode()  # around each step and not around the loop: a generator's context leaks to its caller
+def predict(segmenter: Segmenter, frame: DecodedFrame) -> FramePrediction:
+    """Segment the next frame; copies to a GPU and back are queued, and nothing waits for them."""
+    device, prompt = segmenter.network.mean.device, frame.prepared.full_mask
+    began = DeviceTimestamp(device)
+    probabilities = segmenter.step(frame.prepared)
+    likeliest = probabilities.max(0).indices  # argmax(0) gives the same 10 times as slowly on a CPU
+    at_network_size = segmenter.network_probabilities[0]
+    sums = mask_sums(at_network_size, likeliest if at_network_size.shape == probabilities.shape else None)
+    return FramePrediction(
+        frame.t,
+        likeliest.to(torch.uint8).to("cpu", non_blocking=True),
+        tuple(segmenter.object_ids),
+        tuple(object_ids(prompt)) if isinstance(prompt, np.ndarray) else (),
+        sums.to("cpu", non_blocking=True),
+        began,
+        DeviceTimestamp(device),
+    )
+
+
 class VideoEvaluator:
-    """Segments a video, writes its masks and scores them; no more than some tens of frames stand in memory.
+    """Segments a video, writes its masks and scores them; holds no more than some tens of frames.
 
     Args:
         video: to be segmented.
@@ -63,22 +189,21 @@ class VideoEvaluator:
     def segment(
         self, network: STM, policy: MemoryPolicy | None, size: int | None, later: BackgroundPool
     ) -> None:
-        """Give the network all frames; what comes of each is a task for later, and they end in any order.
+        """Segment all frames; writing and scoring each is a task of the pool, which may end in any order.
 
         Args:
             network: on the device to compute on; in eval mode meanwhile.
             policy: which frames are remembered.
             size: short side in pixels at which the network sees the frames, None for their own.
-            later: does the tasks.
+            later: runs the tasks.
         """
-        device, video = device_of(network), self.video
+        video = self.video
         for t in sorted(t for t in self._written if t < first_given(video)):  # no object is known yet
             self._submit(later, self._blank, t)
-        peak, segmenter = PeakMemory(device), segmenter_for(network, policy, video)
-        frames = prefetch(
-            zip(decode_frames(video, size, device), copy_first(video), strict=True),
-            AHEAD if later.workers else 0,
-        )
+        peak = PeakMemory(network.mean.device)
+        segmenter = segmenter_for(network, policy, video, size)
+        decoded = zip(decode_frames(video, segmenter), copy_first(video), strict=True)
+        frames = prefetch(decoded, AHEAD if later.workers else 0)
         with in_eval_mode(network), closing(frames):
             for frame, (_, copied) in frames:
                 with video_name_in_errors(video, frame.t):
@@ -87,7 +212,7 @@ class VideoEvaluator:
         self._peak_bytes = peak.bytes()
 
     def scores(self) -> SequenceScores:
-        """What came of it; waits for the tasks that are still open, and raises what one of them raised."""
+        """Return the video's scores; wait for open tasks and raise what one of them raised."""
         for task in self._tasks:
             task.result()
         objects = {name: tally.objects() for name, tally in self._tallies.items()}
@@ -103,7 +228,7 @@ class VideoEvaluator:
         )
 
     def _submit(self, later: BackgroundPool, task: Callable[..., None], *arguments: object) -> None:
-        # those that are done without an error need not be asked again
+        # finished tasks without an error are dropped: their results are recorded already
         self._tasks = [task for task in self._tasks if not task.done() or task.exception()]
         self._tasks.append(later.submit(task, *arguments))
 

@@ -2,7 +2,7 @@
 
 from stm.inference.attention import Attention
 from stm.inference.confidence import Confidence
-from stm.inference.inputs import MaskLike
+from stm.inference.inputs import ArrayLike, PreparedFrame
 from stm.inference.segmenter import Segmenter
 
-__all__ = ["Attention", "Confidence", "MaskLike", "Segmenter"]
+__all__ = ["ArrayLike", "Attention", "Confidence", "PreparedFrame", "Segmenter"]

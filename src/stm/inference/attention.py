@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stm.inference.pending_frame import PendingFrame
+from stm.memory import MemoryBank
 from stm.network.memory_read import ATTENTION_CHUNK, SpatialPrior, read_weights
 from stm.network.stm import pad, unpad
 
@@ -35,6 +37,36 @@ class Attention:
     def shares(self) -> dict[int, float]:
         """Memory frame -> its share of what was read, 0..1."""
         return {t: float(weights.sum()) for t, weights in self.maps.items()}
+
+
+def object_attention(
+    bank: MemoryBank,
+    index: int,
+    frame: PendingFrame,
+    at: At | None,
+    similarity: str,
+    top_k: int | None,
+    prior: SpatialPrior | None,
+) -> Attention:
+    """Return where in memory the cells of a frame read for one object.
+
+    Args:
+        bank: the memory of the object's group.
+        index: the object's place in that group.
+        frame: the frame that was segmented last.
+        at: see `Segmenter.attention`.
+        similarity: the network's.
+        top_k: see `stm.network.memory_read.read_weights`.
+        prior: see `stm.network.memory_read.read_weights`.
+    """
+    keys, query = bank.read()[0], frame.query.key
+    channel = min(index, keys.shape[1] - 1)  # or all objects share their keys
+    region = frame_region(at, frame.shape, frame.network_shape)
+    weights = query_weights(region, frame.network_shape, (query.shape[-2], query.shape[-1]), query.device)
+    with torch.no_grad():
+        return mean_attention(
+            keys[0, channel], query[0].flatten(1), weights, bank.layout(), similarity, top_k, prior
+        )
 
 
 def mean_attention(
@@ -92,6 +124,25 @@ def query_weights(
             raise ValueError(f"at: a region must be (H, W) = {size} and not empty, got {tuple(region.shape)}")
     covered = F.adaptive_avg_pool2d(pad(region[None, None]), cells).flatten()
     return covered / covered.sum()
+
+
+def frame_region(at: At | None, shape: tuple[int, int], seen: tuple[int, int]) -> At | None:
+    """Map a pixel or region of a frame of size `shape` to the size `seen` at which the network sees it.
+
+    Raises:
+        ValueError: the pixel lies outside the frame, or the region has another size.
+    """
+    if at is None or shape == seen:
+        return at
+    if isinstance(at, tuple):
+        row, column = at
+        if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+            raise ValueError(f"at={at}: a pixel is (row, column) within {shape}")
+        return row * seen[0] // shape[0], column * seen[1] // shape[1]
+    region = torch.as_tensor(at).float()
+    if tuple(region.shape) != shape or not region.any():
+        raise ValueError(f"at: a region must be (H, W) = {shape} and not empty, got {tuple(region.shape)}")
+    return F.adaptive_avg_pool2d(region[None, None], seen)[0, 0]
 
 
 def upsample_map(weights: Tensor, size: tuple[int, int]) -> Tensor:

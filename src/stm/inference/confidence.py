@@ -31,7 +31,7 @@ def object_confidences(probabilities: Tensor, object_ids: Sequence[int]) -> dict
 
 
 def mask_sums(probabilities: Tensor, likeliest: Tensor | None = None) -> Tensor:
-    """What `confidences_from_sums` needs of probabilities (O + 1, H, W): (O, 3), on their device, without waiting.
+    """Compute what `confidences_from_sums` needs of probabilities (O + 1, H, W), without synchronizing a GPU.
 
     Args:
         likeliest: (H, W), the likeliest channel of each pixel, where it is known already.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from stm.memory import MemoryBank
-from stm.network.encoders import Query
 
 
 @dataclass(frozen=True)
@@ -18,17 +17,6 @@ class ObjectGroup:
 
     bank: MemoryBank
     slots: list[int]
-
-
-@dataclass(frozen=True)
-class PendingFrame:
-    """The frame just done, to be memorized when the next one comes."""
-
-    t: int
-    frame: Tensor
-    query: Query
-    probabilities: Tensor
-    told: frozenset[int]  # slots whose mask was given, not predicted
 
 
 def select_slots(maps: Tensor, slots: Sequence[int]) -> Tensor:

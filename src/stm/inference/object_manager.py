@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stm.inference.inputs import MaskLike, to_labels, to_slots
-from stm.inference.object_groups import (
-    ObjectGroup,
-    PendingFrame,
-    drop_channel,
-    remove_slot,
-    select_slots,
-    split_groups,
-)
+from stm.inference.inputs import to_slots
+from stm.inference.mask_prompt import MaskPrompt, with_background
+from stm.inference.object_groups import ObjectGroup, drop_channel, remove_slot, select_slots, split_groups
+from stm.inference.pending_frame import PendingFrame
 from stm.inference.state_io import check_state_matches
 from stm.masks import object_ids
 from stm.memory import MemoryBank, MemoryPolicy
 from stm.memory.policy import MEGABYTE
 from stm.network import STM
-
-
-class MaskPrompt(NamedTuple):
-    """Masks (B, O, H, W) of 0 and 1, a channel a slot; the slots that they tell of, and those told absent."""
-
-    masks: Tensor
-    told: frozenset[int]
-    absent: frozenset[int] = frozenset()
 
 
 class ObjectManager:
@@ -54,52 +41,70 @@ class ObjectManager:
         """What the keys and values in memory take."""
         return sum(group.bank.bytes for group in self.groups)
 
-    def give(self, given: MaskPrompt, predicted: Tensor | None) -> Tensor:
-        """Put given masks over what was predicted: theirs there, and nowhere else."""
-        masks = given.masks
-        told = masks.flatten(2).any(-1)  # (B, O)
-        for slot in given.absent:
-            told[:, slot] = True
+    def apply_prompt(self, prompt: MaskPrompt, predicted: Tensor | None) -> Tensor:
+        """Overwrite predictions with the given masks, and open a memory for objects that enter.
+
+        Args:
+            prompt: the given masks.
+            predicted: (B, O' + 1, H, W), probabilities of the objects known before; None if there are none.
+
+        Returns:
+            Probabilities (B, O + 1, H, W), background first.
+        """
+        masks, given = prompt.masks, prompt.is_given
         known = 0 if predicted is None else predicted.shape[1] - 1
-        if self.policy.first:  # the frame stays for those that it tells of alone
-            self.groups = split_groups(self.groups, given.told)
+        if self.policy.first:  # the frame stays in memory for the objects that it gives alone
+            self.groups = split_groups(self.groups, prompt.slots)
         if known < masks.shape[1]:
             bank = MemoryBank(self.policy, self.length)
             self.groups.append(ObjectGroup(bank, list(range(known, masks.shape[1]))))
         if predicted is None or self.present is None:
-            objects, self.present = masks, told
+            objects, self.present = masks, given
         else:
             entering = masks.shape[1] - known
-            self.present = torch.cat([self.present, told[:, known:]], dim=1)
+            self.present = torch.cat([self.present, given[:, known:]], dim=1)
             objects = torch.cat([predicted[:, 1:], predicted.new_zeros(masks[:, :entering].shape)], dim=1)
             claimed = masks.any(1, keepdim=True)
-            objects = torch.where(told[..., None, None], masks, objects * ~claimed)
+            objects = torch.where(given[..., None, None], masks, objects * ~claimed)
         return with_background(objects)
 
-    def given(
-        self, mask: MaskLike | None, frames: Tensor, batched: bool, absent: Collection[int] = ()
-    ) -> MaskPrompt:
-        """Any accepted mask -> a channel an object, and the slots it tells of; new objects are known then.
+    def prompt(self, mask: np.ndarray | Tensor, like: Tensor, absent: Collection[int] = ()) -> MaskPrompt:
+        """Turn a given mask into one channel a slot; objects that are new to it become known.
+
+        Args:
+            mask: uint8 labels (H, W) of one video, or (B, O, H, W) of 0 and 1 of a batch.
+            like: (B, 3, H, W), whose size, type and device the channels take.
+            absent: ids of known objects that the frame does not show.
 
         Raises:
-            ValueError: the mask is of the wrong shape, type or range; an absent object is unknown or shown.
+            ValueError: the mask has the wrong shape; or an absent object is unknown or in the mask.
         """
-        if batched:
-            masks = to_slots(torch.as_tensor(mask), frames, len(self.ids), self.present)
+        if isinstance(mask, Tensor):
+            masks = to_slots(mask, like, len(self.ids), self.present)
             self.ids = list(range(1, masks.shape[1] + 1))
             return MaskPrompt(masks, frozenset(range(masks.shape[1])))
-        size = (frames.shape[-2], frames.shape[-1])
-        labels = np.zeros(size, np.uint8) if mask is None else to_labels(mask, size)
-        found = object_ids(labels)
-        if not found and not self.ids:
+        labels = object_ids(mask)
+        if not labels and not self.ids:
             raise ValueError("mask: it holds no object (labels 1..254), so there is nothing to segment")
-        gone = frozenset(self.slot(label) for label in absent)
-        if both := sorted(set(absent) & set(found)):
+        absent_slots = frozenset(self.slot(label) for label in absent)
+        if both := sorted(set(absent) & set(labels)):
             raise ValueError(f"absent: the mask shows object {both[0]}")
-        self.ids = [*self.ids, *(label for label in found if label not in self.ids)]
+        self.ids = [*self.ids, *(label for label in labels if label not in self.ids)]
         ids = np.array(self.ids)[:, None, None]
-        told = frozenset(slot for slot, label in enumerate(self.ids) if label in found)
-        return MaskPrompt(torch.from_numpy(labels == ids)[None].to(frames), told | gone, gone)
+        slots = frozenset(slot for slot, label in enumerate(self.ids) if label in labels)
+        return MaskPrompt(torch.from_numpy(mask == ids)[None].to(like), slots | absent_slots, absent_slots)
+
+    def full_prompt(
+        self,
+        mask: np.ndarray | Tensor | None,
+        frames: Tensor,
+        shape: tuple[int, int],
+        absent: Collection[int] = (),
+    ) -> MaskPrompt | None:
+        """Return the given masks at the frames' own size `shape`; None where the network sees that size."""
+        if mask is None or tuple(frames.shape[-2:]) == shape:
+            return None
+        return self.prompt(mask, frames.new_empty((1, 1, 1, 1)).expand(len(frames), 3, *shape), absent)
 
     def slot(self, object_id: int) -> int:
         """The channel of an object.
@@ -113,15 +118,16 @@ class ObjectManager:
 
     def memorize(self, previous: PendingFrame, network: STM) -> None:
         """Write frame t - 1, its mask 'without thresholding' (section 3.5), where the policy wants it."""
-        told = [not previous.told.isdisjoint(group.slots) for group in self.groups]
+        is_given = [not previous.given_slots.isdisjoint(group.slots) for group in self.groups]
         if not any(
-            group.bank.should_write(previous.t, given) for group, given in zip(self.groups, told, strict=True)
+            group.bank.should_write(previous.t, given)
+            for group, given in zip(self.groups, is_given, strict=True)
         ):
             return
         masks = previous.probabilities[:, 1:]
         key, value = network.memorize(previous.frame, masks, previous.query)
         room = self._room(key, value)
-        for group, given in zip(self.groups, told, strict=True):
+        for group, given in zip(self.groups, is_given, strict=True):
             if group.bank.should_write(previous.t, given):
                 of_group = key if key.shape[1] == 1 else select_slots(key, group.slots)
                 of_value, of_masks = select_slots(value, group.slots), select_slots(masks, group.slots)
@@ -135,8 +141,8 @@ class ObjectManager:
         cells = math.prod(key.shape[-2:])
         keys = key.nbytes * (len(self.groups) if key.shape[1] == 1 < value.shape[1] else 1)
         cell = (keys + value.nbytes) // cells
-        largest = max([cells, *(group.bank.largest for group in self.groups)])
-        return self.policy.room(cell * largest, cell * self.policy.prototypes)
+        largest = max([cells, *(group.bank.max_frame_cells for group in self.groups)])
+        return self.policy.frame_limit(cell * largest, cell * self.policy.prototypes)
 
     def advice(self, t: int, size: Sequence[int]) -> str:
         """What to set so that a video fits into the memory of the device."""
@@ -147,7 +153,7 @@ class ObjectManager:
             f"frame {t}: out of memory with {held} frames of {len(self.ids)} objects at "
             f"{height}x{width} in memory ({megabytes:.0f} MB). "
         )
-        if held > 2 * self.policy.fewest:
+        if held > 2 * self.policy.min_frames:
             return where + (
                 f"memory.max_mb={0.7 * megabytes:.0f} holds fewer frames in any policy; "
                 f"memory.max_frames={held // 2} as well"
@@ -183,13 +189,8 @@ class ObjectManager:
                 group["keys"], group["values"], network, len(slots)
             ):
                 raise ValueError("keys or values are of other shapes than the network's")
-            self.groups.append(ObjectGroup(MemoryBank.restored(self.policy, self.length, group), slots))
+            self.groups.append(ObjectGroup(MemoryBank.from_state(self.policy, self.length, group), slots))
         slots = sorted(slot for group in self.groups for slot in group.slots)
         if not slots or slots != list(range(len(set(self.ids)))):
             raise ValueError(f"objects {self.ids} in places {slots}")
         self.present = torch.ones((1, len(slots)), dtype=torch.bool, device=network.mean.device)
-
-
-def with_background(objects: Tensor) -> Tensor:
-    """Objects' probabilities (B, O, H, W) and, before them, what they leave."""
-    return torch.cat([1 - objects.sum(1, keepdim=True).clamp(max=1), objects], dim=1)

@@ -29,7 +29,7 @@ def resize_frame(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize an index mask (H, W) to `shape`, nearest neighbor; an object too small for it keeps one pixel."""
+    """Resize an index mask (H, W) to `shape`; an object too small for it keeps one pixel."""
     if mask.shape == shape:
         return mask
     resized = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)

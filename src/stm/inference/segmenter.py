@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stm.inference.attention import At, Attention, mean_attention, query_weights
+from stm.inference.attention import At, Attention, object_attention
 from stm.inference.confidence import Confidence, object_confidences
-from stm.inference.inputs import MaskLike, to_frames
-from stm.inference.object_groups import PendingFrame, concatenate_groups, drop_channel
-from stm.inference.object_manager import ObjectManager, with_background
+from stm.inference.inputs import ArrayLike, PreparedFrame, prepare_frame, to_floats, to_labels
+from stm.inference.object_groups import concatenate_groups, drop_channel
+from stm.inference.object_manager import ObjectManager
+from stm.inference.pending_frame import PendingFrame
+from stm.inference.resize import resize_mask
 from stm.inference.state_io import read_state, write_state
 from stm.masks import restore_ids
 from stm.memory import MemoryBank, MemoryPolicy
-from stm.memory.kv_store import grid
+from stm.memory.kv_store import cell_centers
 from stm.network import STM, for_inference
 from stm.network.encoders import Query
 from stm.network.memory_read import SpatialPrior
@@ -33,39 +35,70 @@ class Segmenter:
     Args:
         network: in eval mode for inference.
         memory: which past frames are remembered; the paper's policy by default.
-        length: frames of the video, where known: room for the memory is set aside once then.
+        length: number of frames of the video, where known: memory is then allocated once.
+        size: short side in pixels at which the network sees the frames; None for their own. Probabilities,
+            labels and given masks keep the frames' own size.
     """
 
-    def __init__(self, network: STM, memory: MemoryPolicy | None = None, length: int | None = None) -> None:
+    def __init__(
+        self,
+        network: STM,
+        memory: MemoryPolicy | None = None,
+        length: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        if size is not None and size < 1:
+            raise ValueError(f"size={size}: must be at least 1, or None for the frames' own size")
         self.network = self._network = network
         self.policy = memory or MemoryPolicy()
+        self.size = size
         self.t = -1
         self.logits: Tensor | None = None
-        """Logits (B, O + 1, H, W) of the last frame that was predicted; what the loss is computed on."""
+        """Logits (B, O + 1, h, w) of the last predicted frame, at the network's size; the loss uses them."""
         self.readout: Tensor | None = None
-        """What the memory said of each object at that frame, (B, O, C_v, h, w): equation 1's sum."""
+        """What was read from memory for that frame, (B, O, C_v, h', w'): the sum of equation 1."""
         self._objects = ObjectManager(self.policy, length)
-        self._written: PendingFrame | None = None
+        self._pending: PendingFrame | None = None
 
     @property
     def object_ids(self) -> list[int]:
         """Slot -> object id, in order of entry. A batch has no ids; its slots count from 1."""
         return list(self._objects.ids)
 
-    def step(self, frame: MaskLike, mask: MaskLike | None = None) -> Tensor:
+    @property
+    def network_probabilities(self) -> Tensor:
+        """Probabilities (B, O + 1, h, w) of the last frame at the network's size.
+
+        Raises:
+            ValueError: no frame was segmented yet.
+        """
+        if self._pending is None:
+            raise ValueError("no frame was segmented yet: call step first")
+        return self._pending.probabilities
+
+    def prepare(self, frame: ArrayLike, mask: ArrayLike | None = None) -> PreparedFrame:
+        """Resize a frame and its mask for `step` ahead of time, in another thread for example.
+
+        Raises:
+            ValueError: the frame or mask has the wrong shape, type or range.
+        """
+        on_gpu = self.network.mean.device.type == "cuda"
+        return prepare_frame(frame, mask, self.size, pin_memory=on_gpu and not isinstance(frame, Tensor))
+
+    def step(self, frame: ArrayLike | PreparedFrame, mask: ArrayLike | None = None) -> Tensor:
         """Segment the next frame.
 
         Args:
             frame: (3, H, W), float in 0..1 or uint8; or uint8 (H, W, 3) as a numpy array or a PIL image; or a
-                batch of clips, (B, 3, H, W).
+                batch of clips, (B, 3, H, W); or what `prepare` returned, with its mask.
             mask: masks given at this frame. (H, W) integer labels, which are object ids: new ones add
                 objects, known ones correct theirs, objects that are not in it keep their prediction; 255 is
                 void and means background here. Or (B, O, H, W) of 0 and 1 for a batch, slots without any
                 pixel in the first frame being padding.
 
         Returns:
-            Probabilities (O + 1, H, W), background first, then `object_ids` in order; (B, O + 1, H, W) for a
-            batch.
+            Probabilities (O + 1, H, W) at the frame's own size, background first, then `object_ids` in order;
+            (B, O + 1, H, W) for a batch.
 
         Raises:
             ValueError: the first frame has no mask, or a frame or mask is of the wrong shape or type.
@@ -74,50 +107,63 @@ class Segmenter:
         with torch.set_grad_enabled(learning):
             if not learning and self._network is self.network:
                 self._network = for_inference(self.network)
-            frames, batched = self._frames(frame)
-            given = None if mask is None else self._objects.given(mask, frames, batched)
-            if given is None and not self._objects.groups:
+            prepared = frame if isinstance(frame, PreparedFrame) else self.prepare(frame, mask)
+            frames = to_floats(prepared.frame, self.network, is_first=self._pending is None)
+            if self._pending is not None:
+                self._pending.check_same_size(frames, prepared.shape)
+            prompt = None if prepared.mask is None else self._objects.prompt(prepared.mask, frames)
+            if prompt is None and not self._objects.groups:
                 raise ValueError(f"frame {self.t + 1}: no object is known yet; give the first frame's mask")
             self.t += 1
+            full_prompt = self._objects.full_prompt(prepared.full_mask, frames, prepared.shape)
             try:
                 self._memorize_previous()
                 query = self._network.encode(frames)
                 probabilities = self._predict(query, frames.shape[-2:]) if self._objects.groups else None
             except torch.OutOfMemoryError as error:
                 raise MemoryError(self._objects.advice(self.t, frames.shape[-2:])) from error
-            if given is not None:
-                probabilities = self._objects.give(given, probabilities)
+            if prompt is not None:
+                probabilities = self._objects.apply_prompt(prompt, probabilities)
             assert probabilities is not None
-            told = frozenset[int]() if given is None else given.told
-            self._written = PendingFrame(self.t, frames, query.decoded(), probabilities, told)
-            return probabilities if batched else probabilities[0]
+            given = frozenset[int]() if prompt is None else prompt.slots
+            self._pending = PendingFrame(
+                self.t, frames, query.without_skips(), probabilities, given, prepared.shape, full_prompt
+            )
+            full = self._pending.full_probabilities()
+            return full if prepared.is_batch else full[0]
 
     def labels(self, probabilities: Tensor) -> np.ndarray:
-        """The likeliest object id of each pixel: (O + 1, H, W) -> uint8 (H, W)."""
+        """Return the likeliest object id of each pixel: (O + 1, H, W) -> uint8 (H, W)."""
         # on a CPU argmax takes ten times as long
         return restore_ids(probabilities.max(0).indices.cpu().numpy(), self.object_ids)
 
-    def correct(self, mask: MaskLike | None = None, absent: Collection[int] = ()) -> Tensor:
-        """Correct the frame that was segmented last, as if the mask had come with it.
+    def correct(self, mask: ArrayLike | None = None, absent: Collection[int] = ()) -> Tensor:
+        """Correct the last frame, as if the mask had come with it.
 
         Args:
-            mask: (H, W) integer labels, as for `step`: new objects enter, known ones get the mask given.
+            mask: (H, W) integer labels, as for `step`: new objects enter, known ones take the given mask.
             absent: ids of objects that the frame does not show.
 
         Returns:
-            The frame's probabilities as they are then, (O + 1, H, W).
+            The frame's corrected probabilities, (O + 1, H, W).
 
         Raises:
             ValueError: there is no such frame or object, or the mask is of the wrong shape or type.
         """
-        written = self._of_one_video()
-        given = self._objects.given(mask, written.frame, False, absent)
-        probabilities = self._objects.give(given, written.probabilities)
-        self._written = replace(written, probabilities=probabilities, told=written.told | given.told)
-        return probabilities[0]
+        pending = self._last_frame()
+        full = np.zeros(pending.shape, np.uint8) if mask is None else to_labels(mask, pending.shape)
+        prompt = self._objects.prompt(resize_mask(full, pending.network_shape), pending.frame, absent)
+        full_prompt = self._objects.full_prompt(full, pending.frame, pending.shape, absent)
+        self._pending = replace(
+            pending,
+            probabilities=self._objects.apply_prompt(prompt, pending.probabilities),
+            given_slots=pending.given_slots | prompt.slots,
+            full_prompt=full_prompt and full_prompt.over(pending.full_prompt),
+        )
+        return self._pending.full_probabilities()[0]
 
     def remove(self, object_id: int) -> None:
-        """Forget an object: its memory goes, and in the last frame it becomes background.
+        """Forget an object: its memory is dropped, and in the last frame it becomes background.
 
         The others keep their memory. Their logits in the next frame are what they would have been, except in
         networks whose memory encoder sees the other objects (`other_objects_channel`).
@@ -129,17 +175,16 @@ class Segmenter:
         self._objects.remove(slot)
         if self.logits is not None and self.readout is not None and slot < self.readout.shape[1]:
             self.logits, self.readout = drop_channel(self.logits, slot + 1), drop_channel(self.readout, slot)
-        if self._written is not None:
-            told = frozenset(s - (s > slot) for s in self._written.told if s != slot)
-            objects = drop_channel(self._written.probabilities[:, 1:], slot)
-            self._written = replace(self._written, probabilities=with_background(objects), told=told)
+        if self._pending is not None:
+            self._pending = self._pending.without(slot)
         if not self._objects.groups:
-            self._written = None
+            self._pending = None
 
     def next_video(self) -> None:
-        """What comes next is another video, or a picture, of any size: what stays in memory goes along.
+        """Continue with another video or image, of any size; the memory is kept.
 
-        The previous frame does not go along, unless it stays or nothing else is held. Frames are numbered on.
+        The previous frame is dropped, unless the policy keeps it or nothing else is held. The numbering of
+        frames continues.
         """
         with torch.no_grad():
             self._memorize_previous()
@@ -147,92 +192,89 @@ class Segmenter:
             group.bank.forget_previous()
 
     def attention(self, object_id: int, at: At | None = None) -> Attention:
-        """Where in memory cells of the last frame looked for an object (figure 5).
+        """Return where in memory the last frame's cells read for an object (figure 5).
 
         Args:
+            object_id: the object.
             at: a pixel (row, column) of the frame; or a region of it, (H, W) of 0 and 1 or weights, such as
-                the object's mask; the whole frame by default. Of a region it is the mean.
+                the object's mask, over which the attention is averaged; the whole frame by default.
 
         Raises:
             ValueError: the memory of that object was not read at the last frame, or `at` lies outside of it.
         """
-        written, slot = self._of_one_video(), self._objects.slot(object_id)
+        pending, slot = self._last_frame(), self._objects.slot(object_id)
         group = next(group for group in self._objects.groups if slot in group.slots)
         if not group.bank.frames:
             raise ValueError(f"object {object_id} entered in this frame: its memory was not read yet")
-        keys, query = group.bank.read()[0], written.query.key
-        place = min(group.slots.index(slot), keys.shape[1] - 1)  # or all objects share their keys
-        cells = (query.shape[-2], query.shape[-1])
-        looking = query_weights(at, _size(written.frame), cells, query.device)
-        near = self._near(written.t, group.bank, query)
-        with torch.no_grad():
-            return mean_attention(
-                keys[0, place],
-                query[0].flatten(1),
-                looking,
-                group.bank.layout(),
-                self.network.similarity,
-                self.policy.top_k,
-                near,
-            )
+        prior = self._spatial_prior(pending.t, group.bank, pending.query.key)
+        index = group.slots.index(slot)
+        return object_attention(
+            group.bank, index, pending, at, self.network.similarity, self.policy.top_k, prior
+        )
 
-    def confidence(self, probabilities: Tensor) -> dict[int, Confidence]:
-        """Object id -> how sure `step`'s probabilities (O + 1, H, W) are of it; see `Confidence`."""
-        return object_confidences(probabilities, self.object_ids)
+    def confidence(self, probabilities: Tensor | None = None) -> dict[int, Confidence]:
+        """Return the confidence of each object by its id; see `Confidence`.
+
+        Args:
+            probabilities: (O + 1, H, W), as `step` returns them; the last frame's at the network's size by
+                default.
+        """
+        p = self._last_frame().probabilities[0] if probabilities is None else probabilities
+        return object_confidences(p, self.object_ids)
 
     def save(self, path: str | Path) -> None:
-        """Write all that goes on into the next frame to a file: `Segmenter.load` gives the same results.
+        """Write the state to a file, from which `Segmenter.load` continues with equal results.
 
         Raises:
-            ValueError: nothing is remembered yet, or it is of a batch.
+            ValueError: nothing is remembered yet, or the memory is a batch's.
         """
         objects = self._objects
         if not objects.groups or objects.present is None or len(objects.present) > 1:
             raise ValueError("a memory to save is of one video, after its first frame")
-        pending = None
-        if (w := self._written) is not None:
-            pending = {"frame": w.frame, "probabilities": w.probabilities, "told": sorted(w.told)}
         state = {
             "policy": asdict(self.policy),
             "length": objects.length,
+            "size": self.size,
             "t": self.t,
             **objects.state(),
-            "pending": pending,
+            "pending": self._pending and self._pending.state(),
         }
         write_state(path, self.network, state)
 
     @classmethod
     def load(cls, path: str | Path, network: STM) -> Segmenter:
-        """A segmenter that goes on where another was saved; call `next_video` to use it on another video.
+        """Restore a saved segmenter; call `next_video` to use its memory on another video.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no saved memory, or another network's.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file is not a saved memory, or another network's.
         """
         state = read_state(path, network)
         try:
-            segmenter = cls(network, MemoryPolicy(**state["policy"]), state["length"])
+            segmenter = cls(network, MemoryPolicy(**state["policy"]), state["length"], state["size"])
             segmenter._objects.restore(state, network)
             segmenter.t = int(state["t"])
             if state["pending"] is not None:
-                segmenter._go_on(**state["pending"])
+                segmenter._network = for_inference(network)
+                segmenter._pending = PendingFrame.restored(
+                    segmenter.t, state["pending"], len(segmenter.object_ids), segmenter._network
+                )
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ValueError(f"memory {path}: its parts do not fit each other ({error})") from error
         return segmenter
 
     def memory_frames(self) -> list[list[int]]:
-        """The frames that the memory holds, for each group of objects that have the same."""
+        """Return the frames held in memory, for each group of objects that share them."""
         return [group.bank.frames for group in self._objects.groups]
 
     def memory_bytes(self) -> int:
-        """What the keys and values in memory take."""
+        """Return the size of all keys and values in memory, in bytes."""
         return self._objects.bytes
 
     def _predict(self, query: Query, size: torch.Size) -> Tensor:
         """Read the memory of all objects, and decode."""
-        self.readout = concatenate_groups(
-            [self._read(query, group.bank) for group in self._objects.groups], self._objects.groups
-        )
+        groups = self._objects.groups
+        self.readout = concatenate_groups([self._read(query, group.bank) for group in groups], groups)
         self.logits = self._network.decode(query, self.readout, size, self._objects.present)
         return torch.softmax(self.logits, dim=1)
 
@@ -241,51 +283,25 @@ class Segmenter:
         policy, mass = self.policy, None
         if policy.counts_usage:
             mass = keys.new_zeros((*keys.shape[:2], keys.shape[-1]), dtype=torch.float32)
-        near = self._near(self.t, bank, query.key)
-        readout = self._network.read(query, keys, values, policy.top_k, mass, near)
+        prior = self._spatial_prior(self.t, bank, query.key)
+        readout = self._network.read(query, keys, values, policy.top_k, mass, prior)
         if mass is not None:
             bank.update_usage(mass)
         return readout
 
-    def _near(self, t: int, bank: MemoryBank, query: Tensor) -> SpatialPrior | None:
+    def _spatial_prior(self, t: int, bank: MemoryBank, query: Tensor) -> SpatialPrior | None:
         if self.policy.motion_sigma is None:
             return None
-        return SpatialPrior(*bank.cell_positions(t), grid(query.shape[-2:], query.device))
+        return SpatialPrior(*bank.cell_positions(t), cell_centers(query.shape[-2:], query.device))
 
     def _memorize_previous(self) -> None:
-        """Write frame t - 1, its mask 'without thresholding' (section 3.5), where the policy wants it."""
-        previous, self._written = self._written, None
+        """Write frame t - 1 with its soft probabilities (section 3.5), where the policy keeps it."""
+        previous, self._pending = self._pending, None
         if previous is not None:
             self._objects.memorize(previous, self._network)
 
-    def _frames(self, frame: MaskLike) -> tuple[Tensor, bool]:
-        """Any accepted frame -> float (B, 3, H, W) on the network's device, and whether it was a batch."""
-        written = self._written
-        frames, batched = to_frames(frame, self.network, first=written is None)
-        if written is not None and frames.shape != written.frame.shape:
-            before, now = tuple(written.frame.shape), tuple(frames.shape)
-            raise ValueError(
-                f"frame {self.t + 1}: all frames must be of one size, got {now} after {before} "
-                "(another video begins after next_video())"
-            )
-        return frames, batched
-
-    def _of_one_video(self) -> PendingFrame:
-        """The last frame, where there is one and it is no batch."""
-        if self._written is None or len(self._written.frame) > 1:
-            raise ValueError("there is no last frame of one video yet: step gives it")
-        return self._written
-
-    def _go_on(self, frame: Tensor, probabilities: Tensor, told: list[int]) -> None:
-        """Take over the last frame of a saved video."""
-        size = _size(frame)
-        if frame.shape != (1, 3, *size) or probabilities.shape != (1, len(self.object_ids) + 1, *size):
-            raise ValueError(f"frame {tuple(frame.shape)}, probabilities {tuple(probabilities.shape)}")
-        self._network = for_inference(self.network)
-        with torch.no_grad():
-            query = self._network.encode(frame).decoded()
-        self._written = PendingFrame(self.t, frame, query, probabilities, frozenset(told))
-
-
-def _size(frames: Tensor) -> tuple[int, int]:
-    return frames.shape[-2], frames.shape[-1]
+    def _last_frame(self) -> PendingFrame:
+        """Return the last frame, if there is one and it is not a batch."""
+        if self._pending is None or len(self._pending.frame) > 1:
+            raise ValueError("there is no last frame of one video yet: call step first")
+        return self._pending

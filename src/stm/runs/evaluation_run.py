@@ -1,70 +1,100 @@
-"""Evaluation as a configuration describes it: load a checkpoint, score it on a benchmark, write the results."""
+"""Evaluation as a configuration describes it: load a checkpoint, score it, write the results."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import torch
+import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch.utils.data import DataLoader
 
 from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.memory_plan import plan_memory, print_memory_plan
+from stm.evaluation.scores import Scores
 from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
-from stm.network import compiled, fingerprint, for_inference, load
-from stm.runs.process_setup import pick_device, selected_groups, setup_process
-from stm.training.distributed import launched
+from stm.network import STM, compiled, fingerprint, for_inference, load
+from stm.runs.process_setup import build_trainer, selected_groups, setup_process
+from stm.training.distributed import manage_ddp_processes
 from stm.training.loggers import log_scores, logging_session
 
-PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+class EvaluationModule(L.LightningModule):
+    """Runs an evaluation as one prediction step, so that Lightning places processes, device and precision.
+
+    Args:
+        network: the network to evaluate.
+        run: network on its device -> scores.
+    """
+
+    def __init__(self, network: STM, run: Callable[[STM], Scores]) -> None:
+        super().__init__()
+        self.network, self.run = network.requires_grad_(False), run
+        self.scores: Scores | None = None
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> None:
+        """Evaluate this process's videos."""
+        self.scores = self.run(self.network)
 
 
 def evaluate_run(config: DictConfig) -> float | None:
-    """Evaluate a checkpoint as the configuration says; returns J&F, None where there is no truth."""
+    """Evaluate a checkpoint as the configuration says.
+
+    Returns:
+        J&F; None where there is no ground truth.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.submission not in (None, *LAYOUTS):
         raise ValueError(f"submission={config.submission}: must be {' or '.join(LAYOUTS)}")
-    if config.precision not in PRECISIONS:
-        raise ValueError(f"precision={config.precision}: must be {', '.join(PRECISIONS)}")
     setup_process(config.threads)
-    shard = launched(config.patience)
-    device, number = pick_device(config.device), PRECISIONS[config.precision]
-    network = load(config.checkpoint).to(device)
+    network = load(config.checkpoint)
     policy: MemoryPolicy = instantiate(config.memory)
     benchmark: Benchmark = instantiate(config.benchmark)
+    trainer = build_trainer(
+        config.trainer,
+        timeout_hours=24,  # ranks with short videos wait for those with long ones
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
     if config.memory_plan:
-        if shard.rank == 0:
-            print_memory_plan(plan_memory(network, policy, benchmark, number.itemsize), policy, device)
+        if trainer.is_global_zero:
+            itemsize = 2 if "16" in trainer.precision else 8 if "64" in trainer.precision else 4
+            plan = plan_memory(network, policy, benchmark, itemsize)
+            print_memory_plan(plan, policy, trainer.strategy.root_device)
         return None
-    network = compiled(network) if config.compile else for_inference(network)  # once for all videos
-    loggers = [instantiate(one) for one in (config.logger or {}).values() if shard.rank == 0]
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    with (
-        logging_session(loggers, selected_groups(), plain),
-        torch.autocast(device.type, number, enabled=number != torch.float32),
-    ):
-        scores = evaluate(
-            network,
+
+    def run(network: STM) -> Scores:
+        return evaluate(
+            compiled(network) if config.compile else for_inference(network),  # once for all videos
             policy,
             benchmark,
             folder,
             checkpoint=fingerprint(config.checkpoint),
             overlays=config.overlays,
             video=config.video,
-            shard=shard,
+            distributed=True,
         )
-        log_scores(loggers, "test", scores)
-    if shard.rank > 0:
-        return scores.overall.get("J&F-Mean")
-    print_scores(scores)
-    if config.submission:
-        archive = write_submission(
-            folder / "masks", benchmark.videos, folder / f"{config.submission}.zip", config.submission
-        )
-        Console().print(f"submission: {archive}")
-    return scores.overall.get("J&F-Mean")
+
+    module = EvaluationModule(network, run)
+    loggers = [instantiate(one) for one in (config.logger or {}).values() if trainer.is_global_zero]
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    with logging_session(loggers, selected_groups(), plain), manage_ddp_processes(trainer) as done:
+        trainer.predict(module, DataLoader([None], batch_size=None)  # type: ignore[arg-type], return_predictions=False)
+        done()
+        assert module.scores is not None
+        log_scores(loggers, "test", module.scores)
+    if trainer.is_global_zero:
+        print_scores(module.scores)
+        if config.submission:
+            archive = folder / f"{config.submission}.zip"
+            write_submission(folder / "masks", benchmark.videos, archive, config.submission)
+            Console().print(f"submission: {archive}")
+    return module.scores.overall.get("J&F-Mean")

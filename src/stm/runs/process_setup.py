@@ -1,54 +1,73 @@
-"""Settings of the process that both entry points need: threads, signals, warnings, device."""
+"""Settings of the process that both entry points need: threads, signals, warnings, and the trainer."""
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from datetime import timedelta
+from typing import Any
 
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig
 
+from stm.config.environment import world_size
 from stm.training.preemption import install_requeue_handlers
 
 
 def setup_process(threads: int | None, seed: int | None = None) -> None:
-    """Set what holds for the process: threads, signals, no denormal numbers, the first weights' seed."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # or they would say everything twice
+    """Set threads, signal handlers, the treatment of denormal numbers, and the seed of the first weights."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # avoid duplicate log lines
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    for affair in (
-        "`isinstance\\(treespec, LeafSpec\\)`",  # Lightning's with torch
-        "It is recommended to use .*sync_dist=True",  # scores that are gathered already
+    for message in (
+        "`isinstance\\(treespec, LeafSpec\\)`",  # raised inside Lightning by newer versions of torch
+        "It is recommended to use .*sync_dist=True",  # the scores are gathered already
         "The `srun` command is available",  # on a cluster's login node
+        "The 'predict_dataloader' does not have many workers",  # the evaluator reads frames by itself
     ):
-        warnings.filterwarnings("ignore", affair)
+        warnings.filterwarnings("ignore", message)
     install_requeue_handlers()
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # a trained network's small activations are 3 times as slow without it
+    torch.set_flush_denormal(True)  # without it a trained network's small activations take 3 times as long
     if seed is not None:
         L.seed_everything(seed, workers=False, verbose=False)
 
 
-def pick_device(name: str) -> torch.device:
-    """'auto' is the GPU where there is one.
+def build_trainer(config: DictConfig, timeout_hours: float = 0.5, **arguments: Any) -> L.Trainer:
+    """Build the configured trainer; one device each for the processes that torchrun or srun started.
+
+    Args:
+        config: a file of `conf/trainer`.
+        timeout_hours: how long a process waits for the others in a collective operation.
+        arguments: further arguments of the trainer.
 
     Raises:
-        ValueError: no such device here.
+        ValueError: the trainer is SLURM's, but srun did not start this process.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device={name!r} is not to be had here ({error}); allowed: auto, cpu, cuda, cuda:1, ..."
-        ) from error
-    return device
+    timeout = timedelta(hours=timeout_hours)
+    is_default = config.devices == 1 and config.num_nodes == 1 and not config.get("plugins")
+    if world_size() > 1 and is_default:
+        per_node = int(
+            os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", world_size()))
+        )
+        arguments |= {"devices": per_node, "num_nodes": world_size() // per_node}
+        arguments |= {"strategy": DDPStrategy(timeout=timeout)}
+        if "RANK" not in os.environ:  # srun; `stm.training.preemption` requeues the job
+            arguments |= {"plugins": [SLURMEnvironment(auto_requeue=False)]}
+    elif config.strategy == "auto" and not is_default:
+        arguments |= {"strategy": DDPStrategy(timeout=timeout)}
+    elif isinstance(config.strategy, DictConfig):
+        arguments |= {"strategy": instantiate(config.strategy, timeout=timeout)}
+    return instantiate(config, **arguments)
 
 
 def selected_groups() -> dict[str, str | None]:
-    """Which file of each group was chosen: what a table of runs is sorted by."""
+    """Return group -> the file chosen for it; tables of runs are sorted by these."""
     return {name: choice for name, choice in HydraConfig.get().runtime.choices.items() if "hydra" not in name}

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 
 from stm.config.environment import cpus
 from stm.data.datamodule import ClipDataModule
-from stm.data.sampling import ClipBatches, ClipDataset
+from stm.data.sampling import ClipBatches
 from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.scores import Scores
-from stm.evaluation.shards import Shard
+from stm.evaluation.sharding import all_gather_object
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, fingerprint, load
-from stm.runs.process_setup import pick_device, selected_groups, setup_process
+from stm.runs.process_setup import build_trainer, selected_groups, setup_process
 from stm.sweeps.job_records import finished_score, is_finished
 from stm.training.checkpointing import SaveLastAndBest
-from stm.training.distributed import all_gather_object, manage_ddp_processes, refuse_without_srun
+from stm.training.distributed import manage_ddp_processes, require_srun
 from stm.training.lightning_module import STMModule
 from stm.training.loggers import log_scores, logging_session
 from stm.training.resume import CheckSameResumeStep, check_same_run, find_resume_checkpoint
@@ -70,7 +71,7 @@ def train(config: DictConfig) -> float | None:
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
     callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values() if callback]
     callbacks.append(CheckSameResumeStep(checkpoint, step))
-    trainer: L.Trainer = instantiate(
+    trainer = build_trainer(
         config.trainer,
         max_steps=config.steps,
         max_epochs=1,  # the whole run is one epoch
@@ -93,27 +94,19 @@ def train(config: DictConfig) -> float | None:
 
 
 def validate_config(config: DictConfig) -> None:
-    """Refuse what would go unnoticed: amounts below 1, and keys that build nothing.
+    """Validate settings that would otherwise be ignored silently: amounts below 1 and keys that nothing reads.
 
-    Elsewhere the objects refuse arguments they do not know.
+    Unknown arguments of an object are refused by the object itself.
 
     Raises:
-        ValueError: the key, and those there are.
+        ValueError: an amount is below 1, or a key is unknown; the error lists the known keys.
     """
     for key in ("steps", "batch_size", "validate_every", "save_every"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: must be at least 1")
-    written = OmegaConf.to_yaml(config.data, resolve=False)
-    used = {"sources", "num_workers", "num_unique_clips", *re.findall(r"\$\{(?:data)?\.(\w+)\}", written)}
-    known = {"backbone": {"name", "pretrained", "norm"}, "data": used}
-    known |= {f"data.sources.{name}": {"weight", "clips"} for name in config.data.sources}
-    for place, names in known.items():
-        for key, value in OmegaConf.select(config, place).items():
-            if key not in names and value is not None:
-                raise ValueError(
-                    f"{place}.{key}: nothing uses this key; there are {', '.join(sorted(names))}"
-                )
-    refuse_without_srun(config.trainer)
+    refuse_unread_keys(config, "backbone")
+    refuse_unread_keys(config, "data", data_arguments(config))
+    require_srun(config.trainer)
     there = sorted(key for key in config.benchmark if key != "_target_")
     for key in config.final_benchmark or ():
         if key not in there:
@@ -123,22 +116,19 @@ def validate_config(config: DictConfig) -> None:
 
 
 def final_benchmarks(config: DictConfig) -> dict[str, DictConfig]:
-    """What is scored at the end of a training: `test`, and what `also` names."""
-    test = (
-        {}
-        if config.final_benchmark is None
-        else {"test": OmegaConf.merge(config.benchmark, config.final_benchmark)}
-    )
-    return {**test, **(config.extra_benchmarks or {})}
+    """Return what is scored at the end of a training: `final_benchmark` as "test", and the extra ones."""
+    extra = config.extra_benchmarks or {}
+    if config.final_benchmark is None:
+        return {**extra}
+    return {"test": OmegaConf.merge(config.benchmark, config.final_benchmark), **extra}
 
 
 def final_evaluations(
     config: DictConfig, trainer: L.Trainer, folder: Path, policy: MemoryPolicy
 ) -> Iterator[tuple[str, Scores]]:
-    """Evaluate a run's best checkpoint (its last where no validation picked one) and print the tables.
+    """Evaluate a run's best checkpoint, or its last if no validation picked one, and print the tables.
 
-    All processes take their shares where all see the checkpoint; else the first one does it alone, and the
-    others have no scores. They ask each other once, so that nobody waits for one that evaluates alone.
+    All processes take part if all of them see the checkpoint; else the first one evaluates alone.
 
     Yields:
         The name of each benchmark, and the scores.
@@ -146,22 +136,18 @@ def final_evaluations(
     benchmarks = final_benchmarks(config)
     if not benchmarks:
         return
-    checkpoints = folder / "checkpoints"
-    there = [path for path in (checkpoints / "best.ckpt", checkpoints / "last.ckpt") if path.exists()]
-    content = fingerprint(there[0]) if there else ""
-    shard = (
-        Shard(trainer.global_rank, trainer.world_size)
-        if len(set(all_gather_object(content))) == 1
-        else Shard()
-    )
-    if trainer.global_rank != shard.rank:
+    paths = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    checkpoint = next((path for path in paths if path.exists()), None)
+    content = "" if checkpoint is None else fingerprint(checkpoint)
+    is_shared = len(set(all_gather_object(content))) == 1
+    if checkpoint is None or not (is_shared or trainer.is_global_zero):
         return
-    network = load(there[0]).to(pick_device("cpu" if config.trainer.accelerator == "cpu" else "auto"))
+    network = load(checkpoint).to(trainer.strategy.root_device)
     for name, benchmark_config in benchmarks.items():
         benchmark: Benchmark = instantiate(benchmark_config)
-        output = folder / f"{name}_{content[-8:]}"  # a run that trained on gets another one
-        scores = evaluate(network, policy, benchmark, output, checkpoint=content, shard=shard)
-        if shard.rank == 0:
+        output = folder / f"{name}_{content[-8:]}"  # a run that is trained further gets another folder
+        scores = evaluate(network, policy, benchmark, output, checkpoint=content, distributed=is_shared)
+        if trainer.is_global_zero:
             print_scores(scores)
         yield name, scores
 
@@ -185,15 +171,51 @@ def build_network(config: DictConfig) -> STM:
 
 
 def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModule:
-    """The configured clips, in the order of the seed."""
-    sources = {name: instantiate(source.clips) for name, source in config.data.sources.items()}
-    weights = {name: source.weight for name, source in config.data.sources.items()}
-    dataset = ClipDataset(
-        list(sources.values()),
-        list(weights.values()),
+    """Build the configured data module; values that its sources share by interpolation are not passed to it."""
+    data = config.copy().data
+    OmegaConf.resolve(data)
+    with open_dict(data):
+        for key in data.keys() - data_arguments(config):
+            del data[key]
+    return instantiate(
+        data,
+        batch_size=config.batch_size,
+        steps=config.steps,
         seed=config.seed,
-        length=config.steps * config.trainer.accumulate_grad_batches * config.batch_size,
-        num_unique_clips=config.data.num_unique_clips,
+        num_workers=min(data.num_workers, cpus()),
+        validation=validation,
+        _convert_="all",
     )
-    workers = min(config.data.num_workers, cpus())
-    return ClipDataModule(dataset, config.batch_size, config.steps, workers, validation)
+
+
+def data_arguments(config: DictConfig) -> set[str]:
+    """Return the keys of `config.data` that configure the data module, without those that the run passes."""
+    parameters = inspect.signature(get_class(config.data._target_)).parameters
+    return {"_target_", *parameters} - {"batch_size", "steps", "seed", "validation"}
+
+
+def refuse_unread_keys(config: DictConfig, group: str, arguments: Collection[str] = ()) -> None:
+    """Refuse a key of a group that is neither an argument of the group's object nor read by an interpolation.
+
+    Raises:
+        ValueError: nothing reads a key that has a value.
+    """
+    given = {key: value for key, value in config[group].items() if value is not None}
+    unread = [key for key in given if key not in arguments and not is_read(config, f"{group}.{key}")]
+    for key in unread:
+        known = {*given, *arguments} - {"_target_", *unread}
+        raise ValueError(
+            f"{group}.{key}={given[key]}: nothing reads this key; must be one of {', '.join(sorted(known))} "
+            f"(~{group}.{key} removes it)"
+        )
+
+
+def is_read(config: DictConfig, key: str) -> bool:
+    """Return whether an interpolation reads a key: without its value, the configuration cannot be resolved."""
+    rest = config.copy()
+    OmegaConf.update(rest, key, "???")
+    try:
+        OmegaConf.to_container(rest, resolve=True)
+    except InterpolationResolutionError:
+        return True
+    return False

@@ -1,16 +1,14 @@
-"""The processes of a run: on one machine Lightning starts them, a sweep's jobs one after the other."""
+"""The processes of a run on several devices of one machine, which Lightning starts."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,63 +16,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import read_write
 
-from stm.config.environment import local_rank, rank, world_size
-from stm.evaluation.shards import GO_ON, DeadRank, Shard
-from stm.training.preemption import end
-
 STARTED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that Lightning sets for the processes that it starts."""
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-
-def all_gather_object(value: T) -> list[T]:
-    """What each process of a training has, by rank: all ask at once, and get the same."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return [value]
-    values = [value] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def launched(patience: float) -> Shard:
-    """This process among those that torchrun or srun has started to evaluate together, each on its own GPU.
-
-    Args:
-        patience: see `Shard`.
-    """
-    shard = Shard(rank(), world_size(), patience)
-    if shard.size > 1:
-        signal.signal(signal.SIGTERM, _end_well)
-        if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
-    return shard
-
-
-def _end_well(number: int, frame: FrameType | None) -> None:
-    """torchrun and srun send SIGTERM to those that are left when one process has failed."""
-    log.error("SIGTERM: the job was told to end, or another process has failed. %s", GO_ON)
-    end(number)
+"""Environment variables that Lightning sets for the processes it starts."""
 
 
 def starts_processes(trainer: L.Trainer) -> bool:
-    """Whether this process will start others, as Lightning does for several devices of one machine."""
+    """Return whether this process will start others, as Lightning does for several devices of one machine."""
     launcher = trainer.strategy.launcher
     if type(launcher).__name__ != "_SubprocessScriptLauncher":
         return False
     return not launcher.cluster_environment.creates_processes_externally  # type: ignore[union-attr]
 
 
-def refuse_without_srun(config: Any) -> None:
-    """A job of SLURM has the processes that srun starts; without it, one would wait for the others.
+def require_srun(config: Any) -> None:
+    """Check that srun started this process where the trainer is SLURM's; else it would wait for the others.
 
     Args:
         config: the trainer's settings.
 
     Raises:
-        ValueError: this is no task of srun, but `trainer` is slurm's.
+        ValueError: srun did not start this process.
     """
     if any("SLURM" in plugin["_target_"] for plugin in config.get("plugins") or ()) and (
         "SLURM_STEP_ID" not in os.environ
@@ -87,16 +48,17 @@ def refuse_without_srun(config: Any) -> None:
 
 @contextmanager
 def manage_ddp_processes(trainer: L.Trainer) -> Iterator[Callable[[], None]]:
-    """While a run trains on several local devices: its processes are those of this job, and they end with it.
+    """Run a block in which a trainer uses several local devices; its other processes end with the block.
 
-    Lightning starts them with the command line of this process. In a sweep that would be the whole sweep
-    again in each, so for the while it is the command of this job alone, in the folder of this job.
+    Lightning starts the other processes with this process's command line (`sys.argv`). In a sweep that would
+    run the whole sweep in each of them, so during the block it is the command of this job alone, in this
+    job's folder (https://github.com/Lightning-AI/pytorch-lightning/issues/11300: there is no other way).
 
     Yields:
-        To be called when training is done: Lightning would kill this process, too, where another one fails.
+        A function to call after training: until then Lightning kills this process if another one fails.
 
     Raises:
-        RuntimeError: another process ended before its time; what it said stands above.
+        RuntimeError: another process failed; its error is printed above.
         ValueError: the jobs of the sweep run in processes of joblib, which have no command line.
     """
     if not starts_processes(trainer):
@@ -116,24 +78,24 @@ def manage_ddp_processes(trainer: L.Trainer) -> Iterator[Callable[[], None]]:
     launcher: Any = trainer.strategy.launcher
     others: list[subprocess.Popen] = []
 
-    def unwatched() -> None:
+    def stop_watching() -> None:
         others.extend(launcher.procs)
-        launcher.procs.clear()  # Lightning watches the list, and kills this process for a failure of theirs
+        launcher.procs.clear()  # Lightning watches this list and kills this process when one of them fails
 
     try:
-        yield unwatched
-        unwatched()
+        yield stop_watching
+        stop_watching()
         _end(others, seconds=60)
     except RuntimeError as error:
-        gone = _gone([*others, *launcher.procs])
-        if gone is None or isinstance(error, DeadRank):
+        failure = _failure([*others, *launcher.procs])
+        if failure is None:
             raise
-        raise RuntimeError(f"{gone}; what it said stands above") from error
+        raise RuntimeError(f"{failure}; its error is printed above") from error
     finally:
-        unwatched()
+        stop_watching()
         _end(others, seconds=0)
         sys.argv = command
-        if hydra.mode == RunMode.MULTIRUN:  # the next job begins anew
+        if hydra.mode == RunMode.MULTIRUN:  # the next job starts with a clean environment
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
             for name, value in environment.items():
@@ -143,24 +105,24 @@ def manage_ddp_processes(trainer: L.Trainer) -> Iterator[Callable[[], None]]:
                     os.environ[name] = value
 
 
-def _gone(others: Sequence[subprocess.Popen]) -> str | None:
-    """Which process ended badly by itself, and how? It may take a moment until it is seen to be gone."""
+def _failure(others: Sequence[subprocess.Popen]) -> str | None:
+    """Return which process failed by itself, and how; its end may be visible only after a moment."""
     for number, process in enumerate(others, start=1):
         try:
             code = process.wait(2)
         except subprocess.TimeoutExpired:
             continue
         if code:
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with code {code}"
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with code {code}"
             return f"the process of rank {number} {how}"
     return None
 
 
 def _end(others: Sequence[subprocess.Popen], seconds: float) -> None:
-    """Wait for the others so long, and kill those that are left."""
+    """Wait for the others for some seconds, then kill the remaining ones."""
     for process in others:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()  # a collective that waits for us does not hear SIGTERM
+            process.kill()  # a process in a collective operation ignores SIGTERM
             process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -14,27 +15,29 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from stm.evaluation.evaluate import Benchmark, validate
 from stm.evaluation.scores import Scores, SequenceScores, frames_that_count
+from stm.evaluation.sharding import all_gather_object
 from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
 from stm.network import STM
-from stm.training.distributed import all_gather_object
 from stm.training.loss import SegmentationLoss
 from stm.video import ClipBatch, Video
 
 EVERY_FRAME = MemoryPolicy(first=True, previous=True, every=1)
+
+log = logging.getLogger(__name__)
 
 
 class STMModule(L.LightningModule):
     """Trains a network on clips.
 
     Args:
-        network: the network.
-        loss: of one predicted frame.
-        optimizer: parameters -> optimizer.
-        scheduler: optimizer -> schedule of the rate, stepped after each optimizer step; None: it stays fixed.
-        benchmark: whole videos to validate on; None for no validation.
-        policy: which frames are remembered in validation.
-        config: the resolved configuration as plain values, carried by every checkpoint.
+        network: The network.
+        loss: Loss of one predicted frame.
+        optimizer: Parameters -> optimizer.
+        scheduler: Optimizer -> learning rate schedule, stepped after each optimizer step; None for a fixed rate.
+        benchmark: Whole videos to validate on; None for no validation.
+        policy: Memory policy of validation.
+        config: The resolved configuration as plain values, stored in every checkpoint.
     """
 
     def __init__(
@@ -54,20 +57,31 @@ class STMModule(L.LightningModule):
         self.benchmark, self.policy = benchmark, policy
         self.config = config or {}
         self.scores: Scores | None = None
-        """Of the last validation."""
+        """Scores of the last validation."""
         self._validated: list[SequenceScores] = []
-        self._trained_on: ClipBatch | None = None
+        self._batch: ClipBatch | None = None
 
     def on_fit_start(self) -> None:
-        """Refuse a benchmark without truth now, and not at the first validation."""
+        """Log the size of the network, and reject a benchmark without ground truth before training starts.
+
+        Raises:
+            ValueError: No video of the benchmark has ground truth.
+        """
+        sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
+        total, trainable = sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+        log.info("network: %.2f M parameters, %.2f M of them trainable", total / 1e6, trainable / 1e6)
         benchmark = self.benchmark
         if benchmark is None or not self.trainer.limit_val_batches:
             return
         if not any(frames_that_count(video, benchmark.protocol) for video in benchmark.videos):
-            raise ValueError(f"benchmark {benchmark.name} has no truth to validate on: choose another")
+            raise ValueError(f"benchmark={benchmark.name}: must have ground truth to validate on; it has none")
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        """Segment clips frame by frame; each prediction, unthresholded, becomes memory for the next frame."""
+        """Segment clips frame by frame; each soft prediction becomes memory for the next frame.
+
+        Raises:
+            ValueError: The loss is not finite; the message names the clips.
+        """
         segmenter = Segmenter(self.network, EVERY_FRAME)
         segmenter.step(batch.frames[:, 0], batch.object_masks(0))
         losses = []
@@ -76,52 +90,62 @@ class STMModule(L.LightningModule):
             assert segmenter.logits is not None
             losses.append(self.loss(segmenter.logits, batch.masks[:, t], self.global_step))
         loss = torch.stack(losses).sum()
-        self._trained_on = batch
+        self._batch = batch
         if not loss.isfinite():
-            raise ValueError(self._diverged(f"train/loss is {loss.item()}", segmenter.logits))
-        told = loss.detach() / len(losses)
-        self.log("train/loss", told, prog_bar=True, batch_size=len(batch), sync_dist=True)
+            raise ValueError(self._divergence(f"train/loss is {loss.item()}", segmenter.logits))
+        frame_loss = loss.detach() / len(losses)
+        self.log("train/loss", frame_loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the gradient's norm before it is clipped; one that is not finite must not reach the weights.
+        """Log the gradient norm before clipping, and stop before a non-finite gradient reaches the weights.
 
         Raises:
-            ValueError: it is not finite, with the clips that gave it.
+            ValueError: The norm is not finite; the message names the clips.
         """
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        scaled = (
-            getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        )  # it skips such steps itself
-        if not scaled and not norm.isfinite():
-            raise ValueError(self._diverged(f"the gradient's norm is {norm.item()}"))
+        # with 16-bit precision, the gradient scaler skips such steps itself
+        has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not has_scaler and not norm.isfinite():
+            raise ValueError(self._divergence(f"the gradient norm is {norm.item()}"))
         self.log("train/gradient_norm", norm)
 
-    def _diverged(self, what: str, logits: Tensor | None = None) -> str:
-        """Which clips of this process made a number that is not finite, and how is that looked at again?"""
-        batch = self._trained_on
+    def _divergence(self, reason: str, logits: Tensor | None = None) -> str:
+        """Return an error message with this process's clips, those with NaN logits if there are any."""
+        batch = self._batch
         assert batch is not None
-        alone = [b for b in range(len(batch)) if logits is not None and logits[b].isnan().any()]
-        clips = [f"{int(batch.indices[b])} ({batch.sources[b]})" for b in alone or range(len(batch))]
+        with_nan = [b for b in range(len(batch)) if logits is not None and logits[b].isnan().any()]
+        clips = [f"{int(batch.indices[b])} ({batch.sources[b]})" for b in with_nan or range(len(batch))]
         return (
-            f"{what} in step {self.global_step + 1}, with clip {', '.join(clips)}; clips depend on "
-            "seed and number alone: resume=auto trainer.detect_anomaly=true comes to them again"
+            f"{reason} in step {self.global_step + 1}, with clip {', '.join(clips)}; clips depend only on "
+            "seed and index, so resume=auto trainer.detect_anomaly=true reproduces the step"
         )
 
-    def validation_step(self, video: Video, batch_idx: int) -> None:
-        """Segment a whole video from its given masks and score it, as evaluation does."""
+    def validation_step(self, video: Video, batch_idx: int) -> dict[str, float]:
+        """Segment a whole video from its given masks and score it, as evaluation does.
+
+        Returns:
+            The video's measures, such as `J&F-Mean` in 0..1; empty without ground truth.
+        """
         assert self.benchmark is not None
         scores = validate(self.network, self.policy, replace(self.benchmark, videos=[video]))
         self._validated.extend(scores.sequences)
+        return dict(scores.overall)
 
     def on_validation_epoch_end(self) -> None:
-        """Log J, F and J&F over the objects of all videos; `scores` keeps each video's."""
+        """Log J, F and J&F over the objects of all videos, and keep the scores.
+
+        Raises:
+            ValueError: No validated video has ground truth.
+        """
         assert self.benchmark is not None
-        self.scores = scores = Scores({}, tuple(self._gathered()), self.benchmark.seen)
+        gathered = {one.name: one for sequences in all_gather_object(self._validated) for one in sequences}
+        sequences = tuple(sorted(gathered.values(), key=lambda one: one.name))
+        self.scores = scores = Scores({}, sequences, self.benchmark.seen)
         self._validated.clear()
         if not scores.overall:
-            raise ValueError(f"benchmark {self.benchmark.name}: no validated video has any truth")
+            raise ValueError(f"benchmark={self.benchmark.name}: no validated video has ground truth")
         for name in ("J&F", "J", "F"):
             self.log(
                 f"val/{name}", scores.overall[f"{name}-Mean"], prog_bar=name == "J&F", rank_zero_only=True
@@ -129,12 +153,8 @@ class STMModule(L.LightningModule):
         self.log("val/frames_per_second", scores.frames_per_second, rank_zero_only=True)
         self.log("val/peak_memory_mb", scores.peak_mb, rank_zero_only=True)
 
-    def _gathered(self) -> list[SequenceScores]:
-        """The sequences that all ranks scored, each once, by name."""
-        ranks = all_gather_object(self._validated)
-        return sorted({s.name: s for rank in ranks for s in rank}.values(), key=lambda s: s.name)
-
     def configure_optimizers(self) -> Any:
+        """Build the optimizer of the trainable parameters, and the schedule."""
         optimizer = self.build_optimizer(p for p in self.parameters() if p.requires_grad)
         if self.build_scheduler is None:
             return optimizer
@@ -142,4 +162,5 @@ class STMModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the configuration in the checkpoint."""
         checkpoint["config"] = self.config

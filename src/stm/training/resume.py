@@ -1,4 +1,4 @@
-"""Where does an interrupted run go on, and is it still the same run?"""
+"""Resuming an interrupted run: its checkpoint, and checks that it is still the same run."""
 
 from __future__ import annotations
 
@@ -14,112 +14,121 @@ from zipfile import is_zipfile
 import lightning as L
 import torch
 
-from stm.training.distributed import all_gather_object
+from stm.evaluation.sharding import all_gather_object
 
-SAME = ("seed", "batch_size", "trainer.accumulate_grad_batches", "network", "loss", "optimizer", "data")
-"""What a run that goes on must not change: the clips, their order, and what is made of them."""
+FIXED_SETTINGS = (
+    *("seed", "batch_size", "trainer.accumulate_grad_batches"),
+    *("network", "loss", "optimizer", "data"),
+)
+"""Settings that a resumed run must not change: they determine the clips, their order and their use."""
 
 log = logging.getLogger(__name__)
 
 
 def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
-    """The checkpoint to go on with: 'auto' looks into the run folder, a path is taken as it is, None starts.
+    """Return the checkpoint to resume from; None for a new run.
 
-    A job that SLURM has requeued goes on without being told. Where `last.ckpt` is cut off, `previous.ckpt` is
-    taken, and that is said.
+    A job that SLURM has requeued resumes as with 'auto'. Where `last.ckpt` is truncated, `previous.ckpt` is used
+    and a warning is logged.
+
+    Args:
+        resume: 'auto' for the last checkpoint in the folder, a checkpoint's path, or None for a new run.
+        folder: Folder of the run.
 
     Raises:
-        FileNotFoundError: the path does not exist.
-        ValueError: the checkpoint is broken; or nothing was said about resuming, but the folder holds a run.
+        FileNotFoundError: The path does not exist.
+        ValueError: The checkpoint is truncated, or `resume` is None and the folder holds a run.
     """
     if resume is None and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
         resume = "auto"
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
-    there = [path for path in (last, previous) if path.is_file()]
+    candidates = [path for path in (last, previous) if path.is_file()]
     if resume is None:
-        if there:
+        if candidates:
             raise ValueError(
-                f"{folder} already holds a run: resume=auto goes on with it, name=NEW_NAME starts another"
+                f"{folder} already holds a run: continue it with resume=auto, or start another with name=NEW_NAME"
             )
         return None
     if resume != "auto":
-        there = [Path(resume)]
-        if not there[0].is_file():
-            raise FileNotFoundError(f"resume={resume}: no such file; allowed: auto, or a checkpoint's path")
-    if not there:
-        log.info("resume=auto: a new run")
+        candidates = [Path(resume)]
+        if not candidates[0].is_file():
+            raise FileNotFoundError(f"resume={resume}: must be auto or the path of a checkpoint; no such file")
+    if not candidates:
+        log.info("resume=auto: starting a new run")
         return None
-    for path in there:
-        if is_zipfile(path):  # its directory is at its end: a file cut off has none
-            if path != there[0]:
-                log.warning("%s is no whole checkpoint", there[0])
-            log.info("resume=%s: going on with %s", resume, path)
+    for path in candidates:
+        if is_zipfile(path):  # the directory of a zip file is at its end: a truncated one has none
+            if path != candidates[0]:
+                log.warning("%s is truncated", candidates[0])
+            log.info("resume=%s: continuing from %s", resume, path)
             return path
-    raise ValueError(f"resume={resume}: {' and '.join(map(str, there))} is no whole checkpoint")
+    names = " and ".join(map(str, candidates))
+    raise ValueError(f"resume={resume}: must be a complete checkpoint; {names} is truncated")
 
 
 def check_same_run(checkpoint: Path, config: dict[str, Any]) -> int:
-    """Refuse to go on with a run under settings that would make it neither the old run nor a new one.
+    """Check that a run resumes with the settings that it started with.
 
     Returns:
-        The step from which it goes on.
+        The optimizer step from which it continues.
 
     Raises:
-        ValueError: a setting of the network, the clips, the loss or the optimizer differs; or the file holds
-            weights alone.
+        ValueError: A setting of the network, the clips, the loss or the optimizer differs, or the file only
+            holds weights.
     """
-    held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if "optimizer_states" not in held:
+    contents = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if "optimizer_states" not in contents:
         raise ValueError(
-            f"resume={checkpoint}: holds weights alone; a run begins with them by init={checkpoint}"
+            f"resume={checkpoint}: must be a checkpoint of a training; it only holds weights, with which a new run "
+            f"starts by init={checkpoint}"
         )
-    began = held["config"]
-    for key in SAME:
-        then, now = (_amounts(reduce(getitem, key.split("."), one)) for one in (began, config))
-        if then != now:
+    original = contents["config"]
+    for key in FIXED_SETTINGS:
+        before, now = (_relevant(reduce(getitem, key.split("."), one)) for one in (original, config))
+        if before != now:
             raise ValueError(
-                f"resume={checkpoint}: that run began with {key}={then}, this command says {key}={now}; "
-                "go on with its own settings, or start another run with name=NEW_NAME init=CHECKPOINT"
+                f"resume={checkpoint}: that run started with {key}={before}; got {key}={now}; continue with the "
+                "original settings, or start another run with name=NEW_NAME init=CHECKPOINT"
             )
-    return held["global_step"]
+    return contents["global_step"]
 
 
 class CheckSameResumeStep(L.Callback):
-    """Refuses to train where the processes would go on from different steps, before any checkpoint is read.
+    """Stops a training whose processes would resume from different steps, before any checkpoint is loaded.
 
     Args:
-        checkpoint: what this process goes on from; None where it begins.
-        step: the checkpoint's.
+        checkpoint: Checkpoint that this process resumes from; None for a new run.
+        step: Step of that checkpoint.
     """
 
     def __init__(self, checkpoint: Path | None, step: int) -> None:
         self.checkpoint, self.step = checkpoint, step
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Ask all processes.
+        """Compare the steps of all processes.
 
         Raises:
-            ValueError: the steps differ, with the first process that differs from rank 0.
+            ValueError: The steps differ; the message names the first process that differs from rank 0.
         """
-        (first, there), *others = all_gather_object(
+        (first_step, first_place), *others = all_gather_object(
             (self.step, f"{self.checkpoint} on {socket.gethostname()}")
         )
-        for rank, (step, where) in enumerate(others, start=1):
-            if step != first:
+        for rank, (step, place) in enumerate(others, start=1):
+            if step != first_step:
                 raise ValueError(
-                    f"the processes would go on from different steps: rank 0 from step {first} ({there}), "
-                    f"rank {rank} from step {step} ({where}); all nodes must see one run folder (output_root "
-                    "on a disk that they share), or give resume=CHECKPOINT that all see"
+                    f"the processes would resume from different steps: rank 0 from step {first_step} "
+                    f"({first_place}), rank {rank} from step {step} ({place}); all nodes must see one run folder "
+                    "(output_root on a shared disk), or resume=CHECKPOINT must be visible to all"
                 )
 
 
-def _amounts(values: Any) -> Any:
-    """Settings without those that change no clip: folders and other words, workers, ImageNet's weights."""
+def _relevant(values: Any) -> Any:
+    """Return settings without those that change no clip: paths and other text, workers, ImageNet's weights."""
     if not isinstance(values, dict):
         return values
-    telling = ("_target_", "key_input", "similarity", "backbone", "memory_backbone", "norm")
+    relevant_texts = ("_target_", "key_input", "similarity", "backbone", "memory_backbone", "norm")
     return {
-        key: _amounts(value)
+        key: _relevant(value)
         for key, value in values.items()
-        if key not in ("num_workers", "pretrained") and (key in telling or not isinstance(value, str))
+        if key not in ("num_workers", "pretrained") and (key in relevant_texts or not isinstance(value, str))
     }

@@ -1,4 +1,4 @@
-"""Behind the page: runs that can go back, sessions. No browser, no server."""
+"""Runs that return to earlier frames, sessions and panels, without a browser or a server."""
 
 import zipfile
 from collections import Counter
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_networks as small
-from helpers.demo_pages import FIRST, FRAMES, SIZE, written
+from helpers.demo_pages import FIRST_MASK, FRAMES, SIZE, write_frames
 from PIL import Image
 
 from stm.config.memory_policies import parse_policy
 from stm.demo import panels
 from stm.demo.segmentation_run import SegmentationRun
 from stm.demo.session import PAPER, POLICIES, Session
-from stm.demo.sessions import Sessions
+from stm.demo.session_pool import SessionPool
 from stm.demo.uploads import Limits
 from stm.inference import Segmenter
 from stm.masks import read_mask, write_mask
@@ -27,22 +27,22 @@ NETWORK = for_inference(small.network())
 FIRST_ONLY = "First frame only"
 
 
-def direct(policy: str, told=None, frames=FRAMES, first=FIRST):
-    """Masks and attention over the frames by a Segmenter alone; `told`: frame -> mask, absent objects."""
+def segment(policy: str, corrections=None, frames=FRAMES, first_mask=FIRST_MASK):
+    """Return the masks and attention of a plain Segmenter; `corrections`: frame -> mask, absent objects."""
     segmenter = Segmenter(NETWORK, parse_policy(policy), len(frames))
-    masks, looked = [], []
+    masks, attentions = [], []
     for t, frame in enumerate(frames):
-        probabilities = segmenter.step(frame, first if t == 0 else None)
-        if told and t in told:
-            probabilities = segmenter.correct(*told[t])
+        probabilities = segmenter.step(frame, first_mask if t == 0 else None)
+        if corrections and t in corrections:
+            probabilities = segmenter.correct(*corrections[t])
         masks.append(segmenter.labels(probabilities))
-        looked.append(segmenter.attention(1, (20, 30)) if t else None)
-    return np.stack(masks), looked
+        attentions.append(segmenter.attention(1, (20, 30)) if t else None)
+    return np.stack(masks), attentions
 
 
-def finished(policy: str, folder: Path) -> SegmentationRun:
-    run = SegmentationRun(NETWORK, parse_policy(policy), FRAMES, FIRST, folder)
-    while not run.finished:
+def finish_run(policy: str, folder: Path) -> SegmentationRun:
+    run = SegmentationRun(NETWORK, parse_policy(policy), FRAMES, FIRST_MASK, folder)
+    while not run.is_finished:
         run.advance()
     return run
 
@@ -51,238 +51,240 @@ def finished(policy: str, folder: Path) -> SegmentationRun:
 
 
 @pytest.mark.parametrize("policy", ["every_5", "every_5,max_frames=3,eviction=least_used,prototypes=4"])
-def test_a_run_is_the_segmenter_and_goes_back_to_any_frame(policy, tmp_path):
-    masks, looked = direct(policy)
-    run = finished(policy, tmp_path)
+def test_a_run_equals_the_segmenter_and_returns_to_any_frame(policy, tmp_path):
+    masks, attentions = segment(policy)
+    run = finish_run(policy, tmp_path)
     np.testing.assert_array_equal(run.masks, masks)
     for t in (22, 3, 17, 16, 1, 11, 5):
         attention = run.attention(t, 1, (20, 30))
-        assert attention.maps.keys() == looked[t].maps.keys()
-        for f, weights in looked[t].maps.items():
+        assert attention.maps.keys() == attentions[t].maps.keys()
+        for f, weights in attentions[t].maps.items():
             assert torch.equal(attention.maps[f], weights), (t, f)
 
 
-def test_shares_are_of_the_frames_that_the_policy_holds(tmp_path):
-    run = finished("every_5", tmp_path)
-    assert run.seen[0].shares == {}
-    for t, seen in enumerate(run.seen[1:], 1):
-        held = {f for f in range(t) if f % 5 == 0} | {t - 1}
+def test_shares_belong_to_the_frames_that_the_policy_stores(tmp_path):
+    run = finish_run("every_5", tmp_path)
+    assert run.records[0].shares == {}
+    for t, record in enumerate(run.records[1:], 1):
+        stored = {f for f in range(t) if f % 5 == 0} | {t - 1}
         for label in (1, 2):
-            assert set(seen.shares[label]) == held
-            assert sum(seen.shares[label].values()) == pytest.approx(1, abs=1e-5)
+            assert set(record.shares[label]) == stored
+            assert sum(record.shares[label].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_corrected_frame_goes_on_as_if_told_at_once(tmp_path):
-    run = finished("every_5", tmp_path)
+def test_a_correction_equals_one_made_in_the_first_pass(tmp_path):
+    run = finish_run("every_5", tmp_path)
     before = np.array(run.masks)
     mask = before[12].copy()
     mask[2:9, 3:12] = 1
     run.correct(12, mask, {1})
-    assert run.done == 12
-    while not run.finished:
+    assert run.num_done == 12
+    while not run.is_finished:
         run.advance()
-    expected, _ = direct("every_5", {12: (np.where(mask == 1, 1, 0), ())})
+    expected, _ = segment("every_5", {12: (np.where(mask == 1, 1, 0), ())})
     np.testing.assert_array_equal(run.masks, expected)
     assert (run.masks[12][2:9, 3:12] == 1).all() and (expected[:12] == before[:12]).all()
 
     run.correct(6, np.where(run.masks[6] == 2, 0, run.masks[6]), {2})
-    while not run.finished:
+    while not run.is_finished:
         run.advance()
-    both, looked = direct("every_5", {6: (None, (2,)), 12: (np.where(mask == 1, 1, 0), ())})
-    np.testing.assert_array_equal(run.masks, both, "the later correction still holds")
-    assert torch.equal(run.attention(14, 1, (20, 30)).maps[12], looked[14].maps[12])
+    both, attentions = segment("every_5", {6: (None, (2,)), 12: (np.where(mask == 1, 1, 0), ())})
+    np.testing.assert_array_equal(run.masks, both, "the later correction was lost")
+    assert torch.equal(run.attention(14, 1, (20, 30)).maps[12], attentions[14].maps[12])
 
 
-def test_an_object_may_be_added_later_and_taken_back(tmp_path):
-    run = finished("every_5", tmp_path)
+def test_an_object_can_be_added_later_and_removed_again(tmp_path):
+    run = finish_run("every_5", tmp_path)
     added = np.array(run.masks[7])
     added[:6, :6] = 3
     run.correct(7, added, {3})
-    while not run.finished:
+    while not run.is_finished:
         run.advance()
-    assert 3 in run.seen[9].shares and 3 not in run.seen[7].shares
+    assert 3 in run.records[9].shares and 3 not in run.records[7].shares
     run.correct(7, np.where(added == 3, 0, added), {3})
-    while not run.finished:
+    while not run.is_finished:
         run.advance()
-    assert 3 not in run.seen[9].scores and not (np.array(run.masks) == 3).any()
+    assert 3 not in run.records[9].scores and not (np.array(run.masks) == 3).any()
 
 
 # --- sessions ---
 
 
 @pytest.fixture
-def sessions(tmp_path):
-    made = Sessions(NETWORK, tmp_path / "sessions", Limits(sessions=3))
-    yield made
-    made.close()
+def pool(tmp_path):
+    pool = SessionPool(NETWORK, tmp_path / "sessions", Limits(max_sessions=3))
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
-def session(sessions, tmp_path) -> Session:
-    one = sessions.of("a")
-    one.upload(written(tmp_path / "given", FRAMES, [f"{t}.png" for t in range(len(FRAMES))]))
-    return one
+def session(pool, tmp_path) -> Session:
+    session = pool.get("a")
+    session.load_upload(write_frames(tmp_path / "given", FRAMES, [f"{t}.png" for t in range(len(FRAMES))]))
+    return session
 
 
-def run(session: Session, *policies: str) -> None:
+def run_policies(session: Session, *policies: str) -> None:
     for _ in session.start(policies):
         pass
 
 
-def test_a_procedural_video_is_there_at_the_start(sessions):
-    one = sessions.of("a")
-    np.testing.assert_array_equal(one.drawn, one.footage.truth[0])
-    titles = {one.footage.title}
-    one.next_procedural()
-    assert len({*titles, one.footage.title}) == 2 and one.drawn.any()
+def test_a_session_starts_with_a_procedural_video(pool):
+    session = pool.get("a")
+    np.testing.assert_array_equal(session.edited_mask, session.video.true_masks[0])
+    titles = {session.video.title}
+    session.load_next_procedural()
+    assert len({*titles, session.video.title}) == 2 and session.edited_mask.any()
 
 
-def test_two_policies_side_by_side_and_ids_as_they_were_given(session, tmp_path):
+def test_two_policies_run_side_by_side_and_files_keep_the_given_ids(session, tmp_path):
     with pytest.raises(ValueError, match="no object is drawn"):
-        run(session, PAPER)
-    given = np.array([0, 75, 38], np.uint8)[FIRST]
+        run_policies(session, PAPER)
+    given = np.array([0, 75, 38], np.uint8)[FIRST_MASK]
     write_mask(tmp_path / "m.png", given)
-    session.upload_mask(tmp_path / "m.png")
-    first = np.array([0, 2, 1], np.uint8)[FIRST]
-    run(session, PAPER, FIRST_ONLY)
-    for place, name in enumerate((PAPER, FIRST_ONLY)):
-        masks, _ = direct(POLICIES[name], first=first)
-        np.testing.assert_array_equal(session.run(place).masks, masks)
+    session.load_mask(tmp_path / "m.png")
+    first = np.array([0, 2, 1], np.uint8)[FIRST_MASK]
+    run_policies(session, PAPER, FIRST_ONLY)
+    for index, name in enumerate((PAPER, FIRST_ONLY)):
+        masks, _ = segment(POLICIES[name], first_mask=first)
+        np.testing.assert_array_equal(session.get_run(index).masks, masks)
     with zipfile.ZipFile(session.write_masks()) as archive:
         archive.extractall(tmp_path / "out")
-    for place in (0, 1):
+    for index in (0, 1):
         for t in (0, 9, 22):
-            found = read_mask(tmp_path / "out" / f"masks_{place + 1}" / f"{t:05d}.png")
-            np.testing.assert_array_equal(found, np.array([0, 38, 75], np.uint8)[session.run(place).masks[t]])
-    with av.open(str(session.write_film())) as film:
-        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+            mask = read_mask(tmp_path / "out" / f"masks_{index + 1}" / f"{t:05d}.png")
+            np.testing.assert_array_equal(
+                mask, np.array([0, 38, 75], np.uint8)[session.get_run(index).masks[t]]
+            )
+    with av.open(str(session.write_overlay())) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 23 and frames[0].shape == (32, 96, 3)
 
 
-def test_a_mask_loaded_and_not_run_changes_no_ids_of_what_ran(session, tmp_path):
+def test_a_loaded_mask_does_not_change_the_ids_of_finished_runs(session, tmp_path):
     for name, ids in {"a": [0, 38, 75], "b": [0, 5, 9]}.items():
-        write_mask(tmp_path / f"{name}.png", np.array(ids, np.uint8)[FIRST])
-    session.upload_mask(tmp_path / "a.png")
-    run(session, FIRST_ONLY)
-    session.upload_mask(tmp_path / "b.png")
-    session.edit(8)
+        write_mask(tmp_path / f"{name}.png", np.array(ids, np.uint8)[FIRST_MASK])
+    session.load_mask(tmp_path / "a.png")
+    run_policies(session, FIRST_ONLY)
+    session.load_mask(tmp_path / "b.png")
+    session.edit_frame(8)
     session.draw(np.full(SIZE, 2, np.uint8))
-    run(session, FIRST_ONLY)
+    run_policies(session, FIRST_ONLY)
     with zipfile.ZipFile(session.write_masks()) as archive:
         archive.extractall(tmp_path / "out")
     for t, ids in {0: {0, 38, 75}, 8: {75}}.items():
         assert set(np.unique(read_mask(tmp_path / "out" / "masks" / f"{t:05d}.png"))) == ids
 
 
-def test_other_policies_than_the_corrected_ones_begin_at_the_first_mask(session):
-    session.draw(FIRST)
-    run(session, PAPER)
-    session.edit(8)
+def test_policies_that_were_not_corrected_start_at_the_first_mask(session):
+    session.draw(FIRST_MASK)
+    run_policies(session, PAPER)
+    session.edit_frame(8)
     session.draw(np.full(SIZE, 2, np.uint8))
     for _ in range(2):
-        run(session, FIRST_ONLY)
-        np.testing.assert_array_equal(session.drawn, FIRST, "and not the correction, on frame 0")
-        np.testing.assert_array_equal(session.run(0).masks, direct(POLICIES[FIRST_ONLY])[0])
+        run_policies(session, FIRST_ONLY)
+        np.testing.assert_array_equal(session.edited_mask, FIRST_MASK, "the correction changed frame 0")
+        np.testing.assert_array_equal(session.get_run(0).masks, segment(POLICIES[FIRST_ONLY])[0])
 
 
-def test_correcting_tells_both_policies_and_only_what_differs(session):
-    session.draw(FIRST)
-    run(session, PAPER, FIRST_ONLY)
-    found = np.array(session.run(0).masks[8])
-    session.edit(8)
-    with pytest.raises(ValueError, match="frame 8: nothing is painted"):
+def test_a_correction_applies_to_both_policies_and_only_where_it_differs(session):
+    session.draw(FIRST_MASK)
+    run_policies(session, PAPER, FIRST_ONLY)
+    predicted = np.array(session.get_run(0).masks[8])
+    session.edit_frame(8)
+    with pytest.raises(ValueError, match="frame 8: the painted mask must differ"):
         session.start([PAPER, FIRST_ONLY])
     strokes = np.zeros(SIZE, np.uint8)
-    strokes[found == 2] = panels.ERASED
+    strokes[predicted == 2] = panels.ERASED
     session.draw(strokes)
-    run(session, PAPER, FIRST_ONLY)
-    assert session.editing == 0
-    for place, name in enumerate((PAPER, FIRST_ONLY)):
-        masks, _ = direct(POLICIES[name], {8: (None, (2,))})
-        np.testing.assert_array_equal(session.run(place).masks, masks)
+    run_policies(session, PAPER, FIRST_ONLY)
+    assert session.edited_frame == 0
+    for index, name in enumerate((PAPER, FIRST_ONLY)):
+        masks, _ = segment(POLICIES[name], {8: (None, (2,))})
+        np.testing.assert_array_equal(session.get_run(index).masks, masks)
 
 
-def test_a_later_start_and_a_stop_end_a_run(session):
-    session.draw(FIRST)
+def test_a_stop_or_a_later_start_ends_a_run(session):
+    session.draw(FIRST_MASK)
     steps = session.start([PAPER])
     next(steps), next(steps)
     session.stop()
-    assert list(steps) == [] and session.run(0).done == 2
+    assert list(steps) == [] and session.get_run(0).num_done == 2
     early = session.start([PAPER])
     next(early)
-    run(session, FIRST_ONLY)
-    assert list(early) == [] and list(session.runs) == [FIRST_ONLY] and session.run(0).finished
+    run_policies(session, FIRST_ONLY)
+    assert list(early) == [] and list(session.runs) == [FIRST_ONLY] and session.get_run(0).is_finished
     kept = {path.name for path in session.folder.iterdir()}
-    run(session, FIRST_ONLY)
-    assert len({path.name for path in session.folder.iterdir()}) == len(kept), "earlier runs are not kept"
+    run_policies(session, FIRST_ONLY)
+    assert len({path.name for path in session.folder.iterdir()}) == len(kept), "files of earlier runs remain"
 
 
-def test_a_refused_upload_leaves_nothing(session, tmp_path):
-    before, files = set(session.folder.iterdir()), written(tmp_path / "more")
+def test_a_rejected_upload_leaves_no_files(session, tmp_path):
+    before, files = set(session.folder.iterdir()), write_frames(tmp_path / "more")
     Image.fromarray(FRAMES[0][:20]).save(files[-1], "PNG")
     with pytest.raises(ValueError, match="another size"):
-        session.upload(files)
+        session.load_upload(files)
     assert set(session.folder.iterdir()) == before
 
 
-def test_a_full_disk_is_an_error_and_not_the_end(small_disk, tmp_path):
-    sessions = Sessions(NETWORK, small_disk / "sessions")
-    one = sessions.of("a")
+def test_a_full_disk_raises_an_error_and_the_session_survives(small_disk, tmp_path):
+    pool = SessionPool(NETWORK, small_disk / "sessions")
+    session = pool.get("a")
     large = [np.zeros((480, 700, 3), np.uint8)] * 20
     with pytest.raises(ValueError, match="^No space left on device$"):
-        one.upload(written(tmp_path / "given", large, [f"{t}.png" for t in range(20)]))
+        session.load_upload(write_frames(tmp_path / "given", large, [f"{t}.png" for t in range(20)]))
     full = small_disk / "full"
     with suppress(OSError):
         full.write_bytes(bytes(2**24))
     with pytest.raises(OSError, match="No space left on device"):
-        run(one, FIRST_ONLY)
+        run_policies(session, FIRST_ONLY)
     full.unlink()
-    run(one, FIRST_ONLY)
-    assert one.run(0).finished
-    sessions.close()
+    run_policies(session, FIRST_ONLY)
+    assert session.get_run(0).is_finished
+    pool.close()
 
 
-def test_policies_are_of_the_list(session):
-    session.draw(FIRST)
-    with pytest.raises(ValueError, match="no policy"):
+def test_only_listed_policies_are_accepted(session):
+    session.draw(FIRST_MASK)
+    with pytest.raises(ValueError, match="policy=.*: must be one of"):
         session.start(["every_5,prototypes=1000000000"])
 
 
-def test_sessions_are_apart_and_leave_nothing(sessions, tmp_path):
+def test_sessions_are_separate_and_leave_no_files(pool, tmp_path):
     hostile = "../../x"
-    a, b = sessions.of("a"), sessions.of(hostile)
-    assert a is sessions.of("a") and a.folder != b.folder and not (tmp_path.parent / "x").exists()
-    assert {a.folder.parent, b.folder.parent} == {sessions.folder}
-    a.draw(np.full(a.footage.size, 3, np.uint8))
-    assert not (b.drawn == 3).any()
-    sessions.end(hostile)
+    a, b = pool.get("a"), pool.get(hostile)
+    assert a is pool.get("a") and a.folder != b.folder and not (tmp_path.parent / "x").exists()
+    assert {a.folder.parent, b.folder.parent} == {pool.folder}
+    a.draw(np.full(a.video.size, 3, np.uint8))
+    assert not (b.edited_mask == 3).any()
+    pool.end(hostile)
     assert not b.folder.exists() and a.folder.exists()
-    sessions.of("c"), sessions.of("d")
-    with pytest.raises(ValueError, match="3 visitors"):
-        sessions.of("e")
+    pool.get("c"), pool.get("d")
+    with pytest.raises(ValueError, match="all 3 sessions are in use"):
+        pool.get("e")
     a.last_used -= 3600
-    sessions.of("e")
-    assert not a.folder.exists(), "who does nothing makes room"
-    sessions.close()
-    assert not sessions.folder.exists()
+    pool.get("e")
+    assert not a.folder.exists(), "the idle session was not closed"
+    pool.close()
+    assert not pool.folder.exists()
 
 
-# --- what is shown ---
+# --- panels ---
 
 
-def test_cards_show_the_memory_frames_and_their_shares(tmp_path):
-    one = finished("every_5", tmp_path)
-    attention = one.attention(22, 1, (20, 30))
-    text = panels.cards(one, 22, (20, 30), 1, attention)
-    assert text.count("<figure") == 1 + len(attention.maps) and "asks at (30, 20)" in text
+def test_attention_cards_show_the_memory_frames_and_their_shares(tmp_path):
+    run = finish_run("every_5", tmp_path)
+    attention = run.attention(22, 1, (20, 30))
+    text = panels.attention_cards(run, 22, (20, 30), 1, attention)
+    assert text.count("<figure") == 1 + len(attention.maps) and "query pixel (30, 20)" in text
     for f, share in attention.shares.items():
-        kind = "given" if f == 0 else "previous" if f == 21 else "kept"
+        kind = "given" if f == 0 else "previous" if f == 21 else "stored"
         assert f"<strong>frame {f}</strong> {kind} · {share:.0%}" in text
     assert Counter(text.split('"'))["most"] == 1
 
 
-def test_the_table_tells_j_against_the_truth(tmp_path):
-    one = finished("every_5", tmp_path)
-    assert "<td>1.00</td>" in panels.told({"x": one}, np.array(one.masks))
-    assert "<td>0.00</td>" in panels.told({"x": one}, (np.array(one.masks) != 1).astype(np.uint8))
-    assert "agree on 100.0%" in panels.told({"x": one, "y": one}, None)
+def test_the_summary_table_shows_j_against_the_true_masks(tmp_path):
+    run = finish_run("every_5", tmp_path)
+    assert "<td>1.00</td>" in panels.summary_table({"x": run}, np.array(run.masks))
+    assert "<td>0.00</td>" in panels.summary_table({"x": run}, (np.array(run.masks) != 1).astype(np.uint8))
+    assert "agree on 100.0%" in panels.summary_table({"x": run, "y": run}, None)

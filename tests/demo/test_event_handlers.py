@@ -1,4 +1,4 @@
-"""What the page does when its parts are used, at any time; without a server."""
+"""Event handlers of the page, called in any order without a server."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,60 +7,59 @@ import pytest
 from helpers import small_networks as small
 
 from stm.demo.session import PAPER
-from stm.demo.sessions import Sessions
+from stm.demo.session_pool import SessionPool
 from stm.network import for_inference
 
 FIRST_ONLY = "First frame only"
 
 
 @pytest.fixture
-def events(tmp_path):
-    """What the page calls, without a server."""
+def handlers(tmp_path):
     gradio = pytest.importorskip("gradio")
     from stm.demo.event_handlers import EventHandlers
-    from stm.demo.page_layout import place
+    from stm.demo.page_layout import add_components
 
-    sessions = Sessions(for_inference(small.network()), tmp_path / "sessions")
+    pool = SessionPool(for_inference(small.network()), tmp_path / "sessions")
     with gradio.Blocks():
-        yield EventHandlers(sessions, place(sessions.limits))
-    sessions.close()
+        yield EventHandlers(pool, add_components(pool.limits))
+    pool.close()
 
 
 VISITOR = SimpleNamespace(session_hash="a")
 
 
 @pytest.mark.parametrize("frames", [0, 1])
-def test_stopped_before_both_runs_have_a_frame(events, frames):
-    running = events.run(None, PAPER, FIRST_ONLY, VISITOR)
+def test_a_stop_before_both_runs_have_a_frame(handlers, frames):
+    running = handlers.run(None, PAPER, FIRST_ONLY, VISITOR)
     for _ in range(1 + frames):
         next(running)
-    events.stop(VISITOR)
+    handlers.stop(VISITOR)
     (last,) = running
-    assert f"Stopped: {frames} of 80 frames" in last[events.parts.progress]
-    assert events.downloads(VISITOR) == {}, "nothing to download"
+    assert f"Stopped: {frames} of 80 frames" in last[handlers.components.progress]
+    assert handlers.write_downloads(VISITOR) == {}
 
 
-def test_another_video_taken_while_one_runs(events):
-    running = events.run(None, PAPER, FIRST_ONLY, VISITOR)
+def test_another_video_is_loaded_during_a_run(handlers):
+    running = handlers.run(None, PAPER, FIRST_ONLY, VISITOR)
     next(running), next(running)
-    events.another(VISITOR)
-    assert list(running) == [{events.parts.progress: ""}]
+    handlers.next_video(VISITOR)
+    assert list(running) == [{handlers.components.progress: ""}]
 
 
-def test_an_object_chosen_where_nothing_is_segmented(events):
-    with pytest.raises(Exception, match="nothing is segmented yet"):
-        events.choose(None, 1, VISITOR)
+def test_choosing_an_object_before_the_first_run_is_an_error(handlers):
+    with pytest.raises(Exception, match="no frame is segmented yet"):
+        handlers.choose_object(None, 1, VISITOR)
 
 
-def test_a_picture_that_is_there_is_not_written_again(events):
-    """A browser may be fetching it."""
-    shown = [events.parts.pictures[0], events.parts.editor]
-    first = events.begin(VISITOR)
+def test_an_existing_frame_file_is_not_rewritten(handlers):
+    """A browser may be fetching the file."""
+    components = [handlers.components.frames[0], handlers.components.editor]
+    first = handlers.load_page(VISITOR)
     files = [
-        Path(change["value"] if isinstance(change, dict) else change) for change in map(first.get, shown)
+        Path(change["value"] if isinstance(change, dict) else change) for change in map(first.get, components)
     ]
     for file in files:
-        file.write_bytes(b"as it was")
-    again = events.begin(VISITOR)
-    assert [again[part] for part in shown] == [first[part] for part in shown]
-    assert [file.read_bytes() for file in files] == [b"as it was"] * 2
+        file.write_bytes(b"unchanged")
+    again = handlers.load_page(VISITOR)
+    assert [again[c] for c in components] == [first[c] for c in components]
+    assert [file.read_bytes() for file in files] == [b"unchanged"] * 2

@@ -1,4 +1,4 @@
-"""A real browser, for tests of pages; where there is none, they are skipped."""
+"""Headless Chromium for tests of pages, which are skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 
 @contextmanager
 def chromium(downloads: Path | None = None) -> Iterator[Any]:
-    """Chromium without a window; it keeps logs of its console and of whom it asks.
+    """Start headless Chromium with logs of its console and of its requests.
 
     Args:
-        downloads: where files go that are downloaded.
+        downloads: Folder for downloaded files.
     """
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -28,7 +28,7 @@ def chromium(downloads: Path | None = None) -> Iterator[Any]:
     options.binary_location = program
     for switch in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(switch)
-    options.add_argument("--enable-unsafe-swiftshader")  # canvases that are painted on need WebGL
+    options.add_argument("--enable-unsafe-swiftshader")  # the mask editor needs WebGL
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     if downloads is not None:
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
@@ -39,24 +39,24 @@ def chromium(downloads: Path | None = None) -> Iterator[Any]:
         chrome.quit()
 
 
-def asked(chrome: Any) -> list[str]:
-    """The addresses that were asked for since this was called last."""
+def requested_urls(chrome: Any) -> list[str]:
+    """Return the URLs that were requested since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [address for address in sent if not address.startswith(("data:", "blob:"))]
+    return [url for url in sent if not url.startswith(("data:", "blob:"))]
 
 
-def until(reached: Callable[[], Any], seconds: float = 60) -> Any:
-    """What the function gives, once that is true; a part of the page that is not there yet is waited for."""
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Return the result of a condition once it is true; an element that does not exist yet is awaited."""
     from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 
-    end = monotonic() + seconds
+    deadline = monotonic() + seconds
     while True:
         try:
-            if found := reached():
-                return found
+            if result := condition():
+                return result
         except (NoSuchElementException, StaleElementReferenceException):
-            if monotonic() > end:
+            if monotonic() > deadline:
                 raise
-        assert monotonic() < end, "it did not come"
+        assert monotonic() < deadline, "timed out"
         sleep(0.1)

@@ -1,4 +1,4 @@
-"""Frames and files as visitors of `stm explore` bring them."""
+"""Frames, upload files and a served page for tests of `stm explore`."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,10 +14,12 @@ from stm.demo.uploads import Limits
 
 SIZE = (32, 48)
 FRAMES = small.frames(23, SIZE).permute(0, 2, 3, 1).contiguous().numpy()
-FIRST = small.masks(1, 2, SIZE)[0].numpy()
+FIRST_MASK = small.masks(1, 2, SIZE)[0].numpy()
 
 
-def written(folder: Path, frames=FRAMES[:4], names=("10.png", "9.png", "b 2.PNG", "x.png")) -> list[Path]:
+def write_frames(
+    folder: Path, frames=FRAMES[:4], names=("10.png", "9.png", "b 2.PNG", "x.png")
+) -> list[Path]:
     folder.mkdir(exist_ok=True)
     for name, frame in zip(names, frames, strict=True):
         Image.fromarray(frame).save(folder / name, "PNG")
@@ -25,11 +27,11 @@ def written(folder: Path, frames=FRAMES[:4], names=("10.png", "9.png", "b 2.PNG"
 
 
 @contextmanager
-def page_in(folder: Path) -> Iterator[str]:
-    """The page of a small network, its address; what it keeps lies below the folder, and goes at the end."""
+def serve_page(folder: Path) -> Iterator[str]:
+    """Serve the page with a small network, yield its address, and assert that its files are removed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
-        limits = Limits(upload_mb=2, frames=30)
+        limits = Limits(upload_mb=2, max_frames=30)
         with serve(small.network(), limits=limits, notice="a network of a test") as address:
             yield address
-    assert not list(folder.glob("stm-explore-*")), "nothing is left behind"
+    assert not list(folder.glob("stm-explore-*")), "files were left behind"

@@ -1,6 +1,7 @@
-"""`stm explore`: a local web page on which memory is looked at.
+"""Local web page of `stm explore` for segmenting a video and inspecting its memory.
 
-`media` takes what visitors give, `run` segments under one policy and goes back to any frame, `session`
-holds what belongs to one visitor: none of them knows the page. `shown` draws, `layout` places, `events`
-connects, and `serve` is the only door.
+`uploads` reads files, `segmentation_run` segments a video with one policy and returns to any frame, and
+`session` holds the state of one browser tab; none of them depends on the page. `panels` draws,
+`page_layout` defines the components, `event_handlers` connects them, and `server` serves the page. Only the
+last three and `errors` need Gradio, the extra `[demo]`.
 """

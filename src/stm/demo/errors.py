@@ -1,4 +1,4 @@
-"""What a visitor did wrong is told on the page."""
+"""Display of user errors as Gradio messages."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import gradio as gr
 
 
 def show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A visitor's mistake is told on the page."""
+    """Decorate an event handler so that user errors appear on the page."""
     if isgeneratorfunction(handler):
 
         @wraps(handler)
-        def yielding(*arguments: Any) -> Iterator[Any]:
+        def generator(*arguments: Any) -> Iterator[Any]:
             try:
                 yield from handler(*arguments)
             except (ValueError, OSError) as error:
-                raise _in_words(error) from error
+                raise _page_error(error) from error
 
-        return yielding
+        return generator
 
     @wraps(handler)
-    def returning(*arguments: Any) -> Any:
+    def function(*arguments: Any) -> Any:
         try:
             return handler(*arguments)
         except (ValueError, OSError) as error:
-            raise _in_words(error) from error
+            raise _page_error(error) from error
 
-    return returning
+    return function
 
 
-def _in_words(error: Exception) -> gr.Error:
-    """What the page says of it; of a full disk and the like without the file's place."""
-    show_errors = getattr(error, "strerror", None) or str(error)
-    return gr.Error(html.escape(show_errors), print_exception=False)
+def _page_error(error: Exception) -> gr.Error:
+    """Return the message for the page; that of an operating system error omits the path of the file."""
+    message = getattr(error, "strerror", None) or str(error)
+    return gr.Error(html.escape(message), print_exception=False)

@@ -1,4 +1,4 @@
-"""What happens when something on the page is used."""
+"""Event handlers of the page."""
 
 from __future__ import annotations
 
@@ -13,262 +13,270 @@ import numpy as np
 
 from stm.demo import panels
 from stm.demo.errors import show_errors
-from stm.demo.page_layout import NONE, WAITING, Parts, frame_title
-from stm.demo.session import Session
-from stm.demo.sessions import Sessions
+from stm.demo.page_layout import ATTENTION_HINT, NO_POLICY, USAGE_HINT, PageComponents, mask_title
+from stm.demo.session import NOT_STARTED, Session
+from stm.demo.session_pool import SessionPool
 
-PAUSE = 0.3
-"""Seconds between two pictures of a run."""
-Changes = dict[Any, Any]
-
-
-def _begun(session: Session) -> bool:
-    """Is there a first frame of every run?"""
-    return bool(session.runs) and all(run.done for run in session.runs.values())
+UPDATE_SECONDS = 0.3
+"""Interval between two updates of the page during a run."""
+Updates = dict[Any, Any]
+"""Component -> its new value or properties."""
 
 
 class EventHandlers:
-    """Connects the page with the visitors' sessions.
+    """Handlers that connect the components of the page with the sessions.
 
     Args:
-        sessions: of all visitors.
-        parts: the page.
+        pool: Sessions of all visitors.
+        components: Components of the page.
     """
 
-    def __init__(self, sessions: Sessions, parts: Parts) -> None:
-        self.sessions, self.parts = sessions, parts
+    def __init__(self, pool: SessionPool, components: PageComponents) -> None:
+        self.pool, self.components = pool, components
 
     def connect(self, page: gr.Blocks) -> None:
-        """Say what happens when; inside of `gr.Blocks`."""
-        p = self.parts
-        steps = [p.video, p.frame_title, p.editor, p.back, p.run, p.progress, p.time, *p.pictures]
-        steps += [p.correct, p.masks, p.film, p.table, p.label, p.asked, p.cards, p.usage]
+        """Register the handlers; must be called inside of `gr.Blocks`."""
+        c = self.components
+        mask_parts = [c.mask_title, c.editor, c.first_frame, c.run]
+        attention_parts = [c.query, c.label, c.attention, c.usage]
+        all_parts = [*mask_parts, c.video, c.progress, c.time, *c.frames, c.correct, c.masks, c.overlay]
+        all_parts += [c.summary, *attention_parts]
         quiet: dict[str, Any] = {"show_progress": "hidden"}
-        page.load(self.begin, None, steps, **quiet)
-        page.unload(self.end)
-        p.another.click(self.another, None, steps, **quiet)
-        p.files.upload(self.upload, p.files, steps)
-        drawing = [p.frame_title, p.editor, p.back, p.run]
-        p.mask.upload(self.load_mask, p.mask, drawing)
-        p.clear.click(self.clear, None, drawing, **quiet)
-        p.back.click(self.back, None, drawing, **quiet)
-        p.correct.click(self.correct, p.time, drawing, **quiet)
-        inputs = [p.editor, p.first_policy, p.second_policy]
-        ran = p.run.click(self.run, inputs, steps, concurrency_limit=4, **quiet)
-        ran.then(self.downloads, None, [p.masks, p.film], **quiet)
-        p.stop.click(self.stop, None, None, **quiet)
-        p.time.input(self.scrub, p.time, [*p.pictures], trigger_mode="always_last", **quiet)
-        looking = [p.asked, p.label, p.cards, p.usage]
-        for place, picture in enumerate(p.pictures):
-            click = (self.click_first, self.click_second)[place]
-            picture.select(click, [p.time, p.label], looking, trigger_mode="always_last", **quiet)
-        p.label.input(self.choose, [p.asked, p.label], looking, **quiet)
+        page.load(self.load_page, None, all_parts, **quiet)
+        page.unload(self.unload_page)
+        c.next_video.click(self.next_video, None, all_parts, **quiet)
+        c.files.upload(self.upload, c.files, all_parts)
+        c.mask.upload(self.load_mask, c.mask, mask_parts)
+        c.clear.click(self.clear_mask, None, mask_parts, **quiet)
+        c.first_frame.click(self.edit_first_frame, None, mask_parts, **quiet)
+        c.correct.click(self.edit_frame, c.time, mask_parts, **quiet)
+        running = c.run.click(self.run, [c.editor, *c.policies], all_parts, concurrency_limit=4, **quiet)
+        running.then(self.write_downloads, None, [c.masks, c.overlay], **quiet)
+        c.stop.click(self.stop, None, None, **quiet)
+        c.time.input(self.show_frame, c.time, [*c.frames], trigger_mode="always_last", **quiet)
+        for frame, click in zip(c.frames, (self.click_first, self.click_second), strict=True):
+            frame.select(click, [c.time, c.label], attention_parts, trigger_mode="always_last", **quiet)
+        c.label.input(self.choose_object, [c.query, c.label], attention_parts, **quiet)
 
     @show_errors
-    def begin(self, request: gr.Request) -> Changes:
-        return self._fresh(self._of(request))
+    def load_page(self, request: gr.Request) -> Updates:
+        """Show the session's video."""
+        return self._show_video(self._session(request))
 
-    def end(self, request: gr.Request) -> None:
-        self.sessions.end(request.session_hash or "")
-
-    @show_errors
-    def another(self, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.next_procedural()
-        return self._fresh(session)
+    def unload_page(self, request: gr.Request) -> None:
+        """End the session when the page is left."""
+        self.pool.end(request.session_hash or "")
 
     @show_errors
-    def upload(self, files: list[str] | None, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.upload([Path(file) for file in files or []])
-        return self._fresh(session)
+    def next_video(self, request: gr.Request) -> Updates:
+        """Load the next procedural video."""
+        session = self._session(request)
+        session.load_next_procedural()
+        return self._show_video(session)
 
     @show_errors
-    def load_mask(self, file: str, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.upload_mask(Path(file))
-        return self._drawing(session)
+    def upload(self, files: list[str] | None, request: gr.Request) -> Updates:
+        """Load an uploaded video or images."""
+        session = self._session(request)
+        session.load_upload([Path(file) for file in files or []])
+        return self._show_video(session)
 
     @show_errors
-    def clear(self, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.clear()
-        return self._drawing(session)
+    def load_mask(self, file: str, request: gr.Request) -> Updates:
+        """Load an uploaded mask of the edited frame."""
+        session = self._session(request)
+        session.load_mask(Path(file))
+        return self._show_mask(session)
 
     @show_errors
-    def back(self, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.edit(0)
-        return self._drawing(session)
+    def clear_mask(self, request: gr.Request) -> Updates:
+        """Clear the mask of the edited frame."""
+        session = self._session(request)
+        session.clear_mask()
+        return self._show_mask(session)
 
     @show_errors
-    def correct(self, time: float, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.edit(int(time))
-        return self._drawing(session)
+    def edit_first_frame(self, request: gr.Request) -> Updates:
+        """Edit the mask of the first frame again."""
+        return self._edit(self._session(request), 0)
+
+    @show_errors
+    def edit_frame(self, time: float, request: gr.Request) -> Updates:
+        """Edit the mask of the displayed frame."""
+        return self._edit(self._session(request), int(time))
 
     @show_errors
     def run(
         self, edited: dict[str, Any] | None, first: str, second: str, request: gr.Request
-    ) -> Iterator[Changes]:
-        p, session = self.parts, self._of(request)
-        session.draw(panels.strokes((edited or {}).get("layers", []), session.footage.size))
-        steps = session.start([name for name in (first, second) if name != NONE])
-        waiting = {p.masks: gr.update(interactive=False), p.film: gr.update(interactive=False)}
-        yield {**self._drawing(session), **waiting, p.asked: None, p.cards: WAITING}
+    ) -> Iterator[Updates]:
+        """Segment the video, or continue from the corrected frame, and update the page while running."""
+        c, session = self.components, self._session(request)
+        session.draw(panels.read_strokes((edited or {}).get("layers", []), session.video.size))
+        steps = session.start([name for name in (first, second) if name != NO_POLICY])
+        disabled = {part: gr.update(interactive=False) for part in (c.masks, c.overlay)}
+        yield {**self._show_mask(session), **disabled, c.query: None, c.attention: ATTENTION_HINT}
         last = 0.0
         for _ in steps:
-            if monotonic() - last > PAUSE:
-                yield self._live(session, False)
+            if monotonic() - last > UPDATE_SECONDS:
+                yield self._show_progress(session, False)
                 last = monotonic()
-        if not _begun(session):  # stopped at once, or another video was taken
-            yield {p.progress: panels.progress(session.runs, True) if session.runs else ""}
+        if not _has_results(session):  # stopped at once, or another video was loaded
+            yield {c.progress: panels.progress_bar(session.runs, True) if session.runs else ""}
             return
-        labels = sorted({label for run in session.runs.values() for label in run.seen[-1].scores})
+        labels = sorted({label for run in session.runs.values() for label in run.records[-1].scores})
+        choices = [(str(label), label) for label in labels]
         yield {
-            **self._live(session, True),
-            p.correct: gr.update(interactive=True),
-            p.table: panels.told(session.runs, session.footage.truth),
-            p.label: gr.update(
-                choices=[(str(label), label) for label in labels], value=labels[0], visible=len(labels) > 1
-            ),
-            p.usage: panels.usage(session.runs, labels[0]),
+            **self._show_progress(session, True),
+            c.correct: gr.update(interactive=True),
+            c.summary: panels.summary_table(session.runs, session.video.true_masks),
+            c.label: gr.update(choices=choices, value=labels[0], visible=len(labels) > 1),
+            c.usage: panels.usage_figure(session.runs, labels[0]),
         }
 
     @show_errors
     def stop(self, request: gr.Request) -> None:
-        self._of(request).stop()
+        """Stop the runs."""
+        self._session(request).stop()
 
     @show_errors
-    def downloads(self, request: gr.Request) -> Changes:
-        session = self._of(request)
-        if not _begun(session):
+    def write_downloads(self, request: gr.Request) -> Updates:
+        """Write the files to download."""
+        session = self._session(request)
+        if not _has_results(session):
             return {}
-        masks, film = str(session.write_masks()), str(session.write_film())
+        masks, overlay = str(session.write_masks()), str(session.write_overlay())
         return {
-            self.parts.masks: gr.update(value=masks, interactive=True),
-            self.parts.film: gr.update(value=film, interactive=True),
+            self.components.masks: gr.update(value=masks, interactive=True),
+            self.components.overlay: gr.update(value=overlay, interactive=True),
         }
 
     @show_errors
-    def scrub(self, time: float, request: gr.Request) -> Changes:
-        return self._pictures(self._of(request), int(time))
+    def show_frame(self, time: float, request: gr.Request) -> Updates:
+        """Show a frame with the masks of all runs."""
+        return self._show_results(self._session(request), int(time))
 
     @show_errors
     def click_first(
         self, time: float, label: int | None, event: gr.SelectData, request: gr.Request
-    ) -> Changes:
+    ) -> Updates:
+        """Show the attention of a pixel in the first run."""
         return self._click(0, time, label, event, request)
 
     @show_errors
     def click_second(
         self, time: float, label: int | None, event: gr.SelectData, request: gr.Request
-    ) -> Changes:
+    ) -> Updates:
+        """Show the attention of a pixel in the second run."""
         return self._click(1, time, label, event, request)
 
     @show_errors
-    def choose(self, asked: list[int] | None, label: int, request: gr.Request) -> Changes:
-        session = self._of(request)
-        session.run(0)  # or nothing is there to choose from
-        changes: Changes = {self.parts.usage: panels.usage(session.runs, label)}
-        if asked is not None:
-            place, t, row, column = asked
-            changes |= self._look(session, place, t, (row, column), label)
-        return changes
+    def choose_object(self, query: list[int] | None, label: int, request: gr.Request) -> Updates:
+        """Show the attention of the same pixel for another object."""
+        session = self._session(request)
+        session.get_run(0)  # raises before the first run
+        updates: Updates = {self.components.usage: panels.usage_figure(session.runs, label)}
+        if query is not None:
+            index, t, row, column = query
+            updates |= self._show_attention(session, index, t, (row, column), label)
+        return updates
 
     def _click(
-        self, place: int, time: float, label: int | None, event: gr.SelectData, request: gr.Request
-    ) -> Changes:
-        session = self._of(request)
-        run, t = session.run(place), session.place(int(time))
-        by, (height, width) = panels.scale(session.footage.size), session.footage.size
-        column = min(max(int(event.index[0] / by), 0), width - 1)
-        row = min(max(int(event.index[1] / by), 0), height - 1)
-        there = int(run.masks[t, row, column])
-        chosen = there or label or min(run.seen[t].scores)
-        changes = self._look(session, place, t, (row, column), chosen)
+        self, index: int, time: float, label: int | None, event: gr.SelectData, request: gr.Request
+    ) -> Updates:
+        session = self._session(request)
+        run, t = session.get_run(index), session.last_done(int(time))
+        scale, (height, width) = panels.display_scale(session.video.size), session.video.size
+        column = min(max(int(event.index[0] / scale), 0), width - 1)
+        row = min(max(int(event.index[1] / scale), 0), height - 1)
+        chosen = int(run.masks[t, row, column]) or label or min(run.records[t].scores)
+        updates = self._show_attention(session, index, t, (row, column), chosen)
         if chosen != label:
-            changes[self.parts.usage] = panels.usage(session.runs, chosen)
-        return changes
+            updates[self.components.usage] = panels.usage_figure(session.runs, chosen)
+        return updates
 
-    def _look(self, session: Session, place: int, t: int, at: tuple[int, int], label: int) -> Changes:
-        run = session.run(place)
-        if label not in run.seen[t].shares:
+    def _show_attention(
+        self, session: Session, index: int, t: int, pixel: tuple[int, int], label: int
+    ) -> Updates:
+        run = session.get_run(index)
+        if label not in run.records[t].shares:
             raise ValueError(
-                f"object {label} was given in frame {t}: nothing was looked up. Try a later frame"
+                f"object {label} was given in frame {t}, so its memory was not read; choose a later frame"
             )
         with session.lock:
-            attention = run.attention(t, label, at)
+            attention = run.attention(t, label, pixel)
         return {
-            self.parts.asked: [place, t, *at],
-            self.parts.label: gr.update(value=label),
-            self.parts.cards: panels.cards(run, t, at, label, attention),
+            self.components.query: [index, t, *pixel],
+            self.components.label: gr.update(value=label),
+            self.components.attention: panels.attention_cards(run, t, pixel, label, attention),
         }
 
-    def _of(self, request: gr.Request) -> Session:
+    def _session(self, request: gr.Request) -> Session:
         if not request.session_hash:
-            raise ValueError("a call without a session's name has no session")
-        return self.sessions.of(request.session_hash)
+            raise ValueError("the request must name its session")
+        return self.pool.get(request.session_hash)
 
-    def _fresh(self, session: Session) -> Changes:
-        """All of the page for a video that was just taken."""
-        p, footage = self.parts, session.footage
-        height, width = footage.size
-        text = (
-            f"<strong>{html.escape(footage.title)}</strong> · {len(footage.frames)} frames · {width}x{height}"
-        )
-        if footage.left_out:
-            text += f" · {footage.left_out} further frames are left out"
+    def _edit(self, session: Session, t: int) -> Updates:
+        session.edit_frame(t)
+        return self._show_mask(session)
+
+    def _show_video(self, session: Session) -> Updates:
+        """Return the updates of the whole page for a video that was just loaded."""
+        c, video = self.components, session.video
+        (height, width), num_frames = video.size, len(video.frames)
+        text = f"<strong>{html.escape(video.title)}</strong> · {num_frames} frames · {width}x{height}"
+        if video.num_dropped:
+            text += f" · {video.num_dropped} further frames were dropped"
         return {
-            **self._drawing(session),
-            p.video: f"<p>{text}</p>",
-            p.progress: "",
-            p.time: gr.update(value=0, interactive=False, maximum=max(1, len(footage.frames) - 1)),
-            p.pictures[0]: self._picture(session, 0, session.drawn, "Frame 0"),
-            p.pictures[1]: gr.update(value=None, visible=False),
-            **{part: gr.update(interactive=False) for part in (p.correct, p.masks, p.film)},
-            p.table: "",
-            p.label: gr.update(choices=[], visible=False),
-            p.asked: None,
-            p.cards: WAITING,
-            p.usage: '<p class="quiet">Shown when a run is done.</p>',
+            **self._show_mask(session),
+            c.video: f"<p>{text}</p>",
+            c.progress: "",
+            c.time: gr.update(value=0, interactive=False, maximum=max(1, num_frames - 1)),
+            c.frames[0]: self._frame_update(session, 0, session.edited_mask, "Frame 0"),
+            c.frames[1]: gr.update(value=None, visible=False),
+            **{part: gr.update(interactive=False) for part in (c.correct, c.masks, c.overlay)},
+            c.summary: "",
+            c.label: gr.update(choices=[], visible=False),
+            c.query: None,
+            c.attention: ATTENTION_HINT,
+            c.usage: USAGE_HINT,
         }
 
-    def _file(self, session: Session, t: int, mask: np.ndarray) -> str:
-        """A frame with a mask, where Gradio serves files from."""
-        return panels.picture_file(session.footage.frames[t], mask, self.sessions.shown)
-
-    def _picture(self, session: Session, t: int, mask: np.ndarray, label: str) -> Any:
-        return gr.update(value=self._file(session, t, mask), label=label, visible=True)
-
-    def _drawing(self, session: Session) -> Changes:
-        """The frame that is painted."""
-        p, t = self.parts, session.editing
+    def _show_mask(self, session: Session) -> Updates:
+        """Return the updates of step 2."""
+        c, t = self.components, session.edited_frame
         return {
-            p.frame_title: frame_title(t),
-            p.editor: self._file(session, t, session.drawn),
-            p.back: gr.update(visible=t > 0),
-            p.run: gr.update(value=f"Go on from frame {t}" if t else "Run"),
+            c.mask_title: mask_title(t),
+            c.editor: self._frame_file(session, t, session.edited_mask),
+            c.first_frame: gr.update(visible=t > 0),
+            c.run: gr.update(value=f"Continue from frame {t}" if t else "Run"),
         }
 
-    def _live(self, session: Session, ended: bool) -> Changes:
-        """A run as far as it is."""
-        t = session.place(len(session.footage.frames))
+    def _show_progress(self, session: Session, has_ended: bool) -> Updates:
+        """Return the updates for the last segmented frame."""
+        t = session.last_done(len(session.video.frames))
         return {
-            **self._pictures(session, t),
-            self.parts.progress: panels.progress(session.runs, ended),
-            self.parts.time: gr.update(value=t, interactive=True),
+            **self._show_results(session, t),
+            self.components.progress: panels.progress_bar(session.runs, has_ended),
+            self.components.time: gr.update(value=t, interactive=True),
         }
 
-    def _pictures(self, session: Session, t: int) -> Changes:
-        t, runs = session.place(t), list(session.runs.items())
+    def _show_results(self, session: Session, t: int) -> Updates:
+        t, runs = session.last_done(t), list(session.runs.items())
         if not runs:
-            raise ValueError("nothing is segmented yet: press Run (a page left alone for long begins anew)")
-        changes: Changes = {}
-        for place, part in enumerate(self.parts.pictures):
-            if place < len(runs):
-                name, run = runs[place]
-                changes[part] = self._picture(session, t, run.masks[t], f"Frame {t} · {name}")
-            else:
-                changes[part] = gr.update(value=None, visible=False)
-        return changes
+            raise ValueError(NOT_STARTED)
+        updates: Updates = dict.fromkeys(self.components.frames, gr.update(value=None, visible=False))
+        for component, (name, run) in zip(self.components.frames, runs, strict=False):
+            updates[component] = self._frame_update(session, t, run.masks[t], f"Frame {t} · {name}")
+        return updates
+
+    def _frame_update(self, session: Session, t: int, mask: np.ndarray, label: str) -> Any:
+        return gr.update(value=self._frame_file(session, t, mask), label=label, visible=True)
+
+    def _frame_file(self, session: Session, t: int, mask: np.ndarray) -> str:
+        """Write a frame with a mask to the folder that Gradio serves."""
+        return panels.write_frame(session.video.frames[t], mask, self.pool.served_folder)
+
+
+def _has_results(session: Session) -> bool:
+    """Return whether every run has segmented its first frame."""
+    return bool(session.runs) and all(run.num_done for run in session.runs.values())

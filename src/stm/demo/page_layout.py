@@ -1,4 +1,4 @@
-"""Where everything stands on the page: what to do in three steps, and beside it what came of it in three."""
+"""Layout of the page: three input steps on the left, three results on the right."""
 
 from __future__ import annotations
 
@@ -12,84 +12,86 @@ from stm.demo import panels
 from stm.demo.session import PAPER, POLICIES
 from stm.demo.uploads import Limits
 
-NONE = "No second one"
+TITLE = "Explore space-time memory"
+NO_POLICY = "None"
+ATTENTION_HINT = '<p class="quiet">Run, then click a pixel of a frame above.</p>'
+USAGE_HINT = '<p class="quiet">Shown after a run.</p>'
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What on the page changes or is used."""
+class PageComponents:
+    """The components of the page that change or that the visitor uses."""
 
     video: gr.HTML
-    another: gr.Button
+    next_video: gr.Button
     files: gr.UploadButton
-    frame_title: gr.HTML
+    mask_title: gr.HTML
     editor: gr.ImageEditor
     mask: gr.UploadButton
     clear: gr.Button
-    back: gr.Button
-    first_policy: gr.Dropdown
-    second_policy: gr.Dropdown
+    first_frame: gr.Button
+    policies: tuple[gr.Dropdown, gr.Dropdown]
     run: gr.Button
     stop: gr.Button
     progress: gr.HTML
     time: gr.Slider
-    pictures: tuple[gr.Image, gr.Image]
+    frames: tuple[gr.Image, gr.Image]
     correct: gr.Button
     masks: gr.DownloadButton
-    film: gr.DownloadButton
-    table: gr.HTML
+    overlay: gr.DownloadButton
+    summary: gr.HTML
     label: gr.Radio
-    asked: gr.State
-    cards: gr.HTML
+    query: gr.State
+    attention: gr.HTML
     usage: gr.HTML
 
 
-def head(notice: str) -> None:
-    """The page's title; what its network is."""
+def add_header(notice: str) -> None:
+    """Add the title of the page and a notice about the network."""
     gr.HTML(
-        "<h1>A look into space-time memory</h1><p>Mark objects in one frame and watch a network follow them. "
-        "Then ask any pixel where in the past it looks.</p>"
-        + (f'<p class="notice">{_told(notice)}</p>' if notice else ""),
-        elem_id="head",
+        f"<h1>{TITLE}</h1><p>Mark objects in one frame, track them through the video, and see which memory "
+        "frames each pixel reads.</p>"
+        + (f'<p class="notice">{_format_notice(notice)}</p>' if notice else ""),
+        elem_id="header",
     )
 
 
-def _told(notice: str) -> str:
-    """A sentence, its `code` as code."""
+def _format_notice(notice: str) -> str:
+    """Return HTML of a sentence, with `code` as code."""
     parts = html.escape(notice[:1].upper() + notice[1:] + ".").split("`")
-    return "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
 
-def place(limits: Limits) -> Parts:
-    """Lay the page out, inside of `gr.Blocks`."""
+def add_components(limits: Limits) -> PageComponents:
+    """Add all components; must be called inside of `gr.Blocks`."""
     with gr.Row(elem_id="columns"):
         with gr.Column(scale=6, min_width=320):
-            steps = {**_video(limits), **_objects(), **_memory()}
+            inputs = {**_add_video(limits), **_add_mask_editor(), **_add_policies()}
         with gr.Column(scale=8, min_width=320):
-            result = _result()
-    return Parts(**steps, **result)
+            results = _add_results()
+    return PageComponents(**inputs, **results)
 
 
-def step(number: int, title: str, text: str = "") -> str:
-    """A step's title."""
+def step_title(number: int, title: str, text: str = "") -> str:
+    """Return HTML of the title of a step."""
     return f'<h2><span class="number">{number}</span>{title}</h2>' + (f"<p>{text}</p>" if text else "")
 
 
-def frame_title(t: int) -> str:
-    """Step 2's title: which frame is painted."""
+def mask_title(t: int) -> str:
+    """Return HTML of the title of step 2, which names the edited frame."""
     if t == 0:
-        return step(2, "Objects", "Paint each in its own color. White takes away.")
-    return step(2, f"Correct frame {t}", "Paint what is missing; white takes away.")
+        return step_title(2, "Objects", "Paint each object in its own color. White erases.")
+    return step_title(2, f"Correct frame {t}", "Paint what is missing. White erases.")
 
 
-def _video(limits: Limits) -> dict[str, Any]:
+def _add_video(limits: Limits) -> dict[str, Any]:
     with gr.Column(elem_classes="step"):
-        gr.HTML(step(1, "Video"))
+        gr.HTML(step_title(1, "Video"))
         video = gr.HTML(elem_id="video")
         with gr.Row():
-            another = gr.Button("Another procedural one", size="sm", min_width=120, elem_id="another")
+            next_video = gr.Button("Next procedural video", size="sm", min_width=120, elem_id="next-video")
             files = gr.UploadButton(
-                "Your film or pictures",
+                "Upload video or images",
                 file_count="multiple",
                 file_types=["video", ".jpg", ".jpeg", ".png"],
                 size="sm",
@@ -97,88 +99,93 @@ def _video(limits: Limits) -> dict[str, Any]:
                 elem_id="files",
             )
         gr.HTML(
-            f'<p class="quiet">mp4, mov, webm, avi, JPEG, PNG; at most {limits.upload_mb} MB, '
-            f"the first {limits.frames} frames; shrunk to {limits.size} pixels.</p>"
+            f'<p class="quiet">mp4, mov, webm, avi, JPEG or PNG; at most {limits.upload_mb} MB; '
+            f"the first {limits.max_frames} frames; resized to a short side of {limits.size} pixels.</p>"
         )
-    return {"video": video, "another": another, "files": files}
+    return {"video": video, "next_video": next_video, "files": files}
 
 
-def _objects() -> dict[str, Any]:
+def _add_mask_editor() -> dict[str, Any]:
     with gr.Column(elem_classes="step"):
-        title = gr.HTML(frame_title(0))
+        title = gr.HTML(mask_title(0))
         editor = gr.ImageEditor(
             sources=[],
             transforms=[],
             layers=False,
-            brush=gr.Brush(default_size=18, colors=list(panels.brushes()), color_mode="fixed"),
+            brush=gr.Brush(default_size=18, colors=list(panels.brush_colors()), color_mode="fixed"),
             eraser=gr.Eraser(default_size=18),
             show_label=False,
             buttons=[],
             height=300,
             elem_id="editor",
         )
-        gr.HTML(panels.legend())
+        gr.HTML(panels.color_legend())
         with gr.Row():
             mask = gr.UploadButton(
-                "Load a mask (PNG)", file_types=[".png"], size="sm", min_width=100, elem_id="mask"
+                "Upload mask (PNG)", file_types=[".png"], size="sm", min_width=100, elem_id="mask"
             )
-            clear = gr.Button("Empty mask", size="sm", min_width=100, elem_id="clear")
-            back = gr.Button("Back to frame 0", size="sm", min_width=100, visible=False, elem_id="back")
-    return {"frame_title": title, "editor": editor, "mask": mask, "clear": clear, "back": back}
+            clear = gr.Button("Clear mask", size="sm", min_width=100, elem_id="clear")
+            first_frame = gr.Button(
+                "Back to frame 0", size="sm", min_width=100, visible=False, elem_id="first-frame"
+            )
+    return {"mask_title": title, "editor": editor, "mask": mask, "clear": clear, "first_frame": first_frame}
 
 
-def _memory() -> dict[str, Any]:
+def _add_policies() -> dict[str, Any]:
     with gr.Column(elem_classes="step"):
-        gr.HTML(step(3, "Memory", "Which past frames are remembered?"))
+        gr.HTML(step_title(3, "Memory", "Choose which past frames are stored."))
         with gr.Row():
-            first = gr.Dropdown(list(POLICIES), value=PAPER, label="Policy", min_width=180, elem_id="first")
+            first = gr.Dropdown(
+                list(POLICIES), value=PAPER, label="Policy", min_width=180, elem_id="first-policy"
+            )
             second = gr.Dropdown(
-                [NONE, *POLICIES], value=NONE, label="Beside it", min_width=180, elem_id="second"
+                [NO_POLICY, *POLICIES],
+                value=NO_POLICY,
+                label="Compare with",
+                min_width=180,
+                elem_id="second-policy",
             )
         with gr.Row():
             run = gr.Button("Run", variant="primary", elem_id="run", scale=3)
             stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
         progress = gr.HTML(elem_id="progress")
-    return {"first_policy": first, "second_policy": second, "run": run, "stop": stop, "progress": progress}
+    return {"policies": (first, second), "run": run, "stop": stop, "progress": progress}
 
 
-def _result() -> dict[str, Any]:
+def _add_results() -> dict[str, Any]:
     with gr.Column(elem_classes="step"):
-        gr.HTML(step(4, "Result", "Drag through the frames; click a pixel to see where it looks."))
+        gr.HTML(step_title(4, "Result", "Drag through the frames. Click a pixel to see what it reads."))
         time = gr.Slider(0, 1, value=0, step=1, label="Frame", interactive=False, buttons=[], elem_id="time")
         with gr.Row():
-            pictures = (_picture("first-picture", True), _picture("second-picture", False))
+            frames = (_add_frame("first-result", True), _add_frame("second-result", False))
         with gr.Row():
             correct = gr.Button("Correct this frame", size="sm", interactive=False, elem_id="correct")
             masks = gr.DownloadButton("Masks (zip)", size="sm", interactive=False, elem_id="masks")
-            film = gr.DownloadButton("Film (mp4)", size="sm", interactive=False, elem_id="film")
-        table = gr.HTML(elem_id="table")
+            overlay = gr.DownloadButton("Overlay (mp4)", size="sm", interactive=False, elem_id="overlay")
+        summary = gr.HTML(elem_id="summary")
     with gr.Column(elem_classes="step"):
-        gr.HTML(step(5, "Where it looks"))
+        gr.HTML(step_title(5, "Attention to the memory"))
         label = gr.Radio([], label="Object", elem_id="label", visible=False)
-        asked = gr.State(None)
-        cards = gr.HTML(WAITING, elem_id="cards")
+        query = gr.State(None)
+        attention = gr.HTML(ATTENTION_HINT, elem_id="attention")
     with gr.Column(elem_classes="step"):
-        gr.HTML(step(6, "How much each memory frame is used"))
-        usage = gr.HTML('<p class="quiet">Shown when a run is done.</p>', elem_id="usage")
+        gr.HTML(step_title(6, "Use of the memory frames over time"))
+        usage = gr.HTML(USAGE_HINT, elem_id="usage")
     return {
         "time": time,
-        "pictures": pictures,
+        "frames": frames,
         "correct": correct,
         "masks": masks,
-        "film": film,
-        "table": table,
+        "overlay": overlay,
+        "summary": summary,
         "label": label,
-        "asked": asked,
-        "cards": cards,
+        "query": query,
+        "attention": attention,
         "usage": usage,
     }
 
 
-WAITING = '<p class="quiet">Run, then click a pixel of a frame above.</p>'
-
-
-def _picture(name: str, visible: bool) -> gr.Image:
+def _add_frame(elem_id: str, visible: bool) -> gr.Image:
     return gr.Image(
         interactive=False,
         visible=visible,
@@ -187,6 +194,6 @@ def _picture(name: str, visible: bool) -> gr.Image:
         format="jpeg",
         buttons=[],
         min_width=240,
-        elem_id=name,
-        alt_text="A frame with its masks",
+        elem_id=elem_id,
+        alt_text="Frame with its masks",
     )

@@ -1,4 +1,4 @@
-"""A video segmented under one policy, and how to go back to any of its frames."""
+"""Segmentation of a video with one policy that can return to any frame."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stm.masks import object_ids
 from stm.memory import MemoryPolicy
 from stm.network import STM
 
-POINTS, CLOSEST = 12, 5
-"""A run saves its memory about so many times, and not more often than every so many frames."""
-KEPT_BYTES = 2**30
-"""What a run saves at most; beyond, going back takes longer."""
+NUM_SAVED_STATES, MIN_STATE_INTERVAL = 12, 5
+"""A run saves its state about so many times, and at most once per so many frames."""
+MAX_SAVED_BYTES = 2**30
+"""Bytes of the saved states of a run; beyond them, returning to a frame takes longer."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What the visitor says of a frame: a mask of some objects, and those that it does not show."""
+    """A mask of some objects in a frame, and the objects that the frame does not show."""
 
     mask: np.ndarray
     absent: frozenset[int] = frozenset()
@@ -33,12 +33,12 @@ class Correction:
 
 @dataclass
 class FrameRecord:
-    """What is kept of a frame that is done.
+    """Values of a segmented frame.
 
     Attributes:
-        scores: of each object, the confidence in its mask.
-        shares: of each object, memory frame -> its share of what was read over the object's mask, or over
-            the whole frame where the object is not found.
+        scores: Object -> confidence in its mask.
+        shares: Object -> memory frame -> its share of the memory read over the object's mask, or over the
+            whole frame if the object was not found.
     """
 
     scores: dict[int, float]
@@ -46,115 +46,126 @@ class FrameRecord:
 
 
 class SegmentationRun:
-    """Segments a video frame by frame, and remembers enough to answer for any frame that is done.
+    """Segments a video frame by frame, and can return to any segmented frame.
 
     Args:
-        network: in eval mode; runs may share it.
-        policy: which past frames are remembered.
+        network: Network in eval mode, which runs may share.
+        policy: Memory policy.
         frames: uint8 (T, H, W, 3).
-        first: mask of the first frame, uint8 (H, W).
-        folder: its own, for what it keeps.
+        first_mask: Mask of the first frame, uint8 (H, W).
+        folder: Folder of the run for its masks and states.
+
+    Attributes:
+        masks: Predicted masks, uint8 (T, H, W), memory-mapped from disk.
+        records: Record of each segmented frame.
+        corrections: Frame -> correction; the first mask counts as one.
+        max_memory_bytes: Largest size of the memory so far.
+        seconds: Time spent on segmentation.
     """
 
     def __init__(
-        self, network: STM, policy: MemoryPolicy, frames: np.ndarray, first: np.ndarray, folder: Path
+        self, network: STM, policy: MemoryPolicy, frames: np.ndarray, first_mask: np.ndarray, folder: Path
     ) -> None:
         self.network, self.policy, self.frames, self.folder = network, policy, frames, folder
         path = folder / "masks.npy"
-        np.save(path, np.zeros(frames.shape[:3], np.uint8))  # takes its room while there is an error for it
+        # Allocated now: a full disk raises an error here, but would kill the process in a mapping.
+        np.save(path, np.zeros(frames.shape[:3], np.uint8))
         self.masks = np.load(path, mmap_mode="r+")
-        self.seen: list[FrameRecord] = []
-        self.told: dict[int, Correction] = {0: Correction(first)}
-        self.most_bytes, self.seconds = 0, 0.0
-        self._points: list[int] = []
+        self.records: list[FrameRecord] = []
+        self.corrections: dict[int, Correction] = {0: Correction(first_mask)}
+        self.max_memory_bytes, self.seconds = 0, 0.0
+        self._saved_states: list[int] = []
         self._segmenter = Segmenter(network, policy, len(frames))
 
     @property
-    def done(self) -> int:
-        """Frames that are segmented."""
-        return len(self.seen)
+    def num_done(self) -> int:
+        """Number of segmented frames."""
+        return len(self.records)
 
     @property
-    def finished(self) -> bool:
-        return self.done == len(self.frames)
+    def is_finished(self) -> bool:
+        """Whether all frames are segmented."""
+        return self.num_done == len(self.frames)
 
     def advance(self) -> None:
         """Segment the next frame."""
-        began, t = perf_counter(), self.done
-        segmenter = self._standing(t - 1)
-        probabilities = self._take(segmenter, t)
-        self._note(segmenter, t, probabilities)
-        self.seconds += perf_counter() - began
-        self.most_bytes = max(self.most_bytes, segmenter.memory_bytes())
-        if t and t % max(CLOSEST, len(self.frames) // POINTS) == 0:
-            self._save(segmenter, t)
+        start, t = perf_counter(), self.num_done
+        segmenter = self._segmenter_after(t - 1)
+        self._record(segmenter, t, self._segment(segmenter, t))
+        self.seconds += perf_counter() - start
+        self.max_memory_bytes = max(self.max_memory_bytes, segmenter.memory_bytes())
+        if t and t % max(MIN_STATE_INTERVAL, len(self.frames) // NUM_SAVED_STATES) == 0:
+            self._save_state(segmenter, t)
 
     def correct(self, t: int, mask: np.ndarray, labels: Collection[int]) -> None:
-        """Say what some objects of a frame that is done should have been; what follows is to be done again.
+        """Correct some objects of a segmented frame and discard it and all later frames.
 
         Args:
-            mask: uint8 (H, W); one of the objects that it does not show is absent from the frame.
-            labels: the objects; the others stay a prediction.
+            t: Frame.
+            mask: uint8 (H, W); objects of `labels` that it does not show are absent from the frame.
+            labels: Corrected objects; the others remain predictions.
         """
-        shown, earlier = set(object_ids(mask)), self.told.get(t, Correction(np.zeros_like(mask)))
-        telling = {*labels, *object_ids(earlier.mask)}
-        told = np.where(np.isin(mask, list(telling)), mask, 0).astype(np.uint8)
-        self.told[t] = Correction(told, frozenset({*labels, *earlier.absent} - shown))
-        self._points = [point for point in self._points if point < t]
-        del self.seen[t:]
+        earlier = self.corrections.get(t, Correction(np.zeros_like(mask)))
+        corrected = {*labels, *object_ids(earlier.mask)}
+        kept = np.where(np.isin(mask, list(corrected)), mask, 0).astype(np.uint8)
+        absent = frozenset({*labels, *earlier.absent} - set(object_ids(mask)))
+        self.corrections[t] = Correction(kept, absent)
+        self._saved_states = [saved for saved in self._saved_states if saved < t]
+        del self.records[t:]
         if self._segmenter.t >= t:
             self._segmenter = Segmenter(self.network, self.policy, len(self.frames))
 
     def attention(self, t: int, label: int, at: At | None) -> Attention:
-        """Where in memory a frame that is done looked for an object; `at` as in `Segmenter.attention`.
+        """Return the attention of a segmented frame to the memory; see `Segmenter.attention`.
 
         Raises:
-            ValueError: the object's memory was not read at that frame.
+            ValueError: The memory of the object was not read at that frame.
         """
-        return self._standing(t).attention(label, at)
+        return self._segmenter_after(t).attention(label, at)
 
-    def _take(self, segmenter: Segmenter, t: int) -> Tensor:
-        torch.set_flush_denormal(True)  # holds for a thread, and the page's threads change
-        told = self.told.get(t)
+    def _segment(self, segmenter: Segmenter, t: int) -> Tensor:
+        torch.set_flush_denormal(True)  # holds for one thread, and each event may run in another one
+        correction = self.corrections.get(t)
         if t == 0:
-            assert told is not None
-            return segmenter.step(self.frames[t], told.mask)
+            assert correction is not None
+            return segmenter.step(self.frames[t], correction.mask)
         probabilities = segmenter.step(self.frames[t])
-        if told is None:
+        if correction is None:
             return probabilities
-        return segmenter.correct(told.mask, told.absent.intersection(segmenter.object_ids))
+        return segmenter.correct(correction.mask, correction.absent.intersection(segmenter.object_ids))
 
-    def _note(self, segmenter: Segmenter, t: int, probabilities: Tensor) -> None:
+    def _record(self, segmenter: Segmenter, t: int, probabilities: Tensor) -> None:
         labels = segmenter.labels(probabilities)
         self.masks[t] = labels
-        seen = FrameRecord({label: sure.score for label, sure in segmenter.confidence(probabilities).items()})
-        entered = self.seen[-1].scores.keys() if self.seen else ()
-        for label in entered:
+        confidences = segmenter.confidence(probabilities)
+        record = FrameRecord({label: confidence.score for label, confidence in confidences.items()})
+        tracked = self.records[-1].scores.keys() if self.records else ()
+        for label in tracked:
             region = labels == label
-            seen.shares[label] = segmenter.attention(label, region if region.any() else None).shares
-        self.seen.append(seen)
+            record.shares[label] = segmenter.attention(label, region if region.any() else None).shares
+        self.records.append(record)
 
-    def _standing(self, t: int) -> Segmenter:
-        """The segmenter as it was after frame t; -1 for none."""
-        now = self._segmenter
-        saved = max((point for point in self._points if point <= t), default=-1)
-        if now.t > t or now.t < saved:
-            now = self._at_point(saved)
-        while now.t < t:
-            self._take(now, now.t + 1)
-        self._segmenter = now
-        return now
+    def _segmenter_after(self, t: int) -> Segmenter:
+        """Return the segmenter in its state after frame t; -1 for the initial state."""
+        segmenter = self._segmenter
+        saved = max((state for state in self._saved_states if state <= t), default=-1)
+        if segmenter.t > t or segmenter.t < saved:
+            segmenter = self._load_state(saved)
+        while segmenter.t < t:
+            self._segment(segmenter, segmenter.t + 1)
+        self._segmenter = segmenter
+        return segmenter
 
-    def _at_point(self, t: int) -> Segmenter:
+    def _load_state(self, t: int) -> Segmenter:
         if t < 0:
             return Segmenter(self.network, self.policy, len(self.frames))
-        return Segmenter.load(self._point(t), self.network)
+        return Segmenter.load(self._state_file(t), self.network)
 
-    def _save(self, segmenter: Segmenter, t: int) -> None:
-        held = sum(self._point(point).stat().st_size for point in self._points)
-        if held + segmenter.memory_bytes() < KEPT_BYTES:
-            segmenter.save(self._point(t))
-            self._points.append(t)
+    def _save_state(self, segmenter: Segmenter, t: int) -> None:
+        num_bytes = sum(self._state_file(saved).stat().st_size for saved in self._saved_states)
+        if num_bytes + segmenter.memory_bytes() < MAX_SAVED_BYTES:
+            segmenter.save(self._state_file(t))
+            self._saved_states.append(t)
 
-    def _point(self, t: int) -> Path:
+    def _state_file(self, t: int) -> Path:
         return self.folder / f"{t}.pth"

@@ -1,4 +1,4 @@
-"""The page's only door: what is let in and out, and what is left behind."""
+"""Server of the page, with limits on requests and a policy for browsers."""
 
 from __future__ import annotations
 
@@ -13,65 +13,66 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import gradio as gr  # noqa: E402  (asks on import)
+import gradio as gr  # noqa: E402  (sends analytics on import unless disabled above)
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: E402
 
 from stm.demo.event_handlers import EventHandlers  # noqa: E402
-from stm.demo.page_layout import head, place  # noqa: E402
-from stm.demo.sessions import Sessions  # noqa: E402
+from stm.demo.page_layout import TITLE, add_components, add_header  # noqa: E402
+from stm.demo.session_pool import SessionPool  # noqa: E402
 from stm.demo.uploads import Limits  # noqa: E402
 from stm.network import STM, for_inference  # noqa: E402
 
 MEGABYTE = 2**20
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "worker-src 'self' blob:; connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'"
 )
-"""What a browser may ask for: this server alone."""
+"""Lets browsers send requests to this server only."""
 FONTS = ["system-ui", "sans-serif"]
 
 
-class Guard:
-    """Refuses what is too large before it is read, and tells browsers to ask nobody else.
+class RequestGuard:
+    """ASGI middleware that limits the size of requests and adds security headers.
 
     Args:
-        app: what it stands before.
-        most: bytes of a request.
+        app: Application to protect.
+        max_bytes: Largest size of a request.
     """
 
-    def __init__(self, app: Any, most: int) -> None:
-        self.app, self.most = app, most
+    def __init__(self, app: Any, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle a request; refuse one that is too large before it is read."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.most:
-            text = [(b"content-type", b"text/plain")]
-            await send({"type": "http.response.start", "status": 413, "headers": text})
+        if not length.isdigit() or int(length) > self.max_bytes:
+            headers = [(b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 413, "headers": headers})
             await send({"type": "http.response.body", "body": b"too large"})
             return
-        come = 0
+        received = 0
 
-        async def counted() -> Any:
-            nonlocal come
+        async def limited_receive() -> Any:
+            nonlocal received
             message = await receive()
-            come += len(message.get("body", b""))
-            return {"type": "http.disconnect"} if come > self.most else message
+            received += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if received > self.max_bytes else message
 
-        async def told(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = [
-                    (b"content-security-policy", POLICY.encode()),
+                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
                     (b"referrer-policy", b"no-referrer"),
                 ]
                 message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
-        await self.app(scope, counted, told)
+        await self.app(scope, limited_receive, send_with_headers)
 
 
 @contextmanager
@@ -82,46 +83,49 @@ def serve(
     port: int | None = None,
     limits: Limits | None = None,
     notice: str = "",
-    browser: bool = False,
+    open_browser: bool = False,
 ) -> Iterator[str]:
-    """The page while it lasts: its address. All that visitors left is removed at the end.
+    """Serve the page within a context, and yield its address; all files of visitors are removed at the end.
 
     Args:
-        port: the first that is free from 7860 on by default.
-        notice: what visitors should know of the network.
-        browser: open it in one.
+        network: Network.
+        host: Address to listen on.
+        port: Port; by default the first free one from 7860 on.
+        limits: Limits of each session.
+        notice: Notice about the network on the page.
+        open_browser: Whether to open the page in a browser.
 
     Raises:
-        ValueError: the port is in use, or the host is none of this machine's.
+        ValueError: The port is in use, or the host is not an address of this machine.
     """
     limits = limits or Limits()
-    sessions = Sessions(for_inference(network), limits=limits)
-    earlier = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(sessions.shown)
+    pool = SessionPool(for_inference(network), limits=limits)
+    previous = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(pool.served_folder)
     try:
-        page = build_app(sessions, notice)
+        page = build_app(pool, notice)
         try:
-            address = _launched(page, host, port, browser, limits.upload_mb * MEGABYTE)
+            address = _launch(page, host, port, open_browser, limits.upload_mb * MEGABYTE)
         except OSError as error:
-            where = "no port from 7860 to 7959" if port is None else f"--port {port}"
-            raise ValueError(f"--host {host}, {where}: cannot be had; another program may use it") from error
+            ports = "ports 7860 to 7959" if port is None else f"--port {port}"
+            raise ValueError(f"--host {host}, {ports}: not available; another program may use it") from error
         try:
             yield address
         finally:
             page.close(verbose=False)
     finally:
-        sessions.close()
-        if earlier is None:
+        pool.close()
+        if previous is None:
             del os.environ["GRADIO_TEMP_DIR"]
         else:
-            os.environ["GRADIO_TEMP_DIR"] = earlier
+            os.environ["GRADIO_TEMP_DIR"] = previous
 
 
-def _launched(page: gr.Blocks, host: str, port: int | None, browser: bool, most: int) -> str:
+def _launch(page: gr.Blocks, host: str, port: int | None, open_browser: bool, max_bytes: int) -> str:
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
-        inbrowser=browser,
+        inbrowser=open_browser,
         prevent_thread_lock=True,
         quiet=True,
         share=False,
@@ -129,11 +133,11 @@ def _launched(page: gr.Blocks, host: str, port: int | None, browser: bool, most:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
-        max_file_size=most,
+        max_file_size=max_bytes,
         app_kwargs={
             "middleware": [
-                Middleware(TrustedHostMiddleware, allowed_hosts=_answers_to(host)),
-                Middleware(Guard, most=most + MEGABYTE),
+                Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host)),
+                Middleware(RequestGuard, max_bytes=max_bytes + MEGABYTE),
             ]
         },
         theme=gr.themes.Default(primary_hue="indigo", font=FONTS, font_mono=["monospace"]),
@@ -143,25 +147,25 @@ def _launched(page: gr.Blocks, host: str, port: int | None, browser: bool, most:
     return address
 
 
-def _answers_to(host: str) -> list[str]:
-    """The names by which browsers may call the page: of a loopback address, this machine's own.
+def _allowed_hosts(host: str) -> list[str]:
+    """Return the host names that requests may use; for a loopback address only those of this machine.
 
-    Else a page from elsewhere could have its own name lead here (DNS rebinding) and read all it asks for.
+    Otherwise a website could resolve its own name to this machine (DNS rebinding) and read the page.
     """
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
-    except OSError:  # serving it says why
-        found = set()
-    loopback = bool(found) and all(ipaddress.ip_address(str(one)).is_loopback for one in found)
-    return ["localhost", "127.0.0.1", "[::1]", host] if loopback else ["*"]
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:  # launching the server reports the error
+        addresses = set()
+    is_loopback = bool(addresses) and all(
+        ipaddress.ip_address(str(address)).is_loopback for address in addresses
+    )
+    return ["localhost", "127.0.0.1", "[::1]", host] if is_loopback else ["*"]
 
 
-def build_app(sessions: Sessions, notice: str = "") -> gr.Blocks:
-    """The page, not yet served."""
-    with gr.Blocks(
-        title="A look into space-time memory", analytics_enabled=False, delete_cache=(600, 3600)
-    ) as page:
-        head(notice)
-        EventHandlers(sessions, place(sessions.limits)).connect(page)
+def build_app(pool: SessionPool, notice: str = "") -> gr.Blocks:
+    """Build the page without serving it."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        add_header(notice)
+        EventHandlers(pool, add_components(pool.limits)).connect(page)
     page.queue(max_size=64, default_concurrency_limit=8)
     return page

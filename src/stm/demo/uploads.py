@@ -1,4 +1,4 @@
-"""What visitors give: films, pictures, masks. Nothing of it is trusted, least of all its name."""
+"""Uploaded videos, images and masks. Neither their content nor their names are trusted."""
 
 from __future__ import annotations
 
@@ -19,196 +19,202 @@ from stm.data.video_files import VideoFile
 from stm.inference.resize import resize_frame, resize_mask, resized_shape, shrunk_shape
 from stm.masks import object_ids
 
-OBJECTS = 6
-"""Objects of a session: as many colors are told apart on any frame."""
-LONGEST = 4
-"""Frames, shrunk, may have as many pixels as such with this aspect ratio."""
-_PICTURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
-_FILMS = re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)
-# others, such as playlists, would have the decoder open what they name: files and addresses
+MAX_OBJECTS = 6
+"""Objects of a session: as many colors can be distinguished on any frame."""
+MAX_ASPECT_RATIO = 4
+"""Resized frames may have at most as many pixels as a frame with this aspect ratio."""
+_IMAGES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
+# Other containers, such as playlists, would let the decoder open arbitrary files and addresses.
+_VIDEOS = re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may ask for.
+    """Limits of a session.
 
-    Args:
-        upload_mb: of one upload, all its files together.
-        frames: further ones of a film are left out.
-        pixels: of a frame or mask as it is given.
-        size: short side, in pixels, that larger frames are shrunk to.
-        sessions: at a time.
+    Attributes:
+        upload_mb: Megabytes of one upload, all its files together.
+        max_frames: Frames of a video; further ones are dropped.
+        max_pixels: Pixels of a frame or mask as it is uploaded.
+        size: Short side in pixels that larger frames are resized to.
+        max_sessions: Number of sessions at a time.
     """
 
     upload_mb: int = 200
-    frames: int = 300
-    pixels: int = 4096 * 2304
+    max_frames: int = 300
+    max_pixels: int = 4096 * 2304
     size: int = 480
-    sessions: int = 32
+    max_sessions: int = 32
 
 
 @dataclass(frozen=True)
 class DemoVideo:
-    """The frames of a session.
+    """The video of a session.
 
     Attributes:
-        title: what it is, in words.
-        frames: uint8 (T, H, W, 3), on disk.
-        fps: frames a second.
-        given: (H, W) of the frames before they were shrunk.
-        truth: of a procedural video, its masks, uint8 (T, H, W).
-        left_out: frames beyond the limit.
+        title: Title for the page.
+        frames: uint8 (T, H, W, 3), memory-mapped from disk.
+        fps: Frames per second.
+        original_size: Height and width of the frames before resizing.
+        true_masks: Masks of a procedural video, uint8 (T, H, W).
+        num_dropped: Number of frames beyond the limit.
     """
 
     title: str
     frames: np.ndarray
     fps: float
-    given: tuple[int, int]
-    truth: np.ndarray | None = None
-    left_out: int = 0
+    original_size: tuple[int, int]
+    true_masks: np.ndarray | None = None
+    num_dropped: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
         return self.frames.shape[1], self.frames.shape[2]
 
 
-def procedural(number: int, folder: Path) -> DemoVideo:
-    """A procedural video: objects that leave and return, that just move, that have a double, in turns."""
-    kind = ("event", "plain", "distractor")[number % 3]
-    video = synthetic_videos(number // 3 + 4, 0, "test", kind, (96, 160))[-1]  # the first few show less
-    frames = _stored((video.frame(t) for t in range(len(video))), len(video), folder)
-    truth = np.stack([video.mask(t) for t in range(len(video))])
-    return DemoVideo(f"Procedural video {number + 1}", frames, 12, video.size, truth)
+def procedural_video(index: int, folder: Path) -> DemoVideo:
+    """Render a procedural video whose objects, in turn, leave and return, just move, or have a look-alike."""
+    kind = ("event", "plain", "distractor")[index % 3]
+    video = synthetic_videos(index // 3 + 4, 0, "test", kind, (96, 160))[-1]  # the first few are less varied
+    frames = _store_frames((video.frame(t) for t in range(len(video))), len(video), folder)
+    true_masks = np.stack([video.mask(t) for t in range(len(video))])
+    return DemoVideo(f"Procedural video {index + 1}", frames, 12, video.size, true_masks)
 
 
-def uploaded(files: Sequence[Path], folder: Path, limits: Limits) -> DemoVideo:
-    """The frames of one film, or of several pictures in natural order of their names.
+def read_upload(files: Sequence[Path], folder: Path, limits: Limits) -> DemoVideo:
+    """Read one video file, or several images in natural order of their names.
 
     Args:
-        files: as they were uploaded; they are read alone.
-        folder: the session's own.
+        files: Uploaded files, which are not modified.
+        folder: Folder of the session for the frames.
+        limits: Limits of the session.
 
     Raises:
-        ValueError: they are too large, too many, broken, of several sizes, or neither a film nor pictures.
+        ValueError: The files are too large, broken, of several sizes, or neither a video nor images.
     """
     if not files:
-        raise ValueError("no file is given")
+        raise ValueError("no file was uploaded")
     total = sum(path.stat().st_size for path in files)
     if total > limits.upload_mb * 2**20:
-        raise ValueError(f"{total / 2**20:.0f} MB are too much: at most {limits.upload_mb} MB")
+        raise ValueError(f"the upload must have at most {limits.upload_mb} MB; got {total / 2**20:.0f} MB")
     ordered = sorted(files, key=lambda path: natural(path.name))
-    kinds = [_kind(path) for path in ordered]
+    kinds = [_detect_kind(path) for path in ordered]
     try:
-        if kinds == ["film"]:
-            return _film(ordered[0], folder, limits)
-        if "film" in kinds:
-            raise ValueError("give one film, or several pictures, not both")
-        return _pictures(ordered, kinds, folder, limits)
+        if kinds == ["video"]:
+            return _read_video(ordered[0], folder, limits)
+        if "video" in kinds:
+            raise ValueError("the upload must be one video or several images, not both")
+        return _read_images(ordered, folder, limits)
     except (ValueError, OSError) as error:
-        raise ValueError(_unplaced(error, files)) from error
+        raise ValueError(_message_without_folders(error, files)) from error
 
 
-def uploaded_mask(file: Path, footage: DemoVideo) -> np.ndarray:
-    """A mask of a frame as the session has it or as it was given: uint8 (H, W) with object ids.
+def read_uploaded_mask(file: Path, video: DemoVideo) -> np.ndarray:
+    """Read a mask at the resized or the original size of a video's frames: uint8 (H, W) with object ids.
 
     Raises:
-        ValueError: it is no index mask, of another size or shows no object, or too many.
+        ValueError: The file is not an index mask, has another size, or shows no or too many objects.
     """
-    if _kind(file) != ".png":
-        raise ValueError(f"{file.name}: a mask is a palette or gray PNG")
+    if _detect_kind(file) != ".png":
+        raise ValueError(f"{file.name}: a mask must be a palette or gray PNG")
     try:
-        own = _size(file)
-        mask = read_mask_prompt(file, footage.size if own == footage.size else footage.given, "the frame")
+        size = video.size if _read_size(file) == video.size else video.original_size
+        mask = read_mask_prompt(file, size, "the frame")
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(_unplaced(error, [file])) from error
-    if mask.shape != footage.size:
-        mask = resize_mask(mask, shrunk_shape(mask, min(footage.size)))
-    if len(object_ids(mask)) > OBJECTS:
-        raise ValueError(f"{file.name}: shows {len(object_ids(mask))} objects, at most {OBJECTS} here")
+        raise ValueError(_message_without_folders(error, [file])) from error
+    if mask.shape != video.size:
+        mask = resize_mask(mask, shrunk_shape(mask, min(video.size)))
+    num_objects = len(object_ids(mask))
+    if num_objects > MAX_OBJECTS:
+        raise ValueError(f"{file.name}: the mask must show at most {MAX_OBJECTS} objects; got {num_objects}")
     return mask
 
 
-def _kind(path: Path) -> str:
-    """`film`, `.jpg` or `.png`, by the content.
+def _detect_kind(path: Path) -> str:
+    """Return `video`, `.jpg` or `.png` by the content of a file.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: The content is something else.
     """
     with path.open("rb") as file:
-        begin = file.read(16)
-    if _FILMS.match(begin):
-        return "film"
-    for magic, suffix in _PICTURES.items():
-        if begin.startswith(magic):
+        start = file.read(16)
+    if _VIDEOS.match(start):
+        return "video"
+    for magic, suffix in _IMAGES.items():
+        if start.startswith(magic):
             return suffix
-    raise ValueError(f"{path.name}: neither a film (mp4, mov, webm, avi) nor a JPEG or PNG picture")
+    raise ValueError(f"{path.name}: must be a video (mp4, mov, webm, avi) or a JPEG or PNG image")
 
 
-def _film(file: Path, folder: Path, limits: Limits) -> DemoVideo:
+def _read_video(file: Path, folder: Path, limits: Limits) -> DemoVideo:
     try:
-        with av.open(str(file)) as container:  # the header alone: a frame could take all memory
+        # Only the header is read here, because decoding a huge frame could exhaust the memory.
+        with av.open(str(file)) as container:
             for stream in container.streams.video:
-                _plausible(stream.height, stream.width, limits)
+                _validate_size(stream.height, stream.width, limits)
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{file}: no film that can be read") from error
-    film = VideoFile(file)
-    count = min(len(film), limits.frames)
-    frames = _stored((_shrunk(frame, limits.size) for frame in film.read()), count, folder)
-    fps = min(max(film.fps or 24, 1), 60)
-    return DemoVideo(file.name, frames, fps, film.size, left_out=len(film) - count)
+        raise ValueError(f"{file}: the video cannot be read") from error
+    video = VideoFile(file)
+    count = min(len(video), limits.max_frames)
+    frames = _store_frames((_shrink(frame, limits.size) for frame in video.read()), count, folder)
+    fps = min(max(video.fps or 24, 1), 60)
+    return DemoVideo(file.name, frames, fps, video.size, num_dropped=len(video) - count)
 
 
-def _pictures(files: Sequence[Path], kinds: Sequence[str], folder: Path, limits: Limits) -> DemoVideo:
-    chosen = files[: limits.frames]
-    sizes = [_size(file) for file in chosen]
+def _read_images(files: Sequence[Path], folder: Path, limits: Limits) -> DemoVideo:
+    kept = files[: limits.max_frames]
+    sizes = [_read_size(file) for file in kept]
     for size in sizes:
-        _plausible(*size, limits)
-    frames = _stored((_shrunk(read_image_file(file), limits.size) for file in chosen), len(chosen), folder)
-    return DemoVideo(f"{len(files)} pictures", frames, 12, sizes[0], left_out=len(files) - len(chosen))
+        _validate_size(*size, limits)
+    frames = _store_frames((_shrink(read_image_file(file), limits.size) for file in kept), len(kept), folder)
+    return DemoVideo(f"{len(files)} images", frames, 12, sizes[0], num_dropped=len(files) - len(kept))
 
 
-def _size(file: Path) -> tuple[int, int]:
+def _read_size(file: Path) -> tuple[int, int]:
     try:
         return frame_size(file)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{file}: its header asks for too many pixels") from error
+        raise ValueError(f"{file}: the header declares too many pixels") from error
 
 
-def _plausible(height: int, width: int, limits: Limits) -> None:
-    if not 0 < height * width <= limits.pixels:
-        raise ValueError(f"frames of {width}x{height} are too large: at most {limits.pixels} pixels")
+def _validate_size(height: int, width: int, limits: Limits) -> None:
+    size = f"{width}x{height}"
+    if not 0 < height * width <= limits.max_pixels:
+        raise ValueError(f"frames of {size} are too large: at most {limits.max_pixels} pixels are allowed")
     if min(height, width) < 16:
-        raise ValueError(f"frames of {width}x{height} are too small: at least 16x16")
+        raise ValueError(f"frames of {size} are too small: at least 16x16 pixels are required")
     rows, columns = resized_shape((height, width), min(limits.size, height, width))
-    if rows * columns > LONGEST * limits.size**2:  # its short side alone would not bound what is computed
-        raise ValueError(f"frames of {width}x{height} are too long and narrow")
+    if rows * columns > MAX_ASPECT_RATIO * limits.size**2:  # the short side alone does not bound the work
+        raise ValueError(f"frames of {size} are too long and narrow")
 
 
-def _stored(frames: Iterable[np.ndarray], count: int, folder: Path) -> np.ndarray:
-    """Frames as an array on disk, (T, H, W, 3): eight visitors' films would fill the memory."""
-    coming: Iterator[np.ndarray] = iter(frames)
-    first = next(coming)
+def _store_frames(frames: Iterable[np.ndarray], count: int, folder: Path) -> np.ndarray:
+    """Store frames on disk, because several sessions would fill the memory; return uint8 (T, H, W, 3)."""
+    iterator: Iterator[np.ndarray] = iter(frames)
+    first = next(iterator)
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)}
-    path, done = folder / "frames.npy", 0
-    with path.open("wb") as file:  # not mapped yet: a disk that fills up would end the program
+    path, num_stored = folder / "frames.npy", 0
+    # Written before it is mapped: a full disk raises an error here, but would kill the process in a mapping.
+    with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for t, frame in enumerate(islice(chain([first], coming), count)):
+        for t, frame in enumerate(islice(chain([first], iterator), count)):
             if frame.shape != first.shape:
-                raise ValueError(f"frame {t} is of another size than the first")
+                raise ValueError(f"frame {t} has another size than the first frame")
             file.write(np.ascontiguousarray(frame).data)
-            done = t + 1
-    if done < count:
-        raise ValueError(f"the film ends after {done} of {count} frames")
+            num_stored = t + 1
+    if num_stored < count:
+        raise ValueError(f"the video ends after {num_stored} of {count} frames")
     return np.load(path, mmap_mode="r+")
 
 
-def _unplaced(error: Exception, files: Sequence[Path]) -> str:
-    """An error's message without the folders of this machine."""
+def _message_without_folders(error: Exception, files: Sequence[Path]) -> str:
+    """Return an error's message without the folders of this machine."""
     message = getattr(error, "strerror", None) or str(error)
     for file in files:
         message = message.replace(str(file), file.name)
     return message
 
 
-def _shrunk(frame: np.ndarray, size: int) -> np.ndarray:
+def _shrink(frame: np.ndarray, size: int) -> np.ndarray:
     return resize_frame(frame, shrunk_shape(frame, size))

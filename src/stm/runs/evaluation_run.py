@@ -87,7 +87,8 @@ def evaluate_run(config: DictConfig) -> float | None:
     loggers = [instantiate(one) for one in (config.logger or {}).values() if trainer.is_global_zero]
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     with logging_session(loggers, selected_groups(), plain), manage_ddp_processes(trainer) as done:
-        trainer.predict(module, DataLoader([None], batch_size=None)  # type: ignore[arg-type], return_predictions=False)
+        once: Any = [0]  # one step: the videos are dealt out inside
+        trainer.predict(module, DataLoader(once, batch_size=None), return_predictions=False)
         done()
         assert module.scores is not None
         log_scores(loggers, "test", module.scores)

@@ -1,4 +1,4 @@
-"""Which frames the memory holds: lists by hand, and what holds for every policy."""
+"""Frames held by the paper's policies: lists by hand, and properties of every policy."""
 
 import pytest
 import torch
@@ -10,31 +10,35 @@ import stm
 from stm.memory import MemoryBank, MemoryPolicy
 
 
-def held(policy: MemoryPolicy, frames: int, told: tuple[int, ...] = (0,), entry: int = 0) -> list[list[int]]:
-    """The frames held while frame entry + 1, entry + 2, ... is segmented."""
+def held_frames(
+    policy: MemoryPolicy, frames: int, given: tuple[int, ...] = (0,), entry: int = 0
+) -> list[list[int]]:
+    """Return the frames held while frame entry + 1, entry + 2, ... is segmented."""
     bank, result = MemoryBank(policy), []
     for t in range(entry, frames - 1):
-        if bank.should_write(t, t in told):
-            bank.write(t, *(torch.full((1, 1, 2, 1, 1), float(t)) for _ in range(2)), given=t in told)
+        if bank.should_write(t, t in given):
+            bank.write(t, *(torch.full((1, 1, 2, 1, 1), float(t)) for _ in range(2)), given=t in given)
         result.append(bank.frames)
     return result
 
 
 def test_first() -> None:
-    assert held(MemoryPolicy(first=True, previous=False, every=None), 30) == [[0]] * 29
+    assert held_frames(MemoryPolicy(first=True, previous=False, every=None), 30) == [[0]] * 29
 
 
 def test_previous() -> None:
-    assert held(MemoryPolicy(first=False, previous=True, every=None), 30) == [[t - 1] for t in range(1, 30)]
+    assert held_frames(MemoryPolicy(first=False, previous=True, every=None), 30) == [
+        [t - 1] for t in range(1, 30)
+    ]
 
 
 def test_first_and_previous() -> None:
     expected = [[0], *([0, t - 1] for t in range(2, 30))]
-    assert held(MemoryPolicy(first=True, previous=True, every=None), 30) == expected
+    assert held_frames(MemoryPolicy(first=True, previous=True, every=None), 30) == expected
 
 
 def test_every_5() -> None:
-    assert held(MemoryPolicy(first=True, previous=True, every=5), 30) == [
+    assert held_frames(MemoryPolicy(first=True, previous=True, every=5), 30) == [
         [0],
         [0, 1],
         [0, 2],
@@ -68,29 +72,41 @@ def test_every_5() -> None:
 
 
 def test_every_frame() -> None:
-    assert held(MemoryPolicy(every=1), 6) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    assert held_frames(MemoryPolicy(every=1), 6) == [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
 
 
 def test_every_3_without_the_previous_frame() -> None:
     expected = [[0], [0], [0], [0, 3], [0, 3], [0, 3], [0, 3, 6]]
-    assert held(MemoryPolicy(first=True, previous=False, every=3), 8) == expected
-    assert held(MemoryPolicy(first=False, previous=False, every=3), 8) == expected
+    assert held_frames(MemoryPolicy(first=True, previous=False, every=3), 8) == expected
+    assert held_frames(MemoryPolicy(first=False, previous=False, every=3), 8) == expected
 
 
 def test_objects_that_enter_between_the_kept_frames() -> None:
-    late = {"frames": 14, "told": (7,), "entry": 7}
-    assert held(MemoryPolicy(every=5), **late) == [[7], [7, 8], [7, 9], [7, 10], [7, 10, 11], [7, 10, 12]]
-    # Without their first frame and the previous one, what they entered with is held until a better one comes.
+    late = {"frames": 14, "given": (7,), "entry": 7}
+    assert held_frames(MemoryPolicy(every=5), **late) == [
+        [7],
+        [7, 8],
+        [7, 9],
+        [7, 10],
+        [7, 10, 11],
+        [7, 10, 12],
+    ]
+    # Without the first and the previous frame, the frame of entry is held until another one is kept.
     only_every = MemoryPolicy(first=False, previous=False, every=5)
-    assert held(only_every, **late) == [[7], [7], [7], [10], [10], [10]]
+    assert held_frames(only_every, **late) == [[7], [7], [7], [10], [10], [10]]
 
 
-def test_a_correction_stays_like_the_first_frame() -> None:
-    told = (0, 3)
+def test_a_corrected_frame_is_kept_like_the_first() -> None:
+    given = (0, 3)
     expected = [[0], [0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 5]]
-    assert held(MemoryPolicy(first=True, previous=True, every=None), 7, told) == expected
-    assert held(MemoryPolicy(first=True, previous=False, every=None), 7, told) == [[0]] * 3 + [[0, 3]] * 3
-    assert held(MemoryPolicy(first=False, previous=True, every=None), 7, told) == [[t] for t in range(6)]
+    assert held_frames(MemoryPolicy(first=True, previous=True, every=None), 7, given) == expected
+    assert (
+        held_frames(MemoryPolicy(first=True, previous=False, every=None), 7, given)
+        == [[0]] * 3 + [[0, 3]] * 3
+    )
+    assert held_frames(MemoryPolicy(first=False, previous=True, every=None), 7, given) == [
+        [t] for t in range(6)
+    ]
 
 
 policies = st.builds(
@@ -103,22 +119,24 @@ policies = st.builds(
 
 @settings(deadline=None, max_examples=150)
 @given(policies, st.integers(0, 12), st.sets(st.integers(0, 40)), st.integers(2, 30))
-def test_what_holds_for_every_policy(
-    values: tuple[bool, bool, int | None], entry: int, told: set[int], length: int
+def test_properties_of_every_policy(
+    values: tuple[bool, bool, int | None], entry: int, given_frames: set[int], length: int
 ) -> None:
     first, previous, every = values
     policy = MemoryPolicy(first, previous, every)
-    told = {t for t in told if t >= entry} | {entry}
-    for t, frames in enumerate(held(policy, entry + length, tuple(told), entry), start=entry + 1):
+    given_frames = {t for t in given_frames if t >= entry} | {entry}
+    for t, frames in enumerate(
+        held_frames(policy, entry + length, tuple(given_frames), entry), start=entry + 1
+    ):
         assert frames, "an empty memory cannot be read"
         assert frames == sorted(set(frames))
         assert frames[-1] < t
-        stay = {f for f in range(entry, t) if (first and f in told) or (every and f % every == 0)}
-        expected = stay | ({t - 1} if previous else set())
+        kept = {f for f in range(entry, t) if (first and f in given_frames) or (every and f % every == 0)}
+        expected = kept | ({t - 1} if previous else set())
         assert set(frames) == (expected or {entry})
 
 
-def test_reading_gives_the_cells_of_the_frames_held() -> None:
+def test_read_returns_the_cells_of_the_frames_held_frames() -> None:
     bank = MemoryBank(MemoryPolicy(every=2))
     for t in range(4):
         key, value = torch.full((2, 1, 3, 4, 5), float(t)), torch.full((2, 6, 7, 4, 5), 10.0 * t)
@@ -131,39 +149,39 @@ def test_reading_gives_the_cells_of_the_frames_held() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "message"),
     [
         ({"first": False, "previous": False, "every": None}, "all off"),
         ({"every": 0}, "memory.every=0"),
         ({"every": -5}, "memory.every=-5"),
     ],
 )
-def test_impossible_policies_are_named(settings: dict[str, int | None], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+def test_invalid_policies_raise(settings: dict[str, int | None], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         MemoryPolicy(**settings)
 
 
-def test_the_segmenter_holds_what_the_policy_says() -> None:
+def test_the_segmenter_follows_the_policy() -> None:
     frames, mask = small.frames(16, (16, 16)), small.masks(1, 1, (16, 16))[0]
     segmenter = stm.Segmenter(small.network(), MemoryPolicy(every=5))
-    seen = []
+    held = []
     for t, frame in enumerate(frames):
         segmenter.step(frame, mask if t == 0 else None)
-        seen.append(segmenter.memory_frames())
-    assert [groups[0] for groups in seen[1:]] == held(MemoryPolicy(every=5), 16)
+        held.append(segmenter.memory_frames())
+    assert [groups[0] for groups in held[1:]] == held_frames(MemoryPolicy(every=5), 16)
 
 
-def test_the_segmenter_keeps_objects_apart_by_their_entry() -> None:
-    """Object 1 from frame 0 on, object 2 from frame 3 on, object 1 corrected at frame 6."""
+def test_objects_with_different_entries_have_separate_memories() -> None:
+    """Object 1 enters at frame 0 and is corrected at frame 6; object 2 enters at frame 3."""
     frames, masks = small.frames(10, (16, 16)), small.masks(10, 2, (16, 16)).numpy()
-    told = {0: masks[0] * (masks[0] == 1), 3: masks[3] * (masks[3] == 2), 6: masks[6] * (masks[6] == 1)}
+    given = {0: masks[0] * (masks[0] == 1), 3: masks[3] * (masks[3] == 2), 6: masks[6] * (masks[6] == 1)}
     segmenter = stm.Segmenter(small.network(), MemoryPolicy(every=None))
-    seen = []
+    held = []
     for t, frame in enumerate(frames):
-        segmenter.step(frame, told.get(t))
-        seen.append(segmenter.memory_frames())
-    assert seen[3] == [[0, 2], []]
-    assert seen[4] == [[0, 3], [3]]
-    assert seen[5] == [[0, 4], [3, 4]]
-    assert seen[7] == [[0, 6], [3, 6]]
-    assert seen[9] == [[0, 6, 8], [3, 8]]
+        segmenter.step(frame, given.get(t))
+        held.append(segmenter.memory_frames())
+    assert held[3] == [[0, 2], []]
+    assert held[4] == [[0, 3], [3]]
+    assert held[5] == [[0, 4], [3, 4]]
+    assert held[7] == [[0, 6], [3, 6]]
+    assert held[9] == [[0, 6, 8], [3, 8]]

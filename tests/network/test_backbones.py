@@ -1,4 +1,4 @@
-"""The backbones: features at strides 4, 8 and 16, normalization, ImageNet weights."""
+"""Backbones: features at strides 4, 8 and 16, normalization, ImageNet weights."""
 
 import http.client
 import math
@@ -21,7 +21,7 @@ ONE_OF_EACH = ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_40
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("read_stride", [16, 8])
-def test_features_stand_at_strides_4_8_16(name: str, read_stride: int) -> None:
+def test_features_have_strides_4_8_16(name: str, read_stride: int) -> None:
     trunk = build_trunk(name, read_stride=read_stride).eval()
     with torch.no_grad():
         features = trunk(torch.rand(1, 3, 64, 96))
@@ -34,8 +34,8 @@ def test_features_stand_at_strides_4_8_16(name: str, read_stride: int) -> None:
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_features_are_those_of_the_uncut_network(name: str) -> None:
-    """Nothing is lost between the pieces: the rest of torchvision's network goes on from our last map."""
+def test_features_are_those_of_the_full_network(name: str) -> None:
+    """The features are maps of torchvision's network, and the last one is its last map at stride 16."""
     torch.manual_seed(0)
     net = get_model(name, weights=None).eval()
     image, maps = torch.rand(1, 3, 64, 64), []
@@ -49,9 +49,11 @@ def test_features_are_those_of_the_uncut_network(name: str) -> None:
         features = build_trunk(name).eval()(image)
     for feature in features:
         assert any(m.shape == feature.shape and torch.equal(m, feature) for m in maps)
-    same = [m for m in maps if m.shape == features[-1].shape]
-    ends = same[-2:] if name == "convnext_tiny" else same[-1:]  # ConvNeXt's next stage begins with a norm
-    assert any(torch.equal(end, features[-1]) for end in ends), "nothing at stride 16 is left out"
+    stride_16 = [m for m in maps if m.shape == features[-1].shape]
+    last = (
+        stride_16[-2:] if name == "convnext_tiny" else stride_16[-1:]
+    )  # ConvNeXt's next stage starts with a norm
+    assert any(torch.equal(m, features[-1]) for m in last), "a layer at stride 16 is missing"
 
 
 @pytest.mark.parametrize("name", WITH_BATCH_NORM)
@@ -68,7 +70,7 @@ def test_group_norm_replaces_every_batch_norm(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", "micro"])
-def test_batch_norm_is_frozen_whatever_train_says(name: str) -> None:
+def test_batch_norm_stays_frozen_in_training_mode(name: str) -> None:
     network = small.network(backbone=name, norm="frozen")
     network.train()
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -84,24 +86,24 @@ def test_batch_norm_is_frozen_whatever_train_says(name: str) -> None:
         assert torch.equal(layer.running_mean, mean)
         assert torch.equal(layer.running_var, variance)
         assert int(layer.num_batches_tracked) == batches
-        assert (layer.weight != 1).any(), "the affine weights train"
+        assert (layer.weight != 1).any(), "the affine weights must train"
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "efficientnet_b0", "regnet_y_400mf", "resnet50"])
-def test_training_computes_what_evaluation_computes(name: str) -> None:
-    """No stochastic depth, no batch statistics: section 3.5 trains the network that 3.6 runs."""
+def test_training_mode_equals_evaluation_mode(name: str) -> None:
+    """Training uses neither stochastic depth nor batch statistics: section 3.5 trains the network of 3.6."""
     trunk = build_trunk(name)
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         expected = trunk.eval()(image)
-    for ours, theirs in zip(trunk.train()(image), expected, strict=True):
-        assert torch.equal(ours, theirs)
+    for feature, reference in zip(trunk.train()(image), expected, strict=True):
+        assert torch.equal(feature, reference)
     sum(f.square().mean() for f in trunk(image)).backward()
     assert all(p.grad is not None for p in trunk.parameters())
 
 
-def test_planted_channels_are_a_first_convolution_over_all_of_them() -> None:
-    """Section 3.1: frame and mask are concatenated and the first convolution is one with more channels."""
+def test_mask_channels_equal_a_first_convolution_over_frame_and_masks() -> None:
+    """Section 3.1: frame and masks are concatenated, and the first convolution has further input channels."""
     torch.manual_seed(0)
     encoder = MemoryEncoder(
         build_trunk("resnet18"), 8, 16, query_channels=256, other_objects_channel=True
@@ -121,23 +123,23 @@ def test_planted_channels_are_a_first_convolution_over_all_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "message"),
     [
-        ({"name": "resnet51"}, "'resnet51'.*resnet50"),
-        ({"name": "micro", "norm": "batch"}, "norm='batch'.*frozen, group"),
-        ({"name": "micro", "read_stride": 32}, "read_stride=32"),
-        ({"name": "tiny", "pretrained": True}, "'tiny'.*pretrained=false"),
-        ({"name": "resnet18", "pretrained": True, "norm": "group"}, "norm=frozen"),
+        ({"name": "resnet51"}, "backbone=resnet51: .*resnet50"),
+        ({"name": "micro", "norm": "batch"}, "norm=batch: must be one of frozen, group"),
+        ({"name": "micro", "read_stride": 32}, "read_stride=32: must be 8 or 16"),
+        ({"name": "tiny", "pretrained": True}, "pretrained=true: must be false for backbone=tiny"),
+        ({"name": "resnet18", "pretrained": True, "norm": "group"}, "norm=group: must be frozen"),
     ],
 )
-def test_impossible_settings_are_named(settings: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+def test_invalid_settings_raise(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build_trunk(**settings)
 
 
 @pytest.fixture
 def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for downloads, and a network that refuses at once."""
+    """Return an empty download folder, with a proxy that refuses every connection."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for scheme in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(scheme, "http://127.0.0.1:9")
@@ -148,7 +150,7 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "mobilenet_v3_large"])
-def test_without_a_network_the_error_names_the_switch(torch_home: Path, name: str) -> None:
+def test_without_network_access_the_error_names_the_setting(torch_home: Path, name: str) -> None:
     with pytest.raises(RuntimeError, match=r"backbone\.pretrained=false") as error:
         small.network(backbone=name, norm="frozen", pretrained=True)
     assert name in str(error.value)
@@ -156,7 +158,7 @@ def test_without_a_network_the_error_names_the_switch(torch_home: Path, name: st
 
 
 @pytest.mark.parametrize("broken", [http.client.IncompleteRead(b""), TimeoutError(), ConnectionResetError()])
-def test_a_broken_download_names_the_switch(
+def test_a_broken_download_names_the_setting(
     torch_home: Path, monkeypatch: pytest.MonkeyPatch, broken: Exception
 ) -> None:
     def urlopen(*_args: object, **_kwargs: object) -> None:
@@ -167,9 +169,7 @@ def test_a_broken_download_names_the_switch(
         build_trunk("resnet18", pretrained=True)
 
 
-def test_a_folder_that_cannot_be_written_names_the_switch(
-    torch_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_folder_names_the_setting(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (torch_home / "file").touch()
     monkeypatch.setenv("TORCH_HOME", str(torch_home / "file"))
     with pytest.raises(RuntimeError, match=r"backbone\.pretrained=false"):
@@ -177,8 +177,8 @@ def test_a_folder_that_cannot_be_written_names_the_switch(
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
-def test_pretrained_takes_the_file_that_torchvision_names(torch_home: Path, name: str) -> None:
-    """Random weights under the name of the ImageNet file, read by torchvision's own loading code."""
+def test_pretrained_loads_the_file_of_torchvision(torch_home: Path, name: str) -> None:
+    """Random weights under the name of the ImageNet file are read by torchvision's own loading code."""
     url = get_model_weights(name).DEFAULT.url
     path = torch_home / "hub" / "checkpoints" / url.rpartition("/")[2]
     path.parent.mkdir(parents=True)
@@ -186,16 +186,16 @@ def test_pretrained_takes_the_file_that_torchvision_names(torch_home: Path, name
     file = get_model(name, weights=None)
     torch.save(file.state_dict(), path)
     network = small.network(seed=1, backbone=name, norm="frozen", pretrained=True, other_objects_channel=True)
-    theirs = {value.data_ptr(): value for value in file.state_dict().values()}
+    expected = list(file.state_dict().values())
     for encoder in (network.query_encoder, network.memory_encoder):
-        for ours in encoder.trunk.state_dict().values():
-            assert any(ours.shape == value.shape and torch.equal(ours, value) for value in theirs.values())
+        for loaded in encoder.trunk.state_dict().values():
+            assert any(loaded.shape == value.shape and torch.equal(loaded, value) for value in expected)
     rgb = next(iter(file.state_dict().values()))
     assert torch.equal(network.memory_encoder.trunk.stem.weight, rgb)
-    for planted in (network.memory_encoder.mask_stem, network.memory_encoder.others_stem):
-        assert planted.weight.shape == (len(rgb), 1, *rgb.shape[2:])
-        assert not torch.equal(planted.weight, rgb[:, :1])
-        fan_out = planted.weight[0].numel() * len(rgb)
-        assert planted.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1)
+    for stem in (network.memory_encoder.mask_stem, network.memory_encoder.others_stem):
+        assert stem.weight.shape == (len(rgb), 1, *rgb.shape[2:])
+        assert not torch.equal(stem.weight, rgb[:, :1])
+        fan_out = stem.weight[0].numel() * len(rgb)
+        assert stem.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.1)
     other = small.network(seed=2, backbone=name, norm="frozen", pretrained=True)
     assert not torch.equal(other.memory_encoder.mask_stem.weight, network.memory_encoder.mask_stem.weight)

@@ -1,4 +1,4 @@
-"""The exported programs, loaded from disk, are the network: parts alone, and a video through all of them."""
+"""Exported programs, loaded from disk, against the network: single parts, and a video through all of them."""
 
 import json
 import math
@@ -20,26 +20,26 @@ PROGRAMS = ("query_encoder", "memory_encoder", "decoder")
 
 
 class Exported:
-    """The programs of a folder, and the memory read as export.json tells it."""
+    """The programs of a folder, with the memory read that export.json describes."""
 
     def __init__(self, folder: Path) -> None:
-        self.told: dict[str, Any] = json.loads((folder / "export.json").read_text())
+        self.description: dict[str, Any] = json.loads((folder / "export.json").read_text())
         assert sorted(path.name for path in folder.iterdir()) == sorted(
             ["export.json", *(f"{name}.pt2" for name in PROGRAMS)]
         )
         self.programs = {name: torch.export.load(folder / f"{name}.pt2").module() for name in PROGRAMS}
 
-    def run(self, name: str, **given: Tensor) -> dict[str, Tensor]:
-        """A program's outputs by their names; all shapes are those that export.json tells."""
-        told = self.told["programs"][name]
-        outputs = self.programs[name](*(given[key] for key in told["inputs"]))
+    def run(self, name: str, **inputs: Tensor) -> dict[str, Tensor]:
+        """Return a program's outputs by name, and check their shapes against export.json."""
+        program = self.description["programs"][name]
+        outputs = self.programs[name](*(inputs[key] for key in program["inputs"]))
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-        named = dict(zip(told["outputs"], outputs, strict=True))
-        if "frame" in given:
-            self.size = given["frame"].shape[-2:]
-        objects = next((given[key].shape[1] for key in ("masks", "readout") if key in given), None)
+        named = dict(zip(program["outputs"], outputs, strict=True))
+        if "frame" in inputs:
+            self.size = inputs["frame"].shape[-2:]
+        objects = next((inputs[key].shape[1] for key in ("masks", "readout") if key in inputs), None)
         sizes = {"H": self.size[0], "W": self.size[1], "O": objects}
-        for key, shape in told["outputs"].items():
+        for key, shape in program["outputs"].items():
             assert named[key].shape == tuple(eval(str(size), {}, dict(sizes)) for size in shape), key
         return named
 
@@ -49,45 +49,44 @@ class Exported:
         return memory.get("key", query["query_key"][:, None]), memory["value"]
 
     def segment(self, frame: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Equation 1, an object after the other."""
+        """Segment a frame by equation 1, one object at a time."""
         query = self.run("query_encoder", frame=frame)
         key = query["query_key"][0].flatten(1)
         readout = []
         for o in range(values.shape[1]):
             memory = keys[0, min(o, keys.shape[1] - 1)].flatten(1)
-            if self.told["similarity"] == "dot":
-                alike = memory.T @ key
-            elif self.told["similarity"] == "scaled_dot":
-                alike = memory.T @ key / math.sqrt(len(key))
+            if self.description["similarity"] == "dot":
+                logits = memory.T @ key
+            elif self.description["similarity"] == "scaled_dot":
+                logits = memory.T @ key / math.sqrt(len(key))
             else:
-                alike = -torch.cdist(memory.T, key.T).square() / math.sqrt(len(key))
-            readout.append(values[0, o].flatten(1) @ alike.softmax(0))
-        read = torch.stack(readout)[None].unflatten(-1, query["query_value"].shape[-2:])
-        of_query = {name: query[name] for name in ("query_value", "skip4", "skip8")}
-        return self.run("decoder", readout=read, **of_query)["logits"]
+                logits = -torch.cdist(memory.T, key.T).square() / math.sqrt(len(key))
+            readout.append(values[0, o].flatten(1) @ logits.softmax(0))
+        stacked = torch.stack(readout)[None].unflatten(-1, query["query_value"].shape[-2:])
+        query_maps = {name: query[name] for name in ("query_value", "skip4", "skip8")}
+        return self.run("decoder", readout=stacked, **query_maps)["logits"]
 
 
-def same_video(
+def compare(
     network: STM,
     exported: Exported,
     sizes: list[tuple[int, int]],
     objects: list[int],
     tolerance: float = 2e-5,
 ) -> None:
-    """Two frames remembered and a third segmented, by the network and by the programs."""
+    """Memorize two frames and segment a third, by the network and by the programs."""
     for size, count in zip(sizes, objects, strict=True):
         frames = small.frames(3, size)[:, None] / 255
         masks = [small.channels(mask, count)[None] for mask in small.masks(2, count, size)]
         with torch.inference_mode():
-            theirs = [network.memorize(f, m) for f, m in zip(frames, masks, strict=False)]
-            ours = [exported.memorize(f, m) for f, m in zip(frames, masks, strict=False)]
-            for (key, value), (own_key, own_value) in zip(theirs, ours, strict=True):
-                torch.testing.assert_close(own_key, key)
-                torch.testing.assert_close(own_value, value)
-            joined = [torch.stack(part, dim=3) for part in zip(*theirs, strict=True)]
-            expected = network.segment(frames[2], (joined[0], joined[1])).softmax(1)
+            expected_memory = [network.memorize(f, m) for f, m in zip(frames, masks, strict=False)]
+            memory = [exported.memorize(f, m) for f, m in zip(frames, masks, strict=False)]
+            for tensors, expected_tensors in zip(memory, expected_memory, strict=True):
+                torch.testing.assert_close(tensors, expected_tensors)
+            keys, values = (torch.stack(part, dim=3) for part in zip(*expected_memory, strict=True))
+            expected = network.segment(frames[2], (keys, values)).softmax(1)
             logits = exported.segment(
-                frames[2], *(torch.stack(part, dim=3) for part in zip(*ours, strict=True))
+                frames[2], *(torch.stack(part, dim=3) for part in zip(*memory, strict=True))
             )
         torch.testing.assert_close(logits.softmax(1), expected, atol=tolerance, rtol=1e-3)
 
@@ -101,16 +100,16 @@ def same_video(
     ],
     ids=["paper", "image keys at stride 8", "others"],
 )
-def test_the_programs_are_the_network_at_any_size(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_programs_equal_the_network_at_any_size(changes: dict[str, Any], tmp_path: Path) -> None:
     network = small.network(**changes)
     export(network, tmp_path / "out")
     exported = Exported(tmp_path / "out")
-    same_video(network, exported, [(32, 48), (96, 64), (80, 112), (32, 32)], [1, 2, 3, 5])
-    held = [program.state_dict() for program in exported.programs.values()]
-    numbers = sum(tensor.numel() for state in held for tensor in state.values())
+    compare(network, exported, [(32, 48), (96, 64), (80, 112), (32, 32)], [1, 2, 3, 5])
+    states = [program.state_dict() for program in exported.programs.values()]
+    numbers = sum(tensor.numel() for state in states for tensor in state.values())
     constants = 2 * (network.mean.numel() + network.std.numel())
     assert numbers - constants == sum(t.numel() for t in network.state_dict().values()), (
-        "each its own weights"
+        "each program must hold only its own weights"
     )
 
 
@@ -120,18 +119,18 @@ def test_real_backbones(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = STM(backbone="resnet18").eval() if name == "resnet18" else official_network().eval()
     export(network, tmp_path / "out")
-    same_video(network, Exported(tmp_path / "out"), [(64, 96), (112, 80)], [2, 1], 2e-4)
+    compare(network, Exported(tmp_path / "out"), [(64, 96), (112, 80)], [2, 1], 2e-4)
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     weights, out = save(tmp_path / "w.ckpt"), tmp_path / "deep" / "out"
     assert cli.run(["export", str(weights), str(out)]) == 0
     assert capsys.readouterr().out.count(" MB\n") == 4
-    assert [path.name for path in out.parent.iterdir()] == ["out"], "nothing is left beside"
+    assert [path.name for path in out.parent.iterdir()] == ["out"], "temporary files are left"
     assert json.loads((out / "export.json").read_text())["programs"].keys() == set(PROGRAMS)
     for path in out.glob("*.pt2"):
-        assert b"/src/stm/" not in path.read_bytes(), "a path of the machine that made it"
+        assert b"/src/stm/" not in path.read_bytes(), "it contains a path of this machine"
     assert cli.run(["export", str(weights), str(out)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "must be a new or empty folder" in capsys.readouterr().err
     assert cli.run(["export", str(tmp_path / "none"), str(tmp_path / "new")]) == 2
     assert "does not exist" in capsys.readouterr().err and not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""What the published code computes on two small videos, through the segmenter with the paper's memory."""
+"""Golden cases: outputs of the published code on two small videos, with the paper's memory."""
 
 import importlib.util
 import pickle
@@ -39,34 +39,34 @@ def network(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_videos_as_the_published_code(network: STM, golden: Path, case: str) -> None:
+def test_videos_equal_the_published_code(network: STM, golden: Path, case: str) -> None:
     truth = np.load(golden / f"{case}.npz")
     segmenter = stm.Segmenter(network, MemoryPolicy(every=int(truth["memory_every"])))
     for t, frame in enumerate(truth["frames"]):
         probabilities = segmenter.step(frame, truth["first_mask"] if t == 0 else None)
         expected = truth["probabilities"][t]
         np.testing.assert_allclose(probabilities, expected, rtol=0, atol=2e-4, err_msg=f"frame {t}")
-        likeliest = np.sort(expected, axis=0)
-        clear = likeliest[-1] - likeliest[-2] > 1e-3
+        ranked = np.sort(expected, axis=0)
+        clear = ranked[-1] - ranked[-2] > 1e-3
         assert clear.mean() > 0.9
         np.testing.assert_array_equal(segmenter.labels(probabilities)[clear], truth["masks"][t][clear])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_keys_and_values_as_the_published_code(network: STM, golden: Path, case: str) -> None:
+def test_keys_and_values_equal_the_published_code(network: STM, golden: Path, case: str) -> None:
     truth = np.load(golden / f"{case}.npz")
     frame = torch.from_numpy(truth["frames"][0]).permute(2, 0, 1) / 255
     objects = truth["key"].shape[0]
     masks = torch.stack([torch.from_numpy(truth["first_mask"] == o + 1).float() for o in range(objects)])
     with torch.no_grad():
         key, value = network.memorize(frame, masks)
-    for ours, theirs in ((key, truth["key"]), (value, truth["value"])):
-        assert np.linalg.norm(ours.numpy() - theirs) < 1e-3 * np.linalg.norm(theirs)
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+    for actual, expected in ((key, truth["key"]), (value, truth["value"])):
+        assert np.linalg.norm(actual.numpy() - expected) < 1e-3 * np.linalg.norm(expected)
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-def test_the_cases_notice_a_missing_detail(weights: dict[str, torch.Tensor], golden: Path) -> None:
-    """The tolerance is no blanket: equation 2 as printed, without the published division, breaks it."""
+def test_the_cases_detect_a_missing_detail(weights: dict[str, torch.Tensor], golden: Path) -> None:
+    """Equation 2 as printed, without the published division, exceeds the tolerance."""
     truth = np.load(golden / "two_objects.npz")
     network = load_official(weights)
     network.similarity = "dot"
@@ -75,7 +75,7 @@ def test_the_cases_notice_a_missing_detail(weights: dict[str, torch.Tensor], gol
     assert np.abs(segmenter.step(truth["frames"][1]).numpy() - truth["probabilities"][1]).max() > 2e-3
 
 
-def test_the_papers_network_has_as_many_parameters_as_the_published(weights: dict[str, torch.Tensor]) -> None:
+def test_the_number_of_parameters_equals_the_published_one(weights: dict[str, torch.Tensor]) -> None:
     buffers = ("running_mean", "running_var", "num_batches_tracked", "Encoder_M.mean", "Encoder_M.std")
     buffers += ("Encoder_Q.mean", "Encoder_Q.std")
     published = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(buffers))
@@ -84,13 +84,13 @@ def test_the_papers_network_has_as_many_parameters_as_the_published(weights: dic
     assert ours == pytest.approx(38.9e6, abs=5e4)
 
 
-def test_the_published_names_are_recognised(weights: dict[str, torch.Tensor]) -> None:
+def test_published_names_are_recognized(weights: dict[str, torch.Tensor]) -> None:
     assert is_published(weights)
     assert is_published({f"module.{name}": tensor for name, tensor in weights.items()})
     assert not is_published({"query_encoder.key.weight": torch.zeros(1)})
 
 
-def test_what_is_wrong_with_a_state_dict_is_named(weights: dict[str, torch.Tensor]) -> None:
+def test_problems_of_a_state_dict_are_listed(weights: dict[str, torch.Tensor]) -> None:
     wrong = {f"module.{name}": tensor for name, tensor in weights.items()}
     del wrong["module.Decoder.pred2.bias"]
     del wrong["module.Encoder_Q.std"]
@@ -112,14 +112,14 @@ def test_what_is_wrong_with_a_state_dict_is_named(weights: dict[str, torch.Tenso
     assert "expected (128, 1024, 3, 3)" in str(error.value)
 
 
-def test_a_long_list_of_problems_is_cut() -> None:
+def test_a_long_list_of_problems_is_truncated() -> None:
     with pytest.raises(ValueError, match="(?s)missing.*and [0-9]+ more") as error:
         load_official({"epoch": torch.zeros(1)})
     assert len(str(error.value).splitlines()) < 30
 
 
-class Trap:
-    """What a hostile file holds: code that runs when it is unpickled."""
+class Exploit:
+    """Content of a malicious file: code that runs when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -129,31 +129,31 @@ class Trap:
 
 
 @pytest.mark.parametrize("save", ["torch", "pickle"])
-def test_code_in_a_file_is_not_run(tmp_path: Path, save: str) -> None:
-    sprung, file = tmp_path / "sprung", tmp_path / "weights.pth"
+def test_code_in_a_file_does_not_run(tmp_path: Path, save: str) -> None:
+    evidence, file = tmp_path / "evidence", tmp_path / "weights.pth"
     if save == "torch":
-        torch.save({"Decoder.pred2.bias": Trap(sprung)}, file)
+        torch.save({"Decoder.pred2.bias": Exploit(evidence)}, file)
     else:
-        file.write_bytes(pickle.dumps({"Decoder.pred2.bias": Trap(sprung)}))
+        file.write_bytes(pickle.dumps({"Decoder.pred2.bias": Exploit(evidence)}))
     with pytest.raises(ValueError, match=r"weights\.pth"):
         load_official(file)
-    assert not sprung.exists()
+    assert not evidence.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut off"])
-def test_a_file_of_something_else_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 truncated"])
+def test_a_file_without_weights_raises(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"weights\.pth"):
         load_official(file)
 
 
-def test_a_file_without_a_state_dict_is_named(tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_raises(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match=r"list\.pth: holds a list"):
+    with pytest.raises(ValueError, match=r"list\.pth: must contain a state dict; got a list"):
         load_official(tmp_path / "list.pth")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
-        load_official(tmp_path / "nowhere.pth")
+def test_a_missing_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
+        load_official(tmp_path / "missing.pth")

@@ -1,4 +1,4 @@
-"""The network that comes with the package: what its card says is so, and `stm strip`, which made the file."""
+"""The demonstration network against its model card, and `stm strip`, which made its file."""
 
 import json
 import pickletools
@@ -31,24 +31,24 @@ SCORES = {
 
 
 def paths(file: Path) -> list[str]:
-    """Every text in a file of weights that may be a path or the name of a machine."""
+    """Return every text in a file of weights that may be a path or the name of a machine."""
     with ZipFile(file) as archive:
         assert all(name.startswith("archive/") for name in archive.namelist())
-        told = pickletools.genops(archive.read("archive/data.pkl"))
-    texts = {text for _, text, _ in told if isinstance(text, str)}
+        operations = pickletools.genops(archive.read("archive/data.pkl"))
+    texts = {text for _, text, _ in operations if isinstance(text, str)}
     assert "network.memory_encoder.mask_stem.weight" in texts
     return [text for text in texts if re.search(r"[/\\@:]", text)]
 
 
 @pytest.mark.parametrize("videos", [4, pytest.param(32, marks=pytest.mark.slow)])
-def test_the_cards_scores_are_those_of_the_file(videos: int) -> None:
+def test_the_scores_of_the_card_are_those_of_the_file(videos: int) -> None:
     benchmark = synthetic(count=videos, seed=0, split="test", kind="mixed", pixels=96)
-    found = validate(stm.load(BUNDLED_CHECKPOINT), MemoryPolicy(), benchmark).overall
+    scores = validate(stm.load(BUNDLED_CHECKPOINT), MemoryPolicy(), benchmark).overall
     expected = pytest.approx(SCORES[videos], abs=2e-3)  # rounded to 3 digits, perhaps on another machine
-    assert (found["J-Mean"], found["F-Mean"]) == expected
+    assert (scores["J-Mean"], scores["F-Mean"]) == expected
 
 
-def test_the_card_says_what_the_file_is() -> None:
+def test_the_card_describes_the_file() -> None:
     network = stm.load(BUNDLED_CHECKPOINT)
     count = sum(parameter.numel() for parameter in network.parameters())
     assert f"{count:,} parameters" in CARD
@@ -61,30 +61,30 @@ def test_the_card_says_what_the_file_is() -> None:
     assert not paths(BUNDLED_CHECKPOINT)
 
 
-def test_load_without_a_path_gives_it_and_says_so() -> None:
+def test_load_without_a_path_warns() -> None:
     with pytest.warns(UserWarning, match="demonstration network.*STM_weights.pth.*train"):
         network = stm.load()
-    named = stm.load(BUNDLED_CHECKPOINT)
-    for name, tensor in named.state_dict().items():
+    explicit = stm.load(BUNDLED_CHECKPOINT)
+    for name, tensor in explicit.state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor), name
 
 
-def test_the_warning_comes_once() -> None:
-    with warnings.catch_warnings(record=True) as seen:
+def test_the_warning_is_shown_once() -> None:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         for _ in range(2):
             stm.load()
         stm.load()
-    assert len(seen) == 1
+    assert len(caught) == 1
 
 
-def test_a_named_file_is_loaded_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+def test_load_with_a_path_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
     stm.load(BUNDLED_CHECKPOINT)
     assert not recwarn.list
 
 
 def checkpoint(path: Path, **changes: object) -> Path:
-    """As training writes it: with the optimizer's state, and settings with paths."""
+    """Write a checkpoint as in training, with the optimizer's state and settings that contain paths."""
     network = small.network(**changes)
     weights = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     config = {
@@ -97,22 +97,23 @@ def checkpoint(path: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("changes", [{}, {"backbone": "tiny", "key_input": "image", "similarity": "l2"}])
-def test_strip_keeps_the_network_alone(changes: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    whole, small_one = checkpoint(tmp_path / "best.ckpt", **changes), tmp_path / "new" / "w.pth"
-    assert "/home/someone/runs" in torch.load(whole, weights_only=True)["config"].values()
-    assert cli.run(["strip", str(whole), str(small_one)]) == 0
+def test_strip_keeps_only_the_network(changes: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    full, stripped = checkpoint(tmp_path / "best.ckpt", **changes), tmp_path / "new" / "w.pth"
+    assert "/home/someone/runs" in torch.load(full, weights_only=True)["config"].values()
+    assert cli.run(["strip", str(full), str(stripped)]) == 0
     assert "MB" in capsys.readouterr().out
-    assert [path.name for path in small_one.parent.iterdir()] == ["w.pth"]
-    assert not paths(small_one)
+    assert [path.name for path in stripped.parent.iterdir()] == ["w.pth"]
+    assert not paths(stripped)
     frame, mask = small.frames(1)[0] / 255, small.channels(small.masks(1, 2)[0], 2)
-    ours, theirs = stm.load(small_one), stm.load(whole)
     with torch.inference_mode():
-        expected = theirs.segment(frame, [part[:, :, None] for part in theirs.memorize(frame, mask)])
-        found = ours.segment(frame, [part[:, :, None] for part in ours.memorize(frame, mask)])
-    assert torch.equal(found, expected)
+        logits, expected = (
+            network.segment(frame, [part[:, :, None] for part in network.memorize(frame, mask)])
+            for network in (stm.load(stripped), stm.load(full))
+        )
+    assert torch.equal(logits, expected)
 
 
-def test_strip_gives_the_same_bytes_and_float32(tmp_path: Path) -> None:
+def test_strip_writes_the_same_bytes_in_float32(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     strip(path, tmp_path / "1.pth")
     strip(path, tmp_path / "2.pth")
@@ -121,29 +122,29 @@ def test_strip_gives_the_same_bytes_and_float32(tmp_path: Path) -> None:
     state["state_dict"] = {name: tensor.half() for name, tensor in state["state_dict"].items()}
     torch.save(state, path)
     strip(path, tmp_path / "3.pth")
-    again = torch.load(tmp_path / "3.pth", weights_only=True)["state_dict"]
-    assert {tensor.dtype for tensor in again.values()} == {torch.float32}
+    stripped = torch.load(tmp_path / "3.pth", weights_only=True)["state_dict"]
+    assert {tensor.dtype for tensor in stripped.values()} == {torch.float32}
 
 
-def test_strip_refuses_what_it_cannot_strip(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_strip_rejects_other_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = checkpoint(tmp_path / "a.ckpt")
     torch.save({"Encoder_M.conv1.weight": torch.zeros(1)}, tmp_path / "official.pth")
     torch.save({"config": {"network": [1]}, "state_dict": {}}, tmp_path / "odd.pth")
-    (tmp_path / "there.pth").write_bytes(b"mine")
-    for words, told in [
+    (tmp_path / "existing.pth").write_bytes(b"mine")
+    for words, message in [
         (["odd.pth", "new.pth"], "odd.pth: its weights do not fit its configuration"),
         (["none.ckpt", "new.pth"], "none.ckpt does not exist"),
         (["official.pth", "new.pth"], "is not of this project"),
-        (["there.pth", "new.pth"], "cannot be read"),
-        ([path.name, "there.pth"], "is there already"),
+        (["existing.pth", "new.pth"], "cannot be read"),
+        ([path.name, "existing.pth"], "is there already"),
         ([path.name, "."], "is a folder"),
     ]:
         assert cli.run(["strip", *(str(tmp_path / word) for word in words)]) == 2
-        assert told in capsys.readouterr().err
-    assert (tmp_path / "there.pth").read_bytes() == b"mine" and not list(tmp_path.glob(".*"))
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "existing.pth").read_bytes() == b"mine" and not list(tmp_path.glob(".*"))
 
 
-def test_segment_and_track_run_without_weights_and_say_whose_they_are(
+def test_segment_and_track_name_the_demonstration_network(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "frames").mkdir()
@@ -173,8 +174,8 @@ def test_segment_and_track_run_without_weights_and_say_whose_they_are(
         ),
     ]:
         assert cli.run(list(map(str, words))) == 0
-        said = capsys.readouterr().err
-        assert "demonstration network" in said and "STM_weights.pth" in said and said.count("\n") == 1
+        errors = capsys.readouterr().err
+        assert "demonstration network" in errors and "STM_weights.pth" in errors and errors.count("\n") == 1
         assert "demonstration network" in json.loads(file.read_text())["notice"]
     assert np.asarray(Image.open(out / "p_mask.png")).shape == (40, 60)
     settings = json.loads((out / "t/track.json").read_text())["settings"]

@@ -1,4 +1,4 @@
-"""The memory read and soft aggregation against slow, plain truth (sections 3.2 and 3.4)."""
+"""The memory read and soft aggregation against slow, plain references (sections 3.2 and 3.4)."""
 
 import math
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import stm.network.memory_read as read_module
-from stm.network.aggregate import soft_aggregation
+from stm.network.decoder import soft_aggregation
 from stm.network.memory_read import SIMILARITIES, read_memory, read_weights
 
 
 def slow_f(query: np.ndarray, key: np.ndarray, kind: str) -> float:
-    """The similarity f of one query cell and one memory cell, equation 2 and its variants."""
+    """Compute the similarity f of one query cell and one memory cell, equation 2 and its variants."""
     channels = len(key)
     if kind == "l2":
         return math.exp(-sum((q - k) ** 2 for q, k in zip(query, key, strict=True)) / math.sqrt(channels))
@@ -21,14 +21,14 @@ def slow_f(query: np.ndarray, key: np.ndarray, kind: str) -> float:
 
 
 def slow_read(keys: np.ndarray, values: np.ndarray, query: np.ndarray, kind: str) -> np.ndarray:
-    """Equation 1 without the concatenation, cell by cell, in float64."""
+    """Compute equation 1 without the concatenation, cell by cell, in float64."""
     batch, objects, channels, cells = values.shape
     result = np.zeros((batch, objects, channels, query.shape[-1]))
     for b in range(batch):
         for o in range(objects):
-            of_object = keys[b, o if keys.shape[1] > 1 else 0]
+            object_keys = keys[b, o if keys.shape[1] > 1 else 0]
             for i in range(query.shape[-1]):
-                f = [slow_f(query[b, :, i], of_object[:, j], kind) for j in range(cells)]
+                f = [slow_f(query[b, :, i], object_keys[:, j], kind) for j in range(cells)]
                 for j in range(cells):
                     result[b, o, :, i] += f[j] / sum(f) * values[b, o, :, j]
     return result
@@ -43,7 +43,7 @@ def random_memory(groups: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.
 
 
 @pytest.mark.parametrize("kind", SIMILARITIES)
-@pytest.mark.parametrize("groups", [1, 3], ids=["shared keys", "keys of each object"])
+@pytest.mark.parametrize("groups", [1, 3], ids=["shared keys", "keys per object"])
 def test_the_read_is_equation_1(kind: str, groups: int) -> None:
     keys, values, query = random_memory(groups)
     expected = slow_read(keys.double().numpy(), values.double().numpy(), query.double().numpy(), kind)
@@ -52,13 +52,13 @@ def test_the_read_is_equation_1(kind: str, groups: int) -> None:
 
 def test_l2_is_the_softmax_of_true_negative_squared_distances() -> None:
     keys, _, query = random_memory(3, scale=3.0)
-    apart = torch.cdist(keys.transpose(-1, -2), query[:, None].transpose(-1, -2).expand(-1, 3, -1, -1))
-    expected = torch.softmax(-apart.square() / math.sqrt(4), dim=-2)
+    distance = torch.cdist(keys.transpose(-1, -2), query[:, None].transpose(-1, -2).expand(-1, 3, -1, -1))
+    expected = torch.softmax(-distance.square() / math.sqrt(4), dim=-2)
     torch.testing.assert_close(read_weights(keys, query, "l2"), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_query_that_equals_one_memory_key_reads_its_value_by_l2() -> None:
-    """Dot products favour long keys; distances favour equal ones."""
+    """Dot products favor long keys; distances favor equal ones."""
     keys = torch.tensor([[1.0, 0.0], [9.0, 9.0], [-5.0, 2.0]]).T[None, None]
     values = torch.tensor([[10.0, 20.0, 30.0]])[None, None]
     query = torch.tensor([[1.0], [0.0]])[None]
@@ -74,14 +74,14 @@ def test_weights_sum_to_one_and_stay_finite_for_large_keys(kind: str) -> None:
     torch.testing.assert_close(weights.sum(-2), torch.ones(2, 1, 6))
 
 
-def test_an_unknown_similarity_is_named() -> None:
+def test_an_unknown_similarity_raises() -> None:
     keys, values, query = random_memory(1)
-    with pytest.raises(ValueError, match="'cosine'.*dot, scaled_dot, l2"):
+    with pytest.raises(ValueError, match="similarity=cosine: must be one of dot, scaled_dot, l2"):
         read_memory(keys, values, query, "cosine")
 
 
 def aggregated(*probabilities: float) -> list[float]:
-    """Probabilities of background and objects at one pixel."""
+    """Return the probabilities of background and objects at one pixel."""
     p = torch.tensor(probabilities).view(1, -1, 1, 1)
     return torch.softmax(soft_aggregation(p), dim=1).flatten().tolist()
 
@@ -98,27 +98,29 @@ def test_aggregation_of_hand_computed_pixels() -> None:
 
 @pytest.mark.parametrize("kind", SIMILARITIES)
 @pytest.mark.parametrize("groups", [1, 3])
-def test_a_large_memory_is_read_in_parts(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_memory_is_read_in_chunks(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn((2, groups, 8, 50), generator=generator)
     values = torch.randn((2, 3, 5, 50), generator=generator)
     query = torch.randn((2, 8, 17), generator=generator)
-    whole = read_memory(keys, values, query, kind)
-    asked = []
+    expected = read_memory(keys, values, query, kind)
+    chunks = []
     weights = read_module.read_weights
-    monkeypatch.setattr(read_module, "read_weights", lambda *a: asked.append(a[1].shape[-1]) or weights(*a))
+    monkeypatch.setattr(read_module, "read_weights", lambda *a: chunks.append(a[1].shape[-1]) or weights(*a))
     monkeypatch.setattr(read_module, "ATTENTION_CHUNK", {"cpu": 2 * groups * 50 * 6})
     with torch.inference_mode():
-        torch.testing.assert_close(read_memory(keys, values, query, kind), whole)
-        assert asked == [6, 6, 5]
-        monkeypatch.setattr(read_module, "ATTENTION_CHUNK", {"cpu": 1})  # less than a single cell needs
-        torch.testing.assert_close(read_memory(keys, values, query, kind), whole)
-    asked.clear()
-    torch.testing.assert_close(read_memory(keys.requires_grad_(), values, query, kind), whole, rtol=0, atol=0)
-    assert asked == [17]
+        torch.testing.assert_close(read_memory(keys, values, query, kind), expected)
+        assert chunks == [6, 6, 5]
+        monkeypatch.setattr(read_module, "ATTENTION_CHUNK", {"cpu": 1})  # less than one cell requires
+        torch.testing.assert_close(read_memory(keys, values, query, kind), expected)
+    chunks.clear()
+    torch.testing.assert_close(
+        read_memory(keys.requires_grad_(), values, query, kind), expected, rtol=0, atol=0
+    )
+    assert chunks == [17]
 
 
-def test_aggregation_is_finite_where_decoders_are_certain() -> None:
+def test_aggregation_is_finite_for_certain_probabilities() -> None:
     p = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]]).view(1, 2, 1, 4).requires_grad_()
     logits = soft_aggregation(p)
     assert torch.isfinite(logits).all()
@@ -130,15 +132,15 @@ def test_aggregation_is_finite_where_decoders_are_certain() -> None:
 def test_aggregation_has_the_gradient_of_its_formula() -> None:
     p = torch.rand((2, 3, 4, 5), generator=torch.Generator().manual_seed(0)) * 0.9 + 0.05
     weight = torch.rand((2, 4, 4, 5), generator=torch.Generator().manual_seed(1))
-    ours, plain = p.clone().requires_grad_(), p.double().requires_grad_()
-    (soft_aggregation(ours) * weight).sum().backward()
+    single, plain = p.clone().requires_grad_(), p.double().requires_grad_()
+    (soft_aggregation(single) * weight).sum().backward()
     background = (1 - plain[:, 0]) * (1 - plain[:, 1]) * (1 - plain[:, 2])
     merged = torch.stack([background, *plain.unbind(1)], dim=1)
     (merged.logit() * weight).sum().backward()
-    torch.testing.assert_close(ours.grad, plain.grad.float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single.grad, plain.grad.float(), rtol=1e-4, atol=1e-5)
 
 
-def test_padded_slots_leave_no_trace() -> None:
+def test_padded_slots_have_no_effect() -> None:
     p = torch.rand((2, 3, 4, 5), generator=torch.Generator().manual_seed(0))
     present = torch.tensor([[True, False, True], [True, True, True]])
     logits = soft_aggregation(p, present)
@@ -148,7 +150,7 @@ def test_padded_slots_leave_no_trace() -> None:
     torch.testing.assert_close(logits[1:], soft_aggregation(p[1:]), rtol=0, atol=0)
 
 
-def test_half_precision_is_left_before_the_clamp() -> None:
+def test_the_clamp_runs_in_float32() -> None:
     """1 - 1e-7 is 1 in half precision, and the logit of 1 is infinite."""
     logits = soft_aggregation(torch.ones((1, 1, 1, 1), dtype=torch.bfloat16))
     assert logits.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Every switch of the network trains, and runs through the same segmenter."""
+"""Every switch of the network trains and runs through the segmenter."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def loss_of(network: STM, batch: ClipBatch) -> torch.Tensor:
 
 
 def train(network: STM, batch: ClipBatch, steps: int, rate: float = 2e-3) -> list[float]:
-    """Losses before each of some steps on one batch, and after the last."""
+    """Return the losses before each step on one batch, and after the last."""
     network.train()
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     losses = []
@@ -75,7 +75,7 @@ def test_every_parameter_trains(changes: dict[str, Any]) -> None:
 
 
 @switches
-def test_some_steps_lower_the_loss(changes: dict[str, Any]) -> None:
+def test_a_few_steps_lower_the_loss(changes: dict[str, Any]) -> None:
     batch = ClipBatch.collate([small.clip(2, size=(32, 32))])
     rate = 1e-4 if changes.get("backbone") == "resnet18" else 2e-3
     losses = train(small.network(**changes), batch, steps=8, rate=rate)
@@ -106,20 +106,20 @@ OTHER = {
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [*OTHER.items(), ("other_objects_channel", True), ("mask_gain", 3.0)]
+    ("name", "value"), [*OTHER.items(), ("other_objects_channel", True), ("mask_gain", 3.0)]
 )
-def test_a_switch_changes_what_is_computed(name: str, other: Any) -> None:
-    """A switch that is read nowhere would pass every other test."""
+def test_a_switch_changes_the_result(name: str, value: Any) -> None:
+    """A switch without any effect would pass every other test."""
     frame, masks = torch.rand(3, 32, 32), torch.rand(2, 32, 32) / 2
     with torch.no_grad():
         first, second = (
             network.segment(frame, network.memorize(frame, masks))
-            for network in (small.network(), small.network(**{name: other}))
+            for network in (small.network(), small.network(**{name: value}))
         )
     assert not torch.allclose(first, second, atol=1e-3)
 
 
-def test_the_read_stands_at_its_stride() -> None:
+def test_the_memory_has_the_read_stride() -> None:
     frame, masks = torch.rand(3, 48, 80), torch.rand(2, 48, 80) / 2
     for stride in (16, 8):
         key, value = small.network(read_stride=stride).memorize(frame, masks)
@@ -127,7 +127,7 @@ def test_the_read_stands_at_its_stride() -> None:
         assert value.shape == (2, 16, 48 // stride, 80 // stride)
 
 
-def test_keys_from_the_image_are_the_querys_and_shared() -> None:
+def test_image_keys_are_those_of_the_query_and_shared() -> None:
     network = small.network(key_input="image")
     frame = torch.rand(1, 3, 32, 48)
     key, value = network.memorize(frame, torch.rand(1, 3, 32, 48) / 3)
@@ -138,56 +138,58 @@ def test_keys_from_the_image_are_the_querys_and_shared() -> None:
     assert not torch.equal(value, other_value)
 
 
-def test_keys_from_image_and_mask_see_the_mask() -> None:
+def test_image_mask_keys_depend_on_the_mask() -> None:
     network, frame = small.network(), torch.rand(3, 32, 48)
     key, _ = network.memorize(frame, torch.stack([torch.zeros(32, 48), torch.ones(32, 48)]))
     assert not torch.allclose(key[0], key[1], atol=1e-2)
 
 
 @pytest.mark.parametrize("others", [False, True])
-def test_the_others_channel_alone_sees_other_objects(others: bool) -> None:
+def test_only_the_others_channel_sees_other_objects(others: bool) -> None:
     network, frame = small.network(other_objects_channel=others), torch.rand(3, 32, 48)
     masks = torch.rand(2, 32, 48) / 2
-    both, alone = network.memorize(frame, masks)[1], network.memorize(frame, masks[:1])[1]
-    assert torch.allclose(both[:1], alone, atol=1e-5) != others
+    both, single = network.memorize(frame, masks)[1], network.memorize(frame, masks[:1])[1]
+    assert torch.allclose(both[:1], single, atol=1e-5) != others
 
 
 def test_the_others_are_clamped_to_one() -> None:
-    """Three overlapping masks of 0.7 look to the fourth like one of 1."""
+    """To the fourth object, three overlapping masks of 0.7 count as one of 1."""
     network, frame, shape = small.network(other_objects_channel=True), torch.rand(3, 32, 48), (1, 32, 48)
-    crowd = torch.cat([torch.full(shape, 0.5), torch.full(shape, 0.7).expand(3, -1, -1)])
-    one = torch.cat([torch.full(shape, 0.5), torch.ones(shape)])
+    several = torch.cat([torch.full(shape, 0.5), torch.full(shape, 0.7).expand(3, -1, -1)])
+    single = torch.cat([torch.full(shape, 0.5), torch.ones(shape)])
     with torch.no_grad():
-        torch.testing.assert_close(network.memorize(frame, crowd)[1][0], network.memorize(frame, one)[1][0])
+        torch.testing.assert_close(
+            network.memorize(frame, several)[1][0], network.memorize(frame, single)[1][0]
+        )
 
 
-def apart(network: STM) -> float:
-    """How far the memory key of a frame without any mask is from the query key of that frame."""
+def key_distance(network: STM) -> float:
+    """Return the maximum difference between memory key (with an empty mask) and query key of a frame."""
     frame = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         key, _ = network.memorize(frame, torch.zeros(1, 32, 48))
         return float((key - network.encode(frame).key).abs().max())
 
 
-def test_tied_encoders_agree_at_the_start_and_part_in_training() -> None:
-    assert apart(small.network(tie_encoders=False)) > 0.1
+def test_tied_encoders_start_equal_and_diverge_in_training() -> None:
+    assert key_distance(small.network(tie_encoders=False)) > 0.1
     network = small.network(tie_encoders=True)
-    assert apart(network) < 1e-5
+    assert key_distance(network) < 1e-5
     trunks = network.query_encoder.trunk, network.memory_encoder.trunk
     for query, memory in zip(*(trunk.parameters() for trunk in trunks), strict=True):
         assert torch.equal(query, memory)
         assert query.data_ptr() != memory.data_ptr()
     train(network, ClipBatch.collate([small.clip(2)]), steps=1)
-    assert apart(network) > 1e-4
+    assert key_distance(network) > 1e-4
 
 
-def test_mask_gain_scales_the_planted_filters() -> None:
-    plain, strong = small.network().memory_encoder, small.network(mask_gain=3.0).memory_encoder
-    torch.testing.assert_close(strong.mask_stem.weight, 3 * plain.mask_stem.weight)
-    assert torch.equal(strong.trunk.stem.weight, plain.trunk.stem.weight)
+def test_mask_gain_scales_the_mask_filters() -> None:
+    plain, scaled = small.network().memory_encoder, small.network(mask_gain=3.0).memory_encoder
+    torch.testing.assert_close(scaled.mask_stem.weight, 3 * plain.mask_stem.weight)
+    assert torch.equal(scaled.trunk.stem.weight, plain.trunk.stem.weight)
 
 
-def test_the_paper_widths() -> None:
+def test_the_widths_of_the_paper() -> None:
     """C = 1024 for resnet50: keys of C / 8, values of C / 2, a decoder of 256 and 2 (3.1 and 3.3)."""
     network = STM()
     assert network.query_encoder.trunk.channels == (256, 512, 1024)
@@ -207,7 +209,7 @@ def test_the_paper_widths() -> None:
     "changes", [{}, {"key_input": "image", "similarity": "l2", "norm": "frozen"}], ids=["paper", "l2"]
 )
 def test_mixed_precision_trains(changes: dict[str, Any]) -> None:
-    """bfloat16 changes the loss a little; logits, loss and gradients stay float32 and finite."""
+    """Training in bfloat16 changes the loss slightly; loss and gradients stay float32 and finite."""
     network, batch = small.network(**changes).train(), ClipBatch.collate([small.clip(2), small.clip(1)])
     expected = loss_of(network, batch).item()
     with torch.autocast("cpu", torch.bfloat16):

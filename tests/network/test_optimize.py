@@ -1,4 +1,4 @@
-"""The network made ready for inference: the same results, the original untouched."""
+"""The network optimized for inference: the same results, the original unchanged."""
 
 import copy
 from typing import Any
@@ -14,11 +14,11 @@ import stm
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, for_inference
 from stm.network.optimize import WinogradConv2d
-from stm.network.winograd import suits, winograd
+from stm.network.winograd import is_eligible, winograd_conv2d
 
 
 def with_statistics(network: STM) -> STM:
-    """Batch normalization as after ImageNet: every statistic and weight of its own."""
+    """Give all statistics and weights of batch normalization different values, as after training."""
     generator = torch.Generator().manual_seed(1)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -33,7 +33,7 @@ def with_statistics(network: STM) -> STM:
 
 
 def run(network: STM, objects: int = 2, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
-    """Probabilities of a few frames, as a program without gradients computes them."""
+    """Return the probabilities of a few frames, computed without gradients."""
     masks = small.masks(1, objects, size)[0]
     segmenter = stm.Segmenter(network, MemoryPolicy(every=2))
     with torch.inference_mode():
@@ -44,7 +44,7 @@ def run(network: STM, objects: int = 2, size: tuple[int, int] = (32, 48)) -> tor
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large", "regnet_y_400mf", "efficientnet_b0"])
 @torch.no_grad()
-def test_batch_normalization_is_folded_without_a_change_of_the_results(backbone: str) -> None:
+def test_folding_batch_normalization_keeps_the_results(backbone: str) -> None:
     network = with_statistics(small.network(backbone=backbone, norm="frozen", other_objects_channel=True))
     before = copy.deepcopy(network.state_dict())
     ready = for_inference(network)
@@ -52,11 +52,11 @@ def test_batch_normalization_is_folded_without_a_change_of_the_results(backbone:
     assert norms[0] > 20
     trunks = (ready.query_encoder.trunk, ready.memory_encoder.trunk)
     large = sum(isinstance(module, WinogradConv2d) for trunk in trunks for module in trunk.modules())
-    assert norms[1] == 2 + large  # the one behind each stem, where masks are planted in between
+    assert norms[1] == 2 + large  # the one after each stem, since mask features are added in between
     frame, masks = torch.rand(1, 3, 64, 64), torch.rand(1, 2, 64, 64) / 2
     memory = network.memorize(frame, masks)
-    for ours, theirs in zip(ready.memorize(frame, masks), memory, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    for actual, reference in zip(ready.memorize(frame, masks), memory, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max()))
     expected = torch.softmax(network.segment(frame, memory), dim=1)
     torch.testing.assert_close(
         torch.softmax(ready.segment(frame, memory), dim=1), expected, rtol=0, atol=1e-4
@@ -64,7 +64,7 @@ def test_batch_normalization_is_folded_without_a_change_of_the_results(backbone:
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 
 
-def test_it_is_made_once_and_follows_no_later_change() -> None:
+def test_the_copy_is_made_once_and_is_independent() -> None:
     network = small.network()
     ready = for_inference(network)
     assert ready is not network
@@ -74,8 +74,8 @@ def test_it_is_made_once_and_follows_no_later_change() -> None:
     assert not torch.equal(ready.decoder.predict.bias, network.decoder.predict.bias)
 
 
-def test_a_segmenter_sees_the_weights_as_they_are_when_it_begins() -> None:
-    """Validation in the middle of training: each video is segmented by the weights of that moment."""
+def test_a_segmenter_uses_the_weights_at_its_first_frame() -> None:
+    """Validation during training segments each video with the current weights."""
     network = small.network()
     first = run(network)
     with torch.no_grad():
@@ -88,35 +88,35 @@ def test_a_segmenter_sees_the_weights_as_they_are_when_it_begins() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 3), st.integers(1, 23), st.integers(1, 23), st.booleans(), st.integers(0, 99))
-def test_winograds_way_is_the_convolution(count: int, height: int, width: int, bias: bool, seed: int) -> None:
+def test_winograd_equals_the_convolution(count: int, height: int, width: int, bias: bool, seed: int) -> None:
     torch.manual_seed(seed)
     conv = nn.Conv2d(5, 7, 3, padding=1, bias=bias)
     x = torch.randn(count, 5, height, width)
     with torch.no_grad():
         expected = conv.double()(x.double())
-        found = winograd(x, conv.float().weight, conv.bias)
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-5)
+        result = winograd_conv2d(x, conv.float().weight, conv.bias)
+        torch.testing.assert_close(result.double(), expected, rtol=0, atol=3e-5)
 
 
-def test_winograds_way_stays_in_float32_where_the_rest_computes_in_16_bits() -> None:
+def test_winograd_runs_in_float32_under_autocast() -> None:
     torch.manual_seed(0)
     conv, x = nn.Conv2d(256, 256, 3, padding=1), torch.randn(1, 256, 12, 12)
     with torch.no_grad():
         expected = conv(x)
         with torch.autocast("cpu", torch.bfloat16):
-            found = winograd(x.bfloat16(), conv.weight, conv.bias)
-    assert found.dtype == torch.float32
-    # what is left is the rounding of the input: 2^-9 a number, over 2304 products
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
+            result = winograd_conv2d(x.bfloat16(), conv.weight, conv.bias)
+    assert result.dtype == torch.float32
+    # The remaining error is the rounding of the input: 2^-9 per number, over 2304 products.
+    torch.testing.assert_close(result, expected, rtol=0, atol=0.02)
 
 
-def test_winograds_way_is_for_plain_convolutions_of_middling_size_alone() -> None:
-    def suited(*channels: int, **arguments: Any) -> bool:
-        return suits(nn.Conv2d(*channels, **({"kernel_size": 3, "padding": 1} | arguments)))
+def test_winograd_is_for_plain_convolutions_of_medium_size() -> None:
+    def eligible(*channels: int, **arguments: Any) -> bool:
+        return is_eligible(nn.Conv2d(*channels, **({"kernel_size": 3, "padding": 1} | arguments)))
 
-    assert suited(256, 512)
-    assert not suited(256, 128)
-    assert not suited(1024, 512)  # its filters, transformed, would take 75 MB
+    assert eligible(256, 512)
+    assert not eligible(256, 128)
+    assert not eligible(1024, 512)  # its transformed filters would take 75 MB
     for arguments in (
         {"stride": 2},
         {"kernel_size": 1, "padding": 0},
@@ -125,38 +125,38 @@ def test_winograds_way_is_for_plain_convolutions_of_middling_size_alone() -> Non
         {"groups": 2},
         {"padding_mode": "reflect"},
     ):
-        assert not suited(256, 256, **arguments)
+        assert not eligible(256, 256, **arguments)
 
 
 @torch.no_grad()
-def test_large_convolutions_share_the_networks_weights_on_a_cpu_and_give_its_results() -> None:
-    """A second copy of them is more than all that segmenting a small frame takes."""
+def test_large_convolutions_share_weights_and_keep_the_results_on_a_cpu() -> None:
+    """A second copy of them would take more memory than segmenting a small frame."""
     network = with_statistics(small.network(backbone="resnet18", norm="frozen", decoder_channels=256))
     ready = for_inference(network)
-    mine = {weight.data_ptr(): weight.numel() for weight in network.parameters()}
-    own = sum(weight.numel() for weight in ready.parameters() if weight.data_ptr() not in mine)
-    assert own < 0.2 * sum(mine.values())
+    shared = {weight.data_ptr(): weight.numel() for weight in network.parameters()}
+    copied = sum(weight.numel() for weight in ready.parameters() if weight.data_ptr() not in shared)
+    assert copied < 0.2 * sum(shared.values())
     large = [module for module in ready.modules() if isinstance(module, WinogradConv2d)]
-    assert sum(module.suits_winograd for module in large) >= 10  # the decoder's
-    for side in (64, 176):  # 16 and 121 tiles at stride 4: the plain way, then Winograd's
+    assert sum(module.is_winograd for module in large) >= 10  # the decoder's
+    for side in (64, 176):  # 16 and 121 tiles at stride 4: too few for Winograd's algorithm, and enough
         frame, masks = torch.rand(2, 3, side, side), torch.rand(2, 2, side, side) / 2
         expected = torch.softmax(network.segment(frame, network.memorize(frame, masks)), dim=1)
-        found = torch.softmax(ready.segment(frame, ready.memorize(frame, masks)), dim=1)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        result = torch.softmax(ready.segment(frame, ready.memorize(frame, masks)), dim=1)
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
     assert all(weight.requires_grad for weight in network.parameters() if weight.ndim == 4)
 
 
 @pytest.mark.parametrize("keys", ["image", "image_mask"])
-def test_objects_one_after_the_other_give_the_same(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On large frames, where all at once would take as many times the memory."""
+def test_chunks_of_objects_keep_the_results(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large frames are processed by chunks of objects to save memory."""
     network = small.network(key_input=keys, other_objects_channel=True)
-    together = run(for_inference(network), objects=3)
-    monkeypatch.setattr("stm.network.optimize.CELLS_AT_ONCE", 1)
-    torch.testing.assert_close(run(for_inference(network), objects=3), together, rtol=0, atol=1e-6)
+    expected = run(for_inference(network), objects=3)
+    monkeypatch.setattr("stm.network.optimize.CHUNK_CELLS", 1)
+    torch.testing.assert_close(run(for_inference(network), objects=3), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_compiled_it_gives_the_same_and_compiles_no_further_number_of_objects() -> None:
+def test_compilation_keeps_the_results_and_covers_all_numbers_of_objects() -> None:
     network = small.network(key_input="image")
     fast = compiled(network)
     try:
@@ -175,8 +175,8 @@ def test_compiled_it_gives_the_same_and_compiles_no_further_number_of_objects() 
         torch.compiler.set_stance("default")
 
 
-def test_out_of_memory_says_which_setting_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU does when it is full, done by hand: none is needed to read the advice."""
+def test_out_of_memory_names_a_setting_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of a full GPU is raised by hand, so that no GPU is needed."""
     frames, mask = small.frames(9), small.masks(1, 1)[0]
 
     def full(*_: object) -> None:
@@ -191,7 +191,7 @@ def test_out_of_memory_says_which_setting_would_fit(monkeypatch: pytest.MonkeyPa
             segmenter.step(frames[at])
         return str(caught.value)
 
-    told = advice(MemoryPolicy(every=1), 8)
-    assert told.startswith("frame 8: out of memory with 8 frames of 1 objects at 32x48 in memory (0 MB)")
-    assert "memory.max_frames=4" in told
+    message = advice(MemoryPolicy(every=1), 8)
+    assert message.startswith("frame 8: out of memory with 8 frames of 1 objects at 32x48 in memory (0 MB)")
+    assert "memory.max_frames=4" in message
     assert "benchmark.size=22" in advice(MemoryPolicy(every=None), 8)

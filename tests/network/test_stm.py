@@ -1,4 +1,4 @@
-"""The network's invariances: padding, objects, batches (sections 3.1-3.4)."""
+"""Invariances of the network: padding, objects, batches (sections 3.1-3.4)."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ variants = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.ke
 
 
 def segment(network: STM, batch: ClipBatch) -> Tensor:
-    """Logits (B, T - 1, O + 1, H, W) of a batch of clips."""
+    """Compute the logits (B, T - 1, O + 1, H, W) of a batch of clips."""
     segmenter = stm.Segmenter(network, EVERY)
     segmenter.step(batch.frames[:, 0], batch.object_masks(0))
     logits = []
@@ -36,7 +36,7 @@ def segment(network: STM, batch: ClipBatch) -> Tensor:
 
 
 def gradients(network: STM, batch: ClipBatch) -> tuple[Tensor, list[Tensor]]:
-    """Loss of a batch and its gradient for each parameter."""
+    """Compute the loss of a batch and its gradient for each parameter."""
     network.train()
     network.zero_grad()
     logits = segment(network, batch)
@@ -47,8 +47,8 @@ def gradients(network: STM, batch: ClipBatch) -> tuple[Tensor, list[Tensor]]:
 
 @variants
 @pytest.mark.parametrize("size", [(37, 50), (16, 33), (47, 48)])
-def test_padding_is_zeros_around_the_frame_cut_off_again(changes: dict, size: tuple[int, int]) -> None:
-    """Against a frame and masks padded by hand to a size that needs no padding."""
+def test_padding_equals_padding_by_hand(changes: dict, size: tuple[int, int]) -> None:
+    """Frame and masks are padded with zeros, and the padding is cropped from the result."""
     network = small.network(**changes)
     height, width = size
     full = math.ceil(height / 16) * 16, math.ceil(width / 16) * 16
@@ -59,14 +59,14 @@ def test_padding_is_zeros_around_the_frame_cut_off_again(changes: dict, size: tu
     wide[inside], wide_masks[inside] = frames, masks
     with torch.no_grad():
         memory, wide_memory = network.memorize(frames[0], masks), network.memorize(wide[0], wide_masks)
-        ours, theirs = network.segment(frames[1], memory), network.segment(wide[1], wide_memory)
+        logits, expected = network.segment(frames[1], memory), network.segment(wide[1], wide_memory)
     for a, b in zip(memory, wide_memory, strict=True):
         assert torch.equal(a, b)
-    assert ours.shape == (3, *size)
-    assert torch.equal(ours, theirs[inside])
+    assert logits.shape == (3, *size)
+    assert torch.equal(logits, expected[inside])
 
 
-def test_frames_are_normalized_once_as_imagenet() -> None:
+def test_frames_are_normalized_once_by_imagenet_statistics() -> None:
     network = small.network()
     frame = torch.rand(1, 3, 32, 32)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -88,36 +88,36 @@ def test_any_number_of_objects(changes: dict, objects: int) -> None:
 
 @variants
 def test_padded_objects_contribute_nothing(changes: dict) -> None:
-    """One object beside clips of three: as alone, in logits, loss and gradients."""
+    """A clip with one object, batched with one of three, has the same logits, loss and gradients as alone."""
     network = small.network(**changes)
     one, three = small.clip(1, seed=1), small.clip(3, seed=2)
-    alone, beside = ClipBatch.collate([one]), ClipBatch.collate([one, three])
+    single, batch = ClipBatch.collate([one]), ClipBatch.collate([one, three])
     with torch.no_grad():
-        expected, logits = segment(network, alone), segment(network, beside)
+        expected, logits = segment(network, single), segment(network, batch)
     torch.testing.assert_close(logits[:1, :, :2], expected, atol=1e-4, rtol=1e-4)
     assert (logits[0, :, 2:] == -math.inf).all()
     torch.testing.assert_close(logits[1:], segment(network, ClipBatch.collate([three])), atol=1e-4, rtol=1e-4)
 
     losses, grads = zip(*(gradients(network, ClipBatch.collate([c])) for c in (one, three)), strict=True)
-    loss, grad = gradients(network, beside)
+    loss, grad = gradients(network, batch)
     assert loss.item() == pytest.approx(sum(x.item() for x in losses) / 2, rel=1e-5)
-    for of_batch, first, second in zip(grad, *grads, strict=True):
-        torch.testing.assert_close(of_batch, (first + second) / 2, atol=1e-5, rtol=1e-3)
+    for batch_grad, first, second in zip(grad, *grads, strict=True):
+        torch.testing.assert_close(batch_grad, (first + second) / 2, atol=1e-5, rtol=1e-3)
 
 
 @variants
 def test_permuting_objects_permutes_outputs(changes: dict) -> None:
     network, batch = small.network(**changes), ClipBatch.collate([small.clip(3)])
-    order = [2, 0, 1]  # slot i of the permuted clip is object order[i] of the first
+    order = [2, 0, 1]  # slot i of the permuted clip is object order[i] of the original
     permuted = torch.zeros_like(batch.masks)
     for slot, before in enumerate(order):
         permuted[batch.masks == before + 1] = slot + 1
     with torch.no_grad():
         logits = segment(network, batch)
-        of_permuted = segment(network, replace(batch, masks=permuted))
+        permuted_logits = segment(network, replace(batch, masks=permuted))
     expected = logits[:, :, [0, *(before + 1 for before in order)]]
-    torch.testing.assert_close(of_permuted, expected, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(logits[:, :, 1], logits[:, :, 2], atol=1e-2), "the objects are told apart"
+    torch.testing.assert_close(permuted_logits, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits[:, :, 1], logits[:, :, 2], atol=1e-2), "the objects must differ"
 
 
 @variants
@@ -125,10 +125,10 @@ def test_a_batch_equals_its_clips_one_by_one(changes: dict) -> None:
     network = small.network(**changes)
     clips = [small.clip(2, seed=seed) for seed in range(3)]
     with torch.no_grad():
-        together = segment(network, ClipBatch.collate(clips))
+        batched = segment(network, ClipBatch.collate(clips))
         for b, clip in enumerate(clips):
             expected = segment(network, ClipBatch.collate([clip]))
-            torch.testing.assert_close(together[b : b + 1], expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(batched[b : b + 1], expected, atol=1e-4, rtol=1e-4)
 
 
 @variants
@@ -145,8 +145,7 @@ def test_a_single_frame_is_a_batch_of_one(changes: dict) -> None:
 
 
 @variants
-def test_an_encoded_frame_changes_nothing(changes: dict) -> None:
-    """The query is worth computing once; given or not, the result is the same."""
+def test_a_reused_query_does_not_change_the_result(changes: dict) -> None:
     network = small.network(**changes)
     frame, masks = torch.rand(1, 3, 32, 48), torch.rand(1, 2, 32, 48) / 2
     with torch.no_grad():
@@ -158,8 +157,8 @@ def test_an_encoded_frame_changes_nothing(changes: dict) -> None:
 
 
 @variants
-def test_the_order_of_memory_frames_means_nothing(changes: dict) -> None:
-    """Without any assumption on temporal smoothness (section 3.5): the softmax runs over a set of cells."""
+def test_the_order_of_memory_frames_does_not_matter(changes: dict) -> None:
+    """The softmax runs over a set of cells, without assuming temporal smoothness (section 3.5)."""
     network = small.network(**changes)
     frames, masks = torch.rand(3, 3, 32, 48), torch.rand(2, 2, 32, 48) / 2
     with torch.no_grad():
@@ -171,8 +170,8 @@ def test_the_order_of_memory_frames_means_nothing(changes: dict) -> None:
     torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
 
 
-def test_objects_with_memories_of_their_own_are_segmented_together() -> None:
-    """Two groups of objects: as if each object's frames were read alone, then aggregated with the other."""
+def test_groups_with_separate_memories_are_aggregated() -> None:
+    """Each group reads its own memory frames; soft aggregation then covers all objects."""
     network = small.network()
     frames, masks = torch.rand(3, 3, 32, 48), torch.rand(2, 2, 32, 48) / 2
     with torch.no_grad():
@@ -188,15 +187,15 @@ def test_objects_with_memories_of_their_own_are_segmented_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "message"),
     [
-        ({"similarity": "cosine"}, "similarity='cosine'.*l2"),
-        ({"key_input": "mask"}, "key_input='mask'.*image_mask, image"),
+        ({"similarity": "cosine"}, "similarity=cosine: .*l2"),
+        ({"key_input": "mask"}, "key_input=mask: .*image_mask, image"),
         ({"key_input": "image", "tie_encoders": True}, "tie_encoders=true"),
         ({"memory_backbone": "tiny", "tie_encoders": True}, "tie_encoders=true"),
-        ({"memory_backbone": "resnet"}, "'resnet'"),
+        ({"memory_backbone": "resnet"}, "backbone=resnet: "),
     ],
 )
-def test_impossible_settings_are_named(settings: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+def test_invalid_settings_raise(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         small.network(**settings)

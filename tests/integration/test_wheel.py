@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -81,3 +82,27 @@ def test_the_wheel_holds_the_package_alone(installed: Path) -> None:
         *(".py", ".typed", ".json", ".yaml", ".md", ".pth", ".js", ".css", ".html", "")
     }
     assert (site / "stm" / "weights" / "demonstration.md").exists()
+
+
+def test_it_trains_sweeps_and_evaluates_in_an_empty_folder(installed: Path) -> None:
+    """The entry points of the wheel need nothing of the checkout."""
+    small = ("threads=1", "experiment=quickstart", "debug=smoke")
+    entry = "from stm.{} import main; main()"
+    done = run(installed, entry.format("train"), *small, "name=one")
+    assert done.returncode == 0, done.stderr
+    assert (installed / "runs" / "one" / "checkpoints" / "last.ckpt").exists()
+    videos = ("benchmark=synthetic", "benchmark.kind=plain", "benchmark.count=1", "benchmark.pixels=48")
+    checkpoint = "checkpoint=runs/one/checkpoints/last.ckpt"
+    done = run(installed, entry.format("evaluate"), checkpoint, *videos, "threads=1", "name=scores")
+    assert done.returncode == 0 and "all objects" in done.stdout, done.stderr
+    sweep = ("-m", "memory=first,previous", checkpoint, *videos, "threads=1")
+    done = run(installed, entry.format("evaluate"), *sweep)
+    assert done.returncode == 0 and "previous" in done.stdout, done.stderr
+
+
+def test_the_entry_points_are_installed() -> None:
+    """`pip install` makes the commands that README and docs name."""
+    scripts = {entry.name: entry.value for entry in entry_points(group="console_scripts")}
+    assert scripts["stm"] == "stm.cli.main:main"
+    assert scripts["stm-train"] == "stm.train:main"
+    assert scripts["stm-evaluate"] == "stm.evaluate:main"

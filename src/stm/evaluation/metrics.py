@@ -1,27 +1,25 @@
-"""How good is a mask? Region similarity J and contour accuracy F of the DAVIS benchmark.
+"""Region similarity J and contour accuracy F of the DAVIS benchmark.
 
 Defined by Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation",
-CVPR 2016, section 5; the edge cases are those of the DAVIS-2017 evaluation code, to which the values are
-bit-equal. Each picture is cropped to where either mask is, which changes no value: J and F see nothing
-of the empty rest.
+CVPR 2016, section 5. The edge cases are those of the DAVIS-2017 evaluation code, to which the values are
+bit-equal. Masks are cropped to the box around both, since J and F do not depend on the empty rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from math import isqrt
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 TOLERANCE = 0.008
-"""How far a boundary may be off and still match, as a share of the picture's diagonal."""
+"""Distance up to which boundaries match, as a fraction of the image diagonal."""
 
 
 class Statistics(NamedTuple):
-    """What the benchmark reports of a measure over the frames of one object."""
+    """Statistics of a measure over the frames of one object, as the benchmark reports them."""
 
     mean: float
     recall: float
@@ -31,12 +29,12 @@ class Statistics(NamedTuple):
 def region_similarity(
     ground_truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None
 ) -> np.ndarray:
-    """J: how much of the two masks' union is their intersection, in each frame; 1 where both are empty.
+    """Compute J of each frame: intersection over union, 1 where both masks are empty.
 
     Args:
         ground_truth: bool (T, H, W).
         prediction: bool (T, H, W).
-        void: bool (T, H, W), pixels that count neither way.
+        void: bool (T, H, W), pixels to ignore.
 
     Returns:
         float64 (T,), 0..1.
@@ -50,14 +48,14 @@ def region_similarity(
 def contour_accuracy(
     ground_truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None
 ) -> np.ndarray:
-    """F: harmonic mean of the boundaries' precision and recall, in each frame; 1 where both are empty.
+    """Compute F of each frame: harmonic mean of boundary precision and recall, 1 where both are empty.
 
-    A boundary pixel is matched when the other boundary has one within ceil(0.008 x diagonal) pixels.
+    A boundary pixel matches if the other boundary has a pixel within ceil(0.008 x diagonal) pixels.
 
     Args:
         ground_truth: bool (T, H, W).
         prediction: bool (T, H, W).
-        void: bool (T, H, W), pixels that count neither way; both masks are empty there.
+        void: bool (T, H, W), pixels to ignore; both masks are cleared there.
 
     Returns:
         float64 (T,), 0..1.
@@ -69,10 +67,10 @@ def contour_accuracy(
 
 
 def statistics(values: np.ndarray) -> Statistics:
-    """Mean, recall (share of frames above 0.5) and decay (first quarter's mean minus the last's).
+    """Compute mean, recall (fraction of frames above 0.5) and decay (first quarter's mean minus the last's).
 
-    The quarters share their end frames, as in the DAVIS code; unlike there (bounds cast to 8 bits) the decay
-    is right beyond 256 frames. Frames that are NaN don't count.
+    The quarters share their end frames, as in the DAVIS code. That code casts their bounds to 8 bits, so its
+    decay is wrong beyond 256 frames; this one is not. NaN frames are ignored.
 
     Args:
         values: float (T,), J or F of each frame of one object, T >= 1.
@@ -89,10 +87,10 @@ def statistics(values: np.ndarray) -> Statistics:
 def similarity_and_accuracy(
     ground_truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """J and F of one frame at once; bool (H, W) each. What scoring a stream of frames calls."""
+    """Compute J and F of one frame; all masks are bool (H, W)."""
     shape = ground_truth.shape
-    truth, found = _cropped(ground_truth, prediction, void)
-    return _region(truth, found, shape), _contour(truth, found, shape)
+    truth, predicted = crop(ground_truth, prediction, void)
+    return _region(truth, predicted, shape), _contour(truth, predicted, shape)
 
 
 def _each_frame(
@@ -108,54 +106,78 @@ def _each_frame(
             f"{prediction.shape}" + ("" if void is None else f", void {void.shape}")
         )
     values = np.empty(len(ground_truth))
-    for t, (truth, found) in enumerate(zip(ground_truth, prediction, strict=True)):
-        values[t] = measure(*_cropped(truth, found, None if void is None else void[t]), truth.shape)
+    for t, (truth, predicted) in enumerate(zip(ground_truth, prediction, strict=True)):
+        values[t] = measure(*crop(truth, predicted, None if void is None else void[t]), truth.shape)
     return values
 
 
-def _cropped(truth: np.ndarray, found: np.ndarray, void: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks, empty where void, cut to the box around them and one pixel more where the picture has one.
+def crop(truth: np.ndarray, predicted: np.ndarray, void: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Crop both masks to the box around them with a margin of one pixel, and clear them where void.
 
-    With that pixel the cut's edge is either the picture's own edge or empty, so boundaries come out the same.
+    The margin makes each edge of the crop either an edge of the frame or empty, so boundaries do not change.
     """
-    truth, found = truth.astype(bool, copy=False), found.astype(bool, copy=False)
+    truth, predicted = truth.astype(bool, copy=False), predicted.astype(bool, copy=False)
     if void is not None:
         counts = ~void.astype(bool, copy=False)
-        truth, found = truth & counts, found & counts
-    left, top, width, height = cv2.boundingRect((truth | found).view(np.uint8))
+        truth, predicted = truth & counts, predicted & counts
+    left, top, width, height = cv2.boundingRect((truth | predicted).view(np.uint8))
     box = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
-    return (truth[box], found[box]) if width else (truth[:0, :0], found[:0, :0])
+    return (truth[box], predicted[box]) if width else (truth[:0, :0], predicted[:0, :0])
 
 
-def _region(truth: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> float:
-    union = np.count_nonzero(truth | found)
-    return np.count_nonzero(truth & found) / union if union else 1.0
+def _region(truth: np.ndarray, predicted: np.ndarray, shape: tuple[int, ...]) -> float:
+    union = np.count_nonzero(truth | predicted)
+    return np.count_nonzero(truth & predicted) / union if union else 1.0
 
 
-def _contour(truth: np.ndarray, found: np.ndarray, shape: tuple[int, ...]) -> float:
-    """F of two masks cut out of a picture of the given shape."""
+def _contour(truth: np.ndarray, predicted: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Compute F of two masks that were cropped from a frame of the given shape."""
+    return contour_accuracies(truth, predicted, (int(np.ceil(tolerance(shape))),))[0]
+
+
+def tolerance(shape: tuple[int, ...]) -> float:
+    """Return the boundary tolerance of a frame (H, W) in pixels, not rounded."""
+    return float(TOLERANCE * np.linalg.norm(shape))
+
+
+def contour_accuracies(truth: np.ndarray, predicted: np.ndarray, radii: tuple[float, ...]) -> list[float]:
+    """Compute F of one frame at several radii, with the work on the boundaries done once.
+
+    A radius with a fraction stands for the off-center disk that MOSEv2's evaluator makes of it, see `_disk`.
+
+    Args:
+        truth: bool (H, W), cropped by `crop` or whole.
+        predicted: bool (H, W), the same.
+        radii: in pixels, > 0.
+
+    Returns:
+        F at each radius, 0..1.
+    """
     if not truth.size:
-        return 1.0
-    radius = int(np.ceil(TOLERANCE * np.linalg.norm(shape)))
-    truth_boundary, found_boundary = boundary(truth), boundary(found)
-    truth_count, found_count = np.count_nonzero(truth_boundary), np.count_nonzero(found_boundary)
-    if truth_count == 0 or found_count == 0:  # one half of F is then 0; a full picture has no boundary either
-        return float(truth_count == found_count)
-    precision = _matched(found_boundary, truth_boundary, radius) / found_count
-    recall = _matched(truth_boundary, found_boundary, radius) / truth_count
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return [1.0] * len(radii)
+    truth_boundary, predicted_boundary = boundary(truth), boundary(predicted)
+    truth_count, predicted_count = np.count_nonzero(truth_boundary), np.count_nonzero(predicted_boundary)
+    if truth_count == 0 or predicted_count == 0:  # F is 0 if only one mask has a boundary
+        return [float(truth_count == predicted_count)] * len(radii)
+    matches = zip(
+        _matched(predicted_boundary, truth_boundary, radii),
+        _matched(truth_boundary, predicted_boundary, radii),
+        strict=True,
+    )
+    pairs = [(hits / predicted_count, recalled / truth_count) for hits, recalled in matches]
+    return [2 * p * r / (p + r) if p + r else 0.0 for p, r in pairs]
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
-    """The boundary of a mask, one pixel wide: where a pixel differs from its right, lower or lower right one.
+    """Return the boundary of a mask: pixels that differ from their right, lower or lower right neighbor.
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        bool (H, W). The picture's own edge is no boundary.
+        bool (H, W), one pixel wide; the edge of the frame is not a boundary.
     """
-    # there, and only there, the largest and the smallest value of those four pixels differ
+    # the maximum and the minimum of these four pixels differ exactly there
     pixels = np.ascontiguousarray(mask).view(np.uint8)
     square = np.ones((2, 2), dtype=np.uint8)
     gradient = cv2.morphologyEx(
@@ -164,41 +186,100 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     return gradient.view(bool)
 
 
-def _matched(points: np.ndarray, others: np.ndarray, radius: int) -> int:
-    """How many of the points have one of the others within the radius? Both bool (h, w).
+DIRECT_WORK = 1_000_000
+"""Pixels times pixels of the disks up to which dilating by the disks is the fastest way."""
 
-    A disk of pixels is a union of a few rectangles around its center, and dilating by a rectangle costs a
-    fraction of dilating by the disk. By the largest one it finds most of the points that count, by the square
-    around the disk it rules most of the rest out. For the few between, an integral image tells whether one of
-    the smaller rectangles holds any of the others.
+
+class Rectangle(NamedTuple):
+    """Rows and columns around a pixel, the last ones included; negative above and left of it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def _matched(points: np.ndarray, others: np.ndarray, radii: tuple[float, ...]) -> list[int]:
+    """Count, for each radius, the points that have one of the others within it. Both bool (h, w).
+
+    On small masks the others are dilated by the disks themselves. On larger ones each disk is taken as a
+    union of a few rectangles around its center, since dilating by a rectangle costs a fraction of dilating by
+    the disk. A rectangle inside all disks finds most of the points that count, one around all disks rules
+    most of the rest out. For the few between, an integral image shows which rectangles hold any.
     """
-    largest, *smaller = _rectangles(radius)
     pixels = others.view(np.uint8)
-    near = points & _dilated(pixels, *largest)
-    places = np.flatnonzero((points ^ near) & _dilated(pixels, radius, radius))
+    disks = [_disk(radius) for radius in radii]
+    if pixels.size * sum(disk.size for disk in disks) <= DIRECT_WORK:
+        return [int(np.count_nonzero(points & cv2.dilate(pixels, disk).view(bool))) for disk in disks]
+    inner, outer, parts, corners = _search(radii)
+    near = points & _dilated(pixels, inner) if inner else np.zeros_like(points)
+    places = np.flatnonzero((points ^ near) & _dilated(pixels, outer))
     count = int(np.count_nonzero(near))
     if not len(places):
-        return count
-    wide = cv2.copyMakeBorder(pixels, *(radius,) * 4, cv2.BORDER_CONSTANT)
+        return [count] * len(radii)
+    margin = max(map(abs, outer))
+    wide = cv2.copyMakeBorder(pixels, *(margin,) * 4, cv2.BORDER_CONSTANT)
     sums = cv2.integral(wide)  # a row and a column of zeros come in front
     stride, flat = sums.shape[1], sums.ravel()
-    places += places // others.shape[1] * (stride - others.shape[1]) + radius * (stride + 1)
-    rows, columns = np.array(smaller).T[..., None]
-    upper, lower = places - rows * stride, places + (rows + 1) * stride
-    right = flat.take(lower + (columns + 1)) - flat.take(upper + (columns + 1))
-    left = flat.take(lower - columns) - flat.take(upper - columns)
-    return count + int(np.count_nonzero((right != left).any(axis=0)))
+    places += places // others.shape[1] * (stride - others.shape[1]) + margin * (stride + 1)
+    top, bottom, left, right = corners
+    upper, lower = places + top * stride, places + bottom * stride
+    in_right = flat.take(lower + right) - flat.take(upper + right)
+    in_left = flat.take(lower + left) - flat.take(upper + left)
+    holds = in_right != in_left
+    return [count + int(np.count_nonzero(holds[part].any(axis=0))) for part in parts]
 
 
-def _dilated(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Is there a 1 at most so many rows and columns away? uint8 of 0 and 1 -> bool, of one shape."""
-    return cv2.dilate(pixels, np.ones((2 * rows + 1, 2 * columns + 1), dtype=np.uint8)).view(bool)
+def _dilated(pixels: np.ndarray, around: Rectangle) -> np.ndarray:
+    """Return where a 1 lies in the rectangle around a pixel; uint8 of 0 and 1 -> bool, of one shape."""
+    kernel = np.ones((around.bottom - around.top + 1, around.right - around.left + 1), dtype=np.uint8)
+    return cv2.dilate(pixels, kernel, anchor=(-around.left, -around.top)).view(bool)
 
 
-@cache
-def _rectangles(radius: int) -> list[tuple[int, int]]:
-    """Rectangles (rows, columns to each side of the center) whose union is the disk; the largest first."""
-    widest: dict[int, int] = {}  # columns -> the most rows that have them
-    for rows in range(radius + 1):
-        widest[isqrt(radius * radius - rows * rows)] = rows
-    return sorted(((rows, columns) for columns, rows in widest.items()), key=lambda pair: -min(pair))
+@lru_cache(maxsize=1024)
+def _search(radii: tuple[float, ...]) -> tuple[Rectangle | None, Rectangle, list[slice], np.ndarray]:
+    """Return the rectangles by which `_matched` searches for these radii.
+
+    Returns:
+        A rectangle inside all disks that holds the center, None without one; one around all disks and the
+        center; each disk's slice of the R rectangles that make up the disks without the first; and these, int
+        (4, R, 1), as `Rectangle` with ends excluded.
+    """
+    disks = [_rectangles(_disk(radius)) for radius in radii]
+    tops, bottoms, lefts, rights = zip(*(disk[0] for disk in disks), strict=True)
+    inner: Rectangle | None = Rectangle(max(tops), min(bottoms), max(lefts), min(rights))
+    if inner and not (inner.top <= 0 <= inner.bottom and inner.left <= 0 <= inner.right):
+        inner = None
+    tops, bottoms, lefts, rights = zip(*(rectangle for disk in disks for rectangle in disk), strict=True)
+    outer = Rectangle(min(0, *tops), max(0, *bottoms), min(0, *lefts), max(0, *rights))
+    others = [[rectangle for rectangle in disk if rectangle != inner] or [disk[0]] for disk in disks]
+    ends = np.cumsum([len(disk) for disk in others]).tolist()
+    parts = [slice(end - len(disk), end) for end, disk in zip(ends, others, strict=True)]
+    corners = np.array([rectangle for disk in others for rectangle in disk]).T[..., None]
+    return inner, outer, parts, corners + np.array([0, 1, 0, 1]).reshape(4, 1, 1)
+
+
+@lru_cache(maxsize=1024)
+def _disk(radius: float) -> np.ndarray:
+    """Return the pixels of a disk, uint8 (D, D), its center the array's middle.
+
+    They are those of a grid from -radius on. A whole radius gives the usual disk, any other one that lies up
+    to a pixel up and left. Where no pixel is within the radius, OpenCV dilates by the grid's first one.
+    """
+    axis = np.arange(-radius, radius + 1)
+    inside = axis[:, None] ** 2 + axis**2 <= radius**2
+    inside[0, 0] |= not inside.any()
+    return inside.view(np.uint8)
+
+
+def _rectangles(disk: np.ndarray) -> list[Rectangle]:
+    """Return rectangles around the center whose union is the disk; the largest first."""
+    spans = {}
+    for row in np.flatnonzero(disk.any(axis=1)).tolist():
+        columns = np.flatnonzero(disk[row])
+        spans[row] = int(columns[0]), int(columns[-1])
+    middle, rectangles = len(disk) // 2, []
+    for left, right in set(spans.values()):
+        rows = [row for row, (first, last) in spans.items() if first <= left and right <= last]
+        rectangles.append(Rectangle(*(index - middle for index in (rows[0], rows[-1], left, right))))
+    return sorted(rectangles, key=lambda r: (-min(r.bottom - r.top, r.right - r.left), r))

@@ -164,27 +164,50 @@ def test_an_unknown_argument_is_named(tmp_path: Path, group: str, base: str, bui
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             "backbone:\n  pretraind: false\n",
-            r"backbone\.pretraind: nothing uses this key; there are name, norm",
+            r"backbone\.pretraind=False: nothing reads this key; must be one of name, norm",
         ),
-        ("data:\n  corp: 48\n", r"data\.corp: nothing uses this key; there are .*crop"),
         (
-            "data:\n  sources:\n    davis:\n      wieght: 2\n",
-            r"data\.sources\.davis\.wieght: .* clips, weight",
+            "data:\n  corp: 48\n",
+            r"data\.corp=48: nothing reads this key; must be one of crop, .* \(~data\.corp removes it\)",
         ),
+        ("data:\n  steps: 5\n", r"data\.steps=5: nothing reads this key"),  # an argument that the run passes
         ("steps: 0\n", "steps=0: must be at least 1"),
     ],
 )
-def test_a_key_that_nothing_uses_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_an_unread_key_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with (
         added(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}") as path,
         composed("experiment=mine", searchpath=path) as config,
-        pytest.raises(ValueError, match=told),
+        pytest.raises(ValueError, match=message),
     ):
         training_run.validate_config(config)
+
+
+@pytest.mark.parametrize("override", ["data.root=x", "data.sources.davis.clips.videos.root=x"])
+def test_a_value_that_all_sources_override_is_refused(override: str) -> None:
+    data = "davis_youtube" if override.startswith("data.root") else "davis2017"
+    with (
+        composed(f"data={data}", override) as config,
+        pytest.raises(ValueError, match=r"data\.root=.*: nothing reads this key"),
+    ):
+        training_run.validate_config(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("+data.sources.synthetic.wieght=2", "wieght"), ("+data.sources.synthetic.clips.corp=48", "corp")],
+)
+def test_a_source_refuses_an_unknown_key(override: str, key: str) -> None:
+    with (
+        composed("data=synthetic_videos", override) as config,
+        pytest.raises(InstantiationException, match=key) as error,
+    ):
+        training_run.build_data(config, [])
+    assert "synthetic" in str(error.value)
 
 
 def test_a_wrong_type_is_named() -> None:

@@ -9,11 +9,12 @@ from helpers.data_trees import boxes, gray_video
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from stm.data.datamodule import ClipDataModule
-from stm.data.sampling import ClipDataset, VideoClips
+from stm.data.sampling import VideoClips
 
 
-def clips():
-    return ClipDataset([VideoClips([gray_video("v", [boxes({1: (5, 5, 30, 40)})] * 6)], 16)])
+def sources():
+    clips = VideoClips([gray_video("v", [boxes({1: (5, 5, 30, 40)})] * 6)], 16)
+    return {"videos": {"clips": clips, "weight": 1}}
 
 
 class Recorder(L.LightningModule):
@@ -47,7 +48,7 @@ def train(folder, resume=None, accumulate=1, workers=0):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, datamodule=ClipDataModule(clips(), 2, 6, workers), ckpt_path=resume)
+    trainer.fit(model, datamodule=ClipDataModule(sources(), 2, 6, num_workers=workers), ckpt_path=resume)
     assert trainer.global_step == 6
     return model.seen
 
@@ -62,7 +63,7 @@ def test_a_resumed_trainer_sees_the_rest_of_the_run(tmp_path, step, accumulate, 
 
 
 def loader(rank=0, world_size=1, step=0, accumulate=1, batch_size=4):
-    module = ClipDataModule(clips(), batch_size, 3)
+    module = ClipDataModule(sources(), batch_size, 3)
     module.trainer = SimpleNamespace(
         global_rank=rank, world_size=world_size, global_step=step, accumulate_grad_batches=accumulate
     )
@@ -88,7 +89,7 @@ def test_no_process_is_without_a_validation_video(videos, processes):
     made = [gray_video(f"v{i}", [boxes({1: (5, 5, 30, 40)})] * 3) for i in range(videos)]
     shares = []
     for rank in range(processes):
-        module = ClipDataModule(clips(), processes, 3, validation=made)
+        module = ClipDataModule(sources(), processes, 3, validation=made)
         module.trainer = SimpleNamespace(global_rank=rank, world_size=processes)
         shares.append([video.name for video in module.val_dataloader()])
     assert all(shares) and {name for share in shares for name in share} == {video.name for video in made}
@@ -96,4 +97,11 @@ def test_no_process_is_without_a_validation_video(videos, processes):
 
 
 def test_it_works_without_a_trainer():
-    assert len(list(ClipDataModule(clips(), 4, 3).train_dataloader())) == 3
+    assert len(list(ClipDataModule(sources(), 4, 3).train_dataloader())) == 3
+
+
+@pytest.mark.parametrize("keys", [{}, {"wieght": 2}])
+def test_a_source_has_clips_and_a_weight(keys):
+    source = {"clips": sources()["videos"]["clips"], **keys}
+    with pytest.raises(ValueError, match=r"sources\.a: must have the keys clips and weight; got clips"):
+        ClipDataModule({"a": source}, 4, 3)

@@ -162,7 +162,7 @@ def test_files_are_cut_as_arrays_are(tmp_path):
         assert (clips[0].frames.float() - clips[1].frames.float()).abs().mean() < 2
 
 
-@pytest.mark.parametrize("wrong", [{"frames": 1}, {"max_objects": 0}, {"skip_divisor": 0}, {"crop": 4}])
+@pytest.mark.parametrize("wrong", [{"num_frames": 1}, {"max_objects": 0}, {"skip_divisor": 0}, {"crop": 4}])
 def test_impossible_clips_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         VideoClips([ten_frames()], **({"crop": 32} | wrong))

@@ -54,7 +54,7 @@ def distractors() -> list[SyntheticVideo]:
 
 def test_same_bytes_in_another_process_and_in_any_order() -> None:
     program = (
-        "import hashlib; from tests.test_synthetic import digest, synthetic_videos\n"
+        "import hashlib; from data.test_synthetic import digest, synthetic_videos\n"
         "videos = synthetic_videos(6, seed=3, split='train', size=48)\n"
         "print('\\n'.join(digest(videos[i]) for i in (5, 0, 3, 1, 4, 2)))"
     )

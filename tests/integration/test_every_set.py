@@ -10,7 +10,7 @@ import torch
 from helpers.composing import choices, composed, plain, without_download
 from helpers.data_trees import boxes, picture, write_frame, write_video
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 from scipy.io import savemat
 
@@ -140,8 +140,8 @@ def test_experiment(at_trees: Path, choice: str) -> None:
             assert training_run.build_network(without_download(config))
         assert_clips(config)
         assert instantiate(config.benchmark).videos
-        if config.test is not None:
-            assert instantiate(OmegaConf.merge(config.benchmark, config.test)).videos
+        for benchmark in training_run.final_benchmarks(config).values():
+            assert instantiate(benchmark).videos
         optimizer = instantiate(config.optimizer)([torch.nn.Parameter(torch.zeros(1))])
         assert instantiate(config.scheduler)(optimizer)
         assert instantiate(config.loss)

@@ -94,7 +94,7 @@ def train(config: DictConfig) -> float | None:
 
 
 def validate_config(config: DictConfig) -> None:
-    """Validate settings that would otherwise be ignored silently: amounts below 1 and keys that nothing reads.
+    """Validate settings that would otherwise be ignored silently: amounts below 1, keys that nothing reads.
 
     Unknown arguments of an object are refused by the object itself.
 
@@ -171,7 +171,7 @@ def build_network(config: DictConfig) -> STM:
 
 
 def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModule:
-    """Build the configured data module; values that its sources share by interpolation are not passed to it."""
+    """Build the configured data module, without the values that its sources share by interpolation."""
     data = config.copy().data
     OmegaConf.resolve(data)
     with open_dict(data):
@@ -211,7 +211,7 @@ def refuse_unread_keys(config: DictConfig, group: str, arguments: Collection[str
 
 
 def is_read(config: DictConfig, key: str) -> bool:
-    """Return whether an interpolation reads a key: without its value, the configuration cannot be resolved."""
+    """Return whether an interpolation reads a key, so that the rest cannot be resolved without it."""
     rest = config.copy()
     OmegaConf.update(rest, key, "???")
     try:

@@ -119,11 +119,14 @@ MISTAKES = {
         r"broken\.ckpt cannot be read",
     ),
     "a missing init": (("train.py", *TINY, "init=nope.ckpt"), r"nope\.ckpt does not exist"),
-    "a missing resume": (("train.py", *TINY, "resume=nope.ckpt"), r"resume=nope\.ckpt: no such file"),
-    "a broken resume": (("train.py", *TINY, "resume=broken.ckpt"), r"broken\.ckpt is no whole checkpoint"),
+    "a missing resume": (
+        ("train.py", *TINY, "resume=nope.ckpt"),
+        r"resume=nope\.ckpt: must be auto or the path of",
+    ),
+    "a broken resume": (("train.py", *TINY, "resume=broken.ckpt"), r"broken\.ckpt is truncated"),
     "a resume of weights alone": (
         ("train.py", *TINY, f"resume={BUNDLED_CHECKPOINT}"),
-        "holds weights alone; a run begins with them by init=",
+        "it only holds weights, with which a new run starts by init=",
     ),
     "a wrong root": (
         ("train.py", "backbone=tiny", "benchmark.root=/no/where"),
@@ -131,7 +134,7 @@ MISTAKES = {
     ),
     "a value that a builder refuses": (
         ("train.py", *TINY, "network.similarity=cosine"),
-        "similarity='cosine'.*l2",
+        "similarity=cosine: .*l2",
     ),
     "an argument that it has not": (("train.py", *TINY, "+network.foo=1"), "network: TypeError: .*'foo'"),
     "a test key that the benchmark has not": (
@@ -149,7 +152,7 @@ MISTAKES = {
     "a key that nothing uses": (("train.py", *TINY, "+data.corp=1"), r"data\.corp: nothing uses this key"),
     "a monitor that is none": (
         ("train.py", *TINY, "monitor=val/x"),
-        "monitor=val/x: validation gives .*val/J&F",
+        "monitor=val/x: must be one of .*val/J&F",
     ),
     "a device that is none": (
         ("evaluate.py", "checkpoint=one.ckpt", "device=gpu", *EVALUATE),

@@ -128,7 +128,7 @@ def test_a_job_whose_time_is_nearly_up_requeues_itself(cluster: Cluster, tmp_pat
     cluster.run("scancel", "--signal=USR1", job)
     wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60)
     assert 0 < checkpoint(run)["global_step"] < total
-    assert "the job is back in the queue" in log_of(tmp_path, job)
+    assert "the job is requeued" in log_of(tmp_path, job)
     finished(cluster, job, tmp_path)
     assert checkpoint(run)["global_step"] == total
     assert steps(run) == list(range(total))
@@ -149,7 +149,7 @@ def test_a_job_that_slurm_would_not_requeue(cluster: Cluster, tmp_path: Path) ->
     wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60, lambda: log_of(tmp_path, job))
     before = checkpoint(run)["global_step"]
     assert 0 < before < total
-    told = f"SIGTERM: stopped after step {before}, whose checkpoint is written; the job is back in the queue"
+    told = f"SIGTERM: stopped after step {before}, whose checkpoint is written; the job is requeued"
     assert told in log_of(tmp_path, job)
     wait_until(lambda: len(steps(run)) > before + 5, 180, lambda: log_of(tmp_path, job))
     for process in processes(job).values():

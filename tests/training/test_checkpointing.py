@@ -1,4 +1,4 @@
-"""Writing a checkpoint needs no place but its own, and what goes wrong meanwhile is told as what it is."""
+"""Writing a checkpoint only needs room at its own path, and reports errors as what they are."""
 
 import os
 import shutil
@@ -15,18 +15,18 @@ from helpers.training_runs import checkpoint
 from stm.training.checkpointing import SaveLastAndBest
 
 
-def test_a_full_temporary_folder_is_no_matter(tmp_path: Path, small_disk: Path) -> None:
+def test_full_temporary_folder_does_not_matter(tmp_path: Path, small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**19))
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "final_benchmark=null", "name=run"]
-    there = {**os.environ, "TMPDIR": str(small_disk)}
-    done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True, timeout=240)
+    environment = {**os.environ, "TMPDIR": str(small_disk)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert checkpoint(tmp_path / "runs" / "run")["global_step"] == 4
-    assert (tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt").stat().st_size > 2**20, "it had no room"
+    assert (tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt").stat().st_size > 2**20, "too large for the temporary folder"
 
 
-def test_a_process_that_dies_meanwhile_is_no_full_disk(tmp_path: Path) -> None:
-    """The others wait for each other when it is written."""
+def test_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:
+    """The processes wait for each other while the checkpoint is written."""
 
     def save(path: Path) -> None:
         raise RuntimeError("Connection closed by peer")

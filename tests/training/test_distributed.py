@@ -190,7 +190,7 @@ def test_a_mistake_in_a_sweep_on_two_devices_spares_the_other_job(tmp_path: Path
     jobs = ("-m", *TRAINING, *TWO, "name=sweep", "monitor=val/nothing,val/J")
     code, output = run("train.py", *jobs, folder=tmp_path)
     assert code == 1
-    assert "monitor=val/nothing: validation gives" in output
+    assert "monitor=val/nothing: must be one of" in output
     (finished,) = (tmp_path / "runs" / "sweep").glob("1_*")
     assert checkpoint(finished)["global_step"] == 4
 
@@ -251,7 +251,7 @@ def test_processes_that_would_go_on_from_different_steps_are_refused(tmp_path: P
         step = 0 if older == "no" else 3
         for one in running:
             assert "Traceback" not in one.output
-            assert "the processes would go on from different steps: rank 0 from step 4 (" in one.output
+            assert "the processes would resume from different steps: rank 0 from step 4 (" in one.output
             assert f"rank 1 from step {step} (" in one.output
             assert "all nodes must see one run folder" in one.output
     assert checkpoint(tmp_path / "0" / "runs" / "run")["global_step"] == 4
@@ -266,7 +266,7 @@ def test_the_first_process_takes_the_others_along(tmp_path: Path) -> None:
     other = second_process(running)
     assert running.wait(60) == 1
     assert not Path(f"/proc/{other}").exists()
-    assert "monitor=val/nothing: validation gives" in running.output
+    assert "monitor=val/nothing: must be one of" in running.output
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The training step alone: section 3.5 written out frame by frame."""
+"""The training step, against section 3.5 written out frame by frame."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def module(network: STM, **changes: Any) -> STMModule:
 
 
 def section_3_5(network: STM, batch: ClipBatch) -> Tensor:
-    """Memorize A with its mask; segment B; memorize B with its prediction; segment C from both; and so on."""
+    """Compute the loss: memorize frame 0 with its mask; segment each later frame, then memorize its prediction."""
     frames = batch.frames.float() / 255
     memories = [network.memorize(frames[:, 0], batch.object_masks(0))]
     loss = torch.zeros(())
@@ -42,7 +42,7 @@ def section_3_5(network: STM, batch: ClipBatch) -> Tensor:
 @pytest.mark.parametrize(
     "changes", [{}, {"key_input": "image", "similarity": "l2"}], ids=["paper", "image keys"]
 )
-def test_the_step_is_section_3_5(changes: dict[str, Any], count: int) -> None:
+def test_training_step_follows_section_3_5(changes: dict[str, Any], count: int) -> None:
     network = small.network(**changes)
     batch = ClipBatch.collate([small.clip(2, count, seed=seed) for seed in range(2)])
     expected = section_3_5(network, batch)
@@ -56,18 +56,18 @@ def test_the_step_is_section_3_5(changes: dict[str, Any], count: int) -> None:
         torch.testing.assert_close(ours.grad, theirs, atol=1e-5, rtol=1e-3)
 
 
-def test_the_loss_is_asked_about_every_frame_but_the_first() -> None:
+def test_loss_sees_every_frame_but_the_first() -> None:
     class Recorded(SegmentationLoss):
         def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:
-            asked.append((tuple(logits.shape), masks))
+            calls.append((tuple(logits.shape), masks))
             return super().forward(logits, masks, step)
 
-    asked: list[tuple[tuple[int, ...], Tensor]] = []
+    calls: list[tuple[tuple[int, ...], Tensor]] = []
     batch = ClipBatch.collate([small.clip(2), small.clip(3)])
     module(small.network(), loss=Recorded()).training_step(batch, 0)
-    assert [shape for shape, _ in asked] == [(2, 4, 32, 48)] * 2
-    assert torch.equal(asked[0][1], batch.masks[:, 1])
-    assert torch.equal(asked[1][1], batch.masks[:, 2])
+    assert [shape for shape, _ in calls] == [(2, 4, 32, 48)] * 2
+    assert torch.equal(calls[0][1], batch.masks[:, 1])
+    assert torch.equal(calls[1][1], batch.masks[:, 2])
 
 
 def test_steps_lower_the_loss() -> None:
@@ -84,7 +84,7 @@ def test_steps_lower_the_loss() -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_void_pixels_do_not_teach() -> None:
+def test_void_pixels_have_no_gradient() -> None:
     batch = ClipBatch.collate([small.clip(2)])
     batch.masks[:, 1:] = 255
     network = small.network()
@@ -94,7 +94,7 @@ def test_void_pixels_do_not_teach() -> None:
     assert all((p.grad == 0).all() for p in network.parameters())
 
 
-def test_train_again_and_again_leaves_the_statistics() -> None:
+def test_frozen_statistics_survive_calls_of_train() -> None:
     """Lightning calls train() before every epoch and after every validation."""
     network = small.network(norm="frozen")
     trained = module(network)
@@ -107,7 +107,7 @@ def test_train_again_and_again_leaves_the_statistics() -> None:
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 
 
-def test_the_paper_rate_is_fixed_and_a_schedule_follows_steps() -> None:
+def test_default_rate_is_fixed_and_a_schedule_follows_steps() -> None:
     optimizer = module(small.network()).configure_optimizers()
     assert isinstance(optimizer, torch.optim.Adam)
     assert optimizer.param_groups[0]["lr"] == 1e-5
@@ -118,7 +118,7 @@ def test_the_paper_rate_is_fixed_and_a_schedule_follows_steps() -> None:
     assert both["lr_scheduler"]["scheduler"].optimizer is both["optimizer"]
 
 
-def test_parameters_that_are_switched_off_are_not_optimized() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     network = small.network()
     network.query_encoder.requires_grad_(False)
     optimizer = module(network).configure_optimizers()
@@ -126,7 +126,7 @@ def test_parameters_that_are_switched_off_are_not_optimized() -> None:
     assert optimized == {id(p) for p in network.parameters() if p.requires_grad}
 
 
-def test_a_benchmark_without_truth_is_refused_at_the_start() -> None:
+def test_benchmark_without_ground_truth_is_rejected_at_the_start() -> None:
     masks = np.zeros((4, 32, 48), dtype=np.uint8)
     masks[:, 4:20, 4:20] = 1
     video = ArrayVideo("v", np.zeros((4, 32, 48, 3), dtype=np.uint8), masks)
@@ -134,13 +134,13 @@ def test_a_benchmark_without_truth_is_refused_at_the_start() -> None:
     hidden.annotated = [0]
     trained = module(small.network(), benchmark=Benchmark("valid", [hidden]))
     trained.trainer = SimpleNamespace(limit_val_batches=1.0)
-    with pytest.raises(ValueError, match="benchmark valid has no truth"):
+    with pytest.raises(ValueError, match="benchmark=valid: must have ground truth"):
         trained.on_fit_start()
     trained.benchmark = Benchmark("valid", [hidden, video])
     trained.on_fit_start()
 
 
-def test_a_checkpoint_carries_its_configuration() -> None:
+def test_checkpoint_stores_its_configuration() -> None:
     config = {"network": {"key_channels": 8}, "seed": 1}
     checkpoint: dict[str, Any] = {}
     module(small.network(), config=config).on_save_checkpoint(checkpoint)

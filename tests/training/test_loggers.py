@@ -1,4 +1,4 @@
-"""Loggers by themselves: settings that cannot be, a run's id, the CSV log, throughput, how they end."""
+"""Loggers: invalid settings, the id of a run, the CSV file, throughput, finishing."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,41 +18,41 @@ from stm.training.callbacks import Throughput
 from stm.video import ClipBatch
 
 
-def test_an_unknown_mode_is_named(tmp_path: Path) -> None:
+def test_unknown_mode_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mode='ofline': must be offline, online or disabled"):
         run_loggers.wandb_logger(str(tmp_path), mode="ofline")
 
 
-def test_an_unknown_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="logger.wandb.checkpoints: first: must be best or last"):
+def test_unknown_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"logger.wandb.checkpoints=\['first'\]: must be best or last"):
         run_loggers.wandb_logger(str(tmp_path), checkpoints=["first", "best"])
 
 
-def test_processes_of_one_number_on_several_nodes_agree_on_the_id(tmp_path: Path) -> None:
-    """Threads stand for them; their number is the same, too."""
+def test_processes_with_equal_numbers_on_several_nodes_agree_on_the_id(tmp_path: Path) -> None:
+    """Threads take the place of the processes, as they share one process number too."""
     with ThreadPoolExecutor(8) as nodes:
         for number in range(40):
             folder = tmp_path / str(number)
             folder.mkdir()
-            told = set(nodes.map(run_loggers.run_id, [folder] * 8))
-            assert told == {run_loggers.run_id(folder)}
+            ids = set(nodes.map(run_loggers.run_id, [folder] * 8))
+            assert ids == {run_loggers.run_id(folder)}
             assert [path.name for path in folder.iterdir()] == ["wandb_id.txt"]
 
 
-def test_a_run_folder_keeps_its_id(tmp_path: Path) -> None:
+def test_run_folder_keeps_its_id(tmp_path: Path) -> None:
     assert run_loggers.run_id(tmp_path) == run_loggers.run_id(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
     assert run_loggers.run_id(other) != run_loggers.run_id(tmp_path)
 
 
-def test_csv_goes_on_where_the_run_does(tmp_path: Path) -> None:
+def test_csv_continues_where_the_run_does(tmp_path: Path) -> None:
     log = run_loggers.CSVLogger(tmp_path)
     for step in range(4):
         log.log_metrics({"loss": 4.0 - step}, step)
     log.log_metrics({"val": 0.5}, 3)
     with log.file.open("a") as file:
-        file.write("4,0.")  # killed while it wrote
+        file.write("4,0.")  # killed while writing
     resumed = run_loggers.CSVLogger(tmp_path)
     resumed.log_metrics({"loss": 9.0}, 2)
     resumed.log_metrics({"val": 0.7, "new": 1.0}, 2)
@@ -65,7 +65,7 @@ def test_csv_goes_on_where_the_run_does(tmp_path: Path) -> None:
 
 
 class Slow(L.LightningModule):
-    """A step takes a fifth of a second, a validation a whole one."""
+    """A module whose steps take 0.2 seconds and whose validations take a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Slow(L.LightningModule):
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_throughput_counts_what_is_trained_and_not_the_validations(tmp_path: Path, accumulated: int) -> None:
+def test_throughput_excludes_validations(tmp_path: Path, accumulated: int) -> None:
     log = run_loggers.CSVLogger(tmp_path)
     trainer = L.Trainer(
         max_steps=8 // accumulated,
@@ -100,20 +100,20 @@ def test_throughput_counts_what_is_trained_and_not_the_validations(tmp_path: Pat
     )
     batches = DataLoader([clip(count=3)] * 16, batch_size=2, collate_fn=ClipBatch.collate)
     trainer.fit(Slow(), batches, DataLoader([0]))
-    told = [row for row in rows(log.file) if "train/clips_per_second" in row]
-    assert [int(row["step"]) for row in told] == [4 // accumulated - 1, 8 // accumulated - 1]
-    for row in told:
+    logged = [row for row in rows(log.file) if "train/clips_per_second" in row]
+    assert [int(row["step"]) for row in logged] == [4 // accumulated - 1, 8 // accumulated - 1]
+    for row in logged:
         clips, frames = float(row["train/clips_per_second"]), float(row["train/frames_per_second"])
-        assert 5 < clips <= 10, "two clips in 0.2 seconds; less than 4 if validations counted"
+        assert 5 < clips <= 10, "two clips in 0.2 seconds; below 4 with validations"
         assert frames == pytest.approx(3 * clips, rel=1e-4)
         resident = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
         assert 0.5 * resident < float(row["train/peak_memory_mb"]) < 2 * resident
 
 
 def test_every_logger_is_finished(tmp_path: Path) -> None:
-    told: list[Any] = []
+    calls: list[Any] = []
     logger = SimpleNamespace(
-        finalize=told.append, _experiment=SimpleNamespace(finish=lambda exit_code: told.append(exit_code))
+        finalize=calls.append, _experiment=SimpleNamespace(finish=lambda exit_code: calls.append(exit_code))
     )
     run_loggers.close([logger, run_loggers.CSVLogger(tmp_path)], failed=True)  # type: ignore[list-item]
-    assert told == ["failed", 1]
+    assert calls == ["failed", 1]

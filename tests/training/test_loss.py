@@ -1,4 +1,4 @@
-"""The loss against pixel-by-pixel computations."""
+"""The loss, against pixel-by-pixel computations."""
 
 import math
 
@@ -11,7 +11,7 @@ from stm.video import VOID
 
 
 def example(objects: int = 2, batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (B, O + 1, 6, 7) and masks (B, 6, 7), some of them void."""
+    """Return logits (B, O + 1, 6, 7) and masks (B, 6, 7) with some void pixels."""
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn((batch, objects + 1, 6, 7), generator=generator)
     masks = torch.randint(0, objects + 1, (batch, 6, 7), generator=generator).to(torch.uint8)
@@ -20,7 +20,7 @@ def example(objects: int = 2, batch: int = 2, seed: int = 0) -> tuple[torch.Tens
 
 
 def pixel_losses(logits: torch.Tensor, masks: torch.Tensor) -> list[list[float]]:
-    """-log of the softmax at the true label, for each pixel that counts of each clip."""
+    """Compute -log softmax at the true label for each counted pixel of each clip."""
     result = []
     for clip, mask in zip(logits.double().numpy(), masks.numpy(), strict=True):
         losses = []
@@ -32,7 +32,7 @@ def pixel_losses(logits: torch.Tensor, masks: torch.Tensor) -> list[list[float]]
     return result
 
 
-def test_cross_entropy_is_the_mean_over_pixels_that_count_then_over_clips() -> None:
+def test_cross_entropy_is_the_mean_over_counted_pixels_then_over_clips() -> None:
     logits, masks = example()
     per_clip = [np.mean(losses) for losses in pixel_losses(logits, masks)]
     assert SegmentationLoss()(logits, masks).item() == pytest.approx(np.mean(per_clip), rel=1e-5)
@@ -59,7 +59,7 @@ def test_void_pixels_do_not_count(settings: dict[str, float]) -> None:
     "settings",
     [{}, {"bootstrap_fraction": 0.2, "bootstrap_start_step": 0, "bootstrap_end_step": 0}, {"dice": 1.0}],
 )
-def test_masks_that_are_all_void_cost_nothing(settings: dict[str, float]) -> None:
+def test_entirely_void_masks_have_no_loss(settings: dict[str, float]) -> None:
     logits, masks = example()
     masks[:] = VOID
     logits.requires_grad_()
@@ -69,7 +69,7 @@ def test_masks_that_are_all_void_cost_nothing(settings: dict[str, float]) -> Non
     assert (logits.grad == 0).all()
 
 
-def test_the_hardest_pixels_alone_count() -> None:
+def test_only_the_hardest_pixels_count() -> None:
     logits, masks = example()
     expected = []
     for losses in pixel_losses(logits, masks):
@@ -80,21 +80,21 @@ def test_the_hardest_pixels_alone_count() -> None:
     assert loss(logits, masks, step=10).item() == pytest.approx(SegmentationLoss()(logits, masks).item())
 
 
-def test_the_share_of_pixels_falls_linearly() -> None:
+def test_fraction_of_pixels_falls_linearly() -> None:
     loss = SegmentationLoss(bootstrap_fraction=0.15, bootstrap_start_step=20_000, bootstrap_end_step=70_000)
-    assert [loss.share(step) for step in (0, 20_000, 45_000, 70_000, 10**6)] == pytest.approx(
+    assert [loss.fraction(step) for step in (0, 20_000, 45_000, 70_000, 10**6)] == pytest.approx(
         [1, 1, (1 + 0.15) / 2, 0.15, 0.15]
     )
-    shares = [loss.share(step) for step in range(0, 100_000, 1000)]
-    assert shares == sorted(shares, reverse=True)
+    fractions = [loss.fraction(step) for step in range(0, 100_000, 1000)]
+    assert fractions == sorted(fractions, reverse=True)
 
 
-def test_the_share_of_a_schedule_without_length_falls_at_once() -> None:
+def test_fraction_of_a_schedule_of_length_0_falls_at_once() -> None:
     loss = SegmentationLoss(bootstrap_fraction=0.5, bootstrap_start_step=100, bootstrap_end_step=100)
-    assert [loss.share(step) for step in (99, 100, 101)] == [1, 1, 0.5]
+    assert [loss.fraction(step) for step in (99, 100, 101)] == [1, 1, 0.5]
 
 
-def test_dice_against_sums() -> None:
+def test_dice_agrees_with_explicit_sums() -> None:
     logits, masks = example()
     scores = []
     for clip, mask in zip(logits.double(), masks, strict=True):
@@ -129,8 +129,8 @@ def test_padded_slots_change_nothing(settings: dict[str, float]) -> None:
     torch.testing.assert_close(padded.grad[:, :3], logits.grad)
 
 
-def test_dice_weighs_the_objects_that_are_there() -> None:
-    """A clip with one object beside a clip with two: three objects, each a third."""
+def test_dice_averages_over_the_present_objects() -> None:
+    """A clip with one object and a clip with two: three objects, a third each."""
     logits, masks = example()
     logits[1, 2] = -math.inf
     masks[1][masks[1] == 2] = 0
@@ -151,6 +151,6 @@ def test_dice_weighs_the_objects_that_are_there() -> None:
         ({"bootstrap_start_step": 9, "bootstrap_end_step": 3}, "9 and 3"),
     ],
 )
-def test_impossible_settings_are_named(settings: dict[str, float], named: str) -> None:
+def test_invalid_settings_are_named(settings: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=named.replace(".", r"\.")):
         SegmentationLoss(**settings)

@@ -1,4 +1,4 @@
-"""SLURM's signals go to all processes of a job: none of them keeps the run from its checkpoint."""
+"""SLURM signals all processes of a job; the run still writes its checkpoint."""
 
 import os
 import signal
@@ -18,39 +18,41 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 
 
 @BOTH
-def test_loading_processes_that_get_the_signal_too(tmp_path: Path, number: signal.Signals) -> None:
+def test_data_workers_get_the_signal_too(tmp_path: Path, number: signal.Signals) -> None:
     running = start(
         "train.py", *SETTINGS, "save_every=1000", "data.num_workers=2", "name=run", folder=tmp_path
     )
     running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
     main = running.process.pid
     assert main is not None
-    loading = children(main)
-    assert len(loading) == 2
-    for process in (*loading, main):
+    workers = children(main)
+    assert len(workers) == 2
+    for process in (*workers, main):
         os.kill(process, number)
-        time.sleep(0.1)  # SLURM's signals don't come all at once either
+        time.sleep(0.1)  # SLURM's signals do not arrive all at once either
     assert running.wait(60) == 128 + number
     step = checkpoint(tmp_path / "runs" / "run")["global_step"]
     assert f"{number.name}: stopped after step {step}, whose checkpoint is written" in running.output
-    assert not any(Path(f"/proc/{process}").exists() for process in loading)
+    assert not any(Path(f"/proc/{process}").exists() for process in workers)
 
 
 class Endless(torch.utils.data.Dataset):
+    """A data set whose samples take forever."""
+
     def __len__(self) -> int:
         return 1000
 
-    def __getitem__(self, place: int) -> int:
+    def __getitem__(self, index: int) -> int:
         time.sleep(1000)
-        return place
+        return index
 
 
-def test_a_loading_process_ends_when_its_parent_says_so() -> None:
-    """As torch says it to one that does not come to its end by itself."""
+def test_data_worker_exits_on_terminate() -> None:
+    """Torch calls `terminate` for a worker that does not exit by itself."""
     loader = iter(DataLoader(Endless(), num_workers=1, worker_init_fn=start_worker))
     (process,) = loader._workers
     end = time.monotonic() + 30
-    while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2:  # the thread that listens
+    while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2:  # the thread that waits for the signal
         assert time.monotonic() < end
         time.sleep(0.01)
     process.terminate()
@@ -58,8 +60,8 @@ def test_a_loading_process_ends_when_its_parent_says_so() -> None:
     assert process.exitcode == 0
 
 
-def test_a_job_that_cannot_be_requeued_ends_all_the_same(tmp_path: Path) -> None:
-    """In a container there may be no scontrol."""
+def test_job_that_cannot_be_requeued_exits_too(tmp_path: Path) -> None:
+    """A container may lack scontrol."""
     job = {"SLURM_JOB_ID": "7", "PATH": str(tmp_path)}
     running = start("train.py", *SETTINGS, "save_every=1000", "name=run", folder=tmp_path, environment=job)
     running.wait_until(lambda: trains(tmp_path / "runs" / "run"))
@@ -67,6 +69,6 @@ def test_a_job_that_cannot_be_requeued_ends_all_the_same(tmp_path: Path) -> None
     os.kill(running.process.pid, signal.SIGUSR1)
     assert running.wait(60) == 128 + signal.SIGUSR1
     assert "scontrol requeue 7: " in running.output and "No such file" in running.output
-    assert "whose checkpoint is written; resume=auto goes on" in running.output
+    assert "whose checkpoint is written; continue with resume=auto" in running.output
     assert "Traceback" not in running.output
     assert checkpoint(tmp_path / "runs" / "run")["global_step"] > 0

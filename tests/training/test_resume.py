@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends as one that was not: bit-equal weights, optimizer and log."""
+"""A run that was killed and resumed equals an uninterrupted one: bit-equal weights, optimizer and log."""
 
 import csv
 import random
@@ -14,7 +14,7 @@ VARIANTS = {
     "plain": ("scheduler=constant",),
     "scheduler": ("scheduler=warmup_linear",),
     "accumulation": ("trainer.accumulate_grad_batches=2",),
-    "adamw, hard pixels": (
+    "adamw, bootstrapping": (
         "optimizer=adamw",
         "loss.bootstrap_fraction=0.3",
         "loss.bootstrap_start_step=1",
@@ -30,14 +30,14 @@ def checkpoint(run: Path, name: str = "last") -> dict:
 
 
 def log(run: Path) -> list[dict[str, str]]:
-    """The metrics of each step, but for those that tell time and memory."""
+    """Return the logged metrics without those of time and memory."""
     measured = ("_per_second", "_memory_mb")
     with (run / "logs" / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if not k.endswith(measured)} for row in csv.DictReader(file)]
 
 
 def assert_equal(ours: object, theirs: object, where: str = "") -> None:
-    """Bit by bit, down to the last tensor."""
+    """Compare two nested values bit by bit."""
     assert type(ours) is type(theirs), where
     if isinstance(ours, torch.Tensor):
         assert torch.equal(ours, theirs), where
@@ -62,7 +62,7 @@ def assert_same_run(whole: Path, resumed: Path) -> None:
 
 
 def steps_done(run: Path) -> int:
-    """How many optimizer steps the log of a running training tells of."""
+    """Return the number of optimizer steps in the log of a running training."""
     file = run / "logs" / "metrics.csv"
     if not file.exists():
         return 0
@@ -73,7 +73,7 @@ def steps_done(run: Path) -> int:
 
 
 def kill_at(step: int, run: Path, *arguments: str, delay: float = 0) -> None:
-    """Start or resume the run and kill it when it has done that many steps."""
+    """Start or resume a run, and kill it after that many steps."""
     running = start("train.py", *arguments, f"name={run.name}", "resume=auto", folder=run.parents[1])
     running.wait_until(lambda: steps_done(run) >= step)
     time.sleep(delay)
@@ -84,31 +84,31 @@ def finish(run: Path, *arguments: str) -> str:
     return succeed("train.py", *arguments, f"name={run.name}", "resume=auto", folder=run.parents[1])
 
 
-def test_a_killed_run_ends_as_a_whole_one(tmp_path: Path) -> None:
+def test_killed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     arguments = (*RUN, "steps=6", "validate_every=3", "save_every=2")
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
     finish(whole, *arguments)
     kill_at(4, cut, *arguments)
     assert 3 <= checkpoint(cut)["global_step"] < 6
     output = finish(cut, *arguments)
-    assert "going on with" in output
+    assert "continuing from" in output
     assert "not resumable" not in output
     assert "Warning" not in output
     assert_same_run(whole, cut)
     assert [float(row["val/J&F"]) for row in log(whole) if row["val/J&F"]] != []
 
 
-def test_a_run_killed_in_its_validation_validates_again(tmp_path: Path) -> None:
+def test_run_killed_in_a_validation_repeats_it(tmp_path: Path) -> None:
     arguments = (*RUN, "steps=3", "validate_every=2", "save_every=1", "benchmark.count=12")
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
     finish(whole, *arguments)
     kill_at(2, cut, *arguments)
-    assert checkpoint(cut)["global_step"] == 1, "the validation of step 2 was over: make it longer"
+    assert checkpoint(cut)["global_step"] == 1, "the validation of step 2 had ended: it must take longer"
     finish(cut, *arguments)
     assert_same_run(whole, cut)
 
 
-def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
+def test_run_can_be_extended(tmp_path: Path) -> None:
     arguments = (*RUN, "scheduler=constant", "validate_every=2", "save_every=2")
     whole, longer = tmp_path / "runs" / "whole", tmp_path / "runs" / "longer"
     finish(whole, *arguments, "steps=5")
@@ -118,7 +118,7 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     assert checkpoint(longer)["config"]["steps"] == 5
 
 
-def test_a_run_made_longer_follows_the_longer_schedule(tmp_path: Path) -> None:
+def test_extended_run_follows_the_longer_schedule(tmp_path: Path) -> None:
     arguments = (*RUN, "scheduler=warmup_linear", "validate_every=9", "save_every=9")
     whole, longer = tmp_path / "runs" / "whole", tmp_path / "runs" / "longer"
     finish(whole, *arguments, "steps=4")
@@ -134,8 +134,8 @@ def test_a_run_made_longer_follows_the_longer_schedule(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_wherever_it_is_killed(tmp_path: Path, variant: str) -> None:
-    """Killed four times, at steps and moments of a seeded generator."""
+def test_run_killed_at_random_moments(tmp_path: Path, variant: str) -> None:
+    """Killed four times, at steps and moments from a seeded generator."""
     draw = random.Random(variant)
     arguments = (*RUN, "steps=12", "validate_every=4", "save_every=3", *VARIANTS[variant])
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"

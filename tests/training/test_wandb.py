@@ -1,4 +1,4 @@
-"""Where a run's numbers go: what is in the CSV file, and in W&B's offline file."""
+"""The logged metrics of a run, in the CSV file and in W&B's offline file."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ WANDB = (
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps, resumed to three."""
+    """Train for two steps, resume to three, and return the run's folder."""
     folder = tmp_path_factory.mktemp("tracked")
     arguments = (*SHORT, *WANDB, "scheduler=constant", "name=tracked", "resume=auto")
     often = {"WANDB_X_STATS_SAMPLING_INTERVAL": "0.5"}
@@ -41,17 +41,17 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wandb_has_the_run(tracked: Path) -> None:
     first, second = records(tracked)
     for start in (first, second):
-        told = told_run(start)
-        assert told.run_id == (tracked / "wandb_id.txt").read_text()
-        assert told.display_name == "tracked"
-        assert told.run_group == "table5"
-        assert list(told.tags) == ["a", "b"]
-        assert told.job_type == "ablation"
-        assert told.project == "stm"
+        logged = told_run(start)
+        assert logged.run_id == (tracked / "wandb_id.txt").read_text()
+        assert logged.display_name == "tracked"
+        assert logged.run_group == "table5"
+        assert list(logged.tags) == ["a", "b"]
+        assert logged.job_type == "ablation"
+        assert logged.project == "stm"
         assert [record.exit.exit_code for record in start if record.HasField("exit")] == [0]
 
 
-def test_wandb_has_the_choices_as_columns_and_the_whole_resolved_configuration(tracked: Path) -> None:
+def test_wandb_has_the_choices_as_columns_and_the_resolved_configuration(tracked: Path) -> None:
     columns = settings(records(tracked)[0])
     groups = {"backbone": "tiny", "network": "tiny", "memory": "every_5", "data": "synthetic_videos"}
     assert groups.items() <= columns.items()
@@ -65,12 +65,12 @@ def test_wandb_has_the_choices_as_columns_and_the_whole_resolved_configuration(t
     assert "${" not in json.dumps(config)
 
 
-def test_wandb_measures_the_machine(tracked: Path) -> None:
+def test_wandb_monitors_the_machine(tracked: Path) -> None:
     measured = [record.stats for record in records(tracked)[0] if record.HasField("stats")]
     assert {"cpu", "proc.memory.rssMB"} <= {item.key for stats in measured for item in stats.item}
 
 
-def test_wandb_has_numbers_pictures_and_tables(tracked: Path) -> None:
+def test_wandb_has_metrics_images_and_tables(tracked: Path) -> None:
     first, second = records(tracked)
     lines = history(first)
     assert [line["trainer/global_step"] for line in lines if "train/loss" in line] == [0, 1]
@@ -81,10 +81,10 @@ def test_wandb_has_numbers_pictures_and_tables(tracked: Path) -> None:
     assert {"val/J", "val/F", "val/frames_per_second", "val/peak_memory_mb"} <= summary(first).keys()
     assert [line["trainer/global_step"] for line in history(second) if "train/loss" in line] == [2]
     files = sorted((tracked / "wandb").glob("offline-run-*"))[0] / "files"
-    pictures = [line for line in lines if "train/clips.filenames" in line]
-    assert len(pictures) == 2
-    for name in pictures[0]["train/clips.filenames"]:
-        assert Image.open(files / name).size == (3 * 48, 2 * 48), "three frames, truth above prediction"
+    images = [line for line in lines if "train/clips.filenames" in line]
+    assert len(images) == 2
+    for name in images[0]["train/clips.filenames"]:
+        assert Image.open(files / name).size == (3 * 48, 2 * 48), "three frames, ground truth above prediction"
     tables = [line["val/sequences.path"] for line in lines if "val/sequences.path" in line]
     assert len(tables) == 2, "a table for each validation"
     table = json.loads((files / tables[0]).read_text())
@@ -93,16 +93,18 @@ def test_wandb_has_numbers_pictures_and_tables(tracked: Path) -> None:
     assert names == {"plain-val-0-0000", "plain-val-0-0001"}
 
 
-def test_the_command_of_the_docs_syncs_every_part_of_every_run(tracked: Path) -> None:
+def test_documented_command_syncs_every_part_of_a_run(tracked: Path) -> None:
     text = (ROOT / "docs" / "clusters.md").read_text()
     command = next(line for line in text.splitlines() if line.startswith("wandb sync "))
-    ours = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     dry = command.replace("wandb sync", "wandb sync --dry-run", 1)
-    told = subprocess.run(dry, shell=True, env=ours, cwd=tracked.parents[1], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    done = subprocess.run(
+        dry, shell=True, env=environment, cwd=tracked.parents[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
     parts = {path.name for path in (tracked / "wandb").glob("offline-run-*")}
     assert len(parts) == 2
-    assert all(part in told.stdout + told.stderr for part in parts)
+    assert all(part in done.stdout + done.stderr for part in parts)
 
 
 def test_csv_has_every_step_once(tracked: Path) -> None:
@@ -121,7 +123,7 @@ def test_wandb_is_finished_when_training_fails(tmp_path: Path) -> None:
     assert [record.exit.exit_code for record in start if record.HasField("exit")] == [1]
 
 
-def test_the_final_scores_are_logged_and_checkpoints_on_demand(tmp_path: Path) -> None:
+def test_final_scores_are_logged_and_checkpoints_on_request(tmp_path: Path) -> None:
     arguments = ("steps=1", "validate_every=1", "name=t", "logger=wandb", "logger.wandb.checkpoints=[best]")
     succeed("train.py", *TINY, *arguments, folder=tmp_path)
     run = tmp_path / "runs" / "t"
@@ -130,11 +132,11 @@ def test_the_final_scores_are_logged_and_checkpoints_on_demand(tmp_path: Path) -
     scores = json.loads(next(run.glob("test_*/scores.json")).read_text())
     assert float(final["test/J&F"]) == pytest.approx(scores["global"]["J&F-Mean"])
     (start,) = records(run)
-    told = {
+    expected = {
         **{f"test/{name}": scores["global"][f"{name}-Mean"] for name in ("J", "F", "J&F")},
         **{f"test/{name}": scores["speed"][name] for name in ("frames_per_second", "peak_memory_mb")},
     }
-    assert {name: summary(start)[name] for name in told} == pytest.approx(told)
+    assert {name: summary(start)[name] for name in expected} == pytest.approx(expected)
     assert summary(start)["test/sequences.nrows"] == len(scores["sequences"])
     models = [one.artifact for one in start if one.HasField("artifact") and one.artifact.type == "model"]
     (file,) = [content for model in models for content in model.manifest.contents]
@@ -142,12 +144,12 @@ def test_the_final_scores_are_logged_and_checkpoints_on_demand(tmp_path: Path) -
     assert (Path(file.local_path), file.size) == (best, best.stat().st_size)
 
 
-def test_without_the_switch_no_checkpoint_is_an_artifact(tracked: Path) -> None:
+def test_checkpoints_are_not_artifacts_by_default(tracked: Path) -> None:
     kinds = {one.artifact.type for start in records(tracked) for one in start if one.HasField("artifact")}
     assert kinds == {"run_table"}
 
 
-def test_an_evaluation_is_a_run_too(tracked: Path) -> None:
+def test_evaluation_is_a_run_too(tracked: Path) -> None:
     checkpoint = tracked / "checkpoints" / "best.ckpt"
     arguments = (f"checkpoint={checkpoint}", "benchmark=synthetic", *VIDEOS, "memory=first", "threads=1")
     succeed("evaluate.py", *arguments, "logger=wandb", "name=e", folder=tracked.parents[1])
@@ -160,19 +162,19 @@ def test_an_evaluation_is_a_run_too(tracked: Path) -> None:
     assert summary(start)["test/peak_memory_mb"] == pytest.approx(scores["speed"]["peak_memory_mb"])
 
 
-def test_the_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
+def test_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
     arguments = (*SHORT, "steps=1", "logger=wandb", "logger.wandb.job_type=null", "name=pair")
     succeed("train.py", "-m", *arguments, "seed=1,2", folder=tmp_path)
     sweep = tmp_path / "runs" / "pair"
     jobs = sorted(path.parent for path in sweep.glob("*/wandb"))
     assert len(jobs) == 2
-    told = [told_run(start) for folder in (*jobs, sweep) for start in records(folder)]
-    assert [one.run_group for one in told] == ["pair"] * 3
-    assert [one.job_type for one in told] == ["", "", "sweep"]
+    runs = [told_run(start) for folder in (*jobs, sweep) for start in records(folder)]
+    assert [one.run_group for one in runs] == ["pair"] * 3
+    assert [one.job_type for one in runs] == ["", "", "sweep"]
 
 
-def test_a_killed_run_has_lost_a_second_of_its_numbers(tmp_path: Path) -> None:
-    """W&B writes down what it holds every 15 seconds if left alone, and dies by SLURM's SIGTERM, too."""
+def test_killed_run_loses_at_most_a_second_of_metrics(tmp_path: Path) -> None:
+    """By default W&B flushes every 15 seconds, and SLURM's SIGTERM kills its process too."""
     log = tmp_path / "runs" / "k" / "logs" / "metrics.csv"
 
     def steps() -> set[int]:
@@ -190,31 +192,31 @@ def test_a_killed_run_has_lost_a_second_of_its_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_preempted_run_is_told_to_be_one(tmp_path: Path, number: signal.Signals) -> None:
-    """SLURM sends SIGUSR1 to all of a job: W&B's own processes live on."""
+def test_preempted_run_is_marked(tmp_path: Path, number: signal.Signals) -> None:
+    """SLURM sends SIGUSR1 to all processes of a job; W&B's own processes survive it."""
     arguments = (*SHORT, "steps=5000", "validate_every=5000", "save_every=5000", "name=p", "logger=wandb")
     running = begin("train.py", *arguments, folder=tmp_path)
     log, main = tmp_path / "runs" / "p" / "logs" / "metrics.csv", running.process.pid or 0
     running.wait_until(lambda: log.exists() and len(rows(log)) > 3)
     if number == signal.SIGUSR1:
         (service,) = (process for process in children(main) if b"wandb-core" in command_line(process))
-        own = (*children(service), service)
-        assert len(own) == 2, "one measures the machine"
-        for process in own:
+        processes = (*children(service), service)
+        assert len(processes) == 2, "one monitors the machine"
+        for process in processes:
             os.kill(process, number)
         time.sleep(0.5)
-        assert children(service) == [own[0]]
+        assert children(service) == [processes[0]]
     os.kill(main, number)
     assert running.wait() == 128 + number
     (start,) = records(log.parents[1])
     assert any(record.HasField("preempting") for record in start)
     logged = {line["trainer/global_step"] for line in history(start) if "train/loss" in line}
-    assert logged == {int(row["step"]) for row in rows(log) if "train/loss" in row}, "it lacks nothing"
-    assert "W&B is lost" not in running.output
+    assert logged == {int(row["step"]) for row in rows(log) if "train/loss" in row}, "no metrics are lost"
+    assert "lost the connection to W&B" not in running.output
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_speaks(tmp_path: Path) -> None:
+def test_only_the_first_of_two_processes_logs(tmp_path: Path) -> None:
     arguments = (*SHORT, "trainer=ddp_cpu", "trainer.devices=2", "logger=wandb", "name=two")
     output = succeed("train.py", *arguments, folder=tmp_path)
     run = tmp_path / "runs" / "two"
@@ -225,7 +227,7 @@ def test_of_two_processes_one_speaks(tmp_path: Path) -> None:
         assert output.count(line) == 1
 
 
-def test_nothing_leaks_to_later_runs_of_the_process(tmp_path: Path) -> None:
+def test_settings_do_not_leak_to_later_runs_of_the_process(tmp_path: Path) -> None:
     before = dict(os.environ)
     logger = run_loggers.wandb_logger(str(tmp_path), mode="disabled", name="x")
     logger.log_metrics({"a": 1.0}, 0)
@@ -237,8 +239,8 @@ def test_nothing_leaks_to_later_runs_of_the_process(tmp_path: Path) -> None:
     assert wandb.run is None
 
 
-def test_without_wandb_it_is_not_imported(tmp_path: Path) -> None:
-    """The fork server's processes begin with everything of ours imported."""
+def test_wandb_is_only_imported_where_it_is_used(tmp_path: Path) -> None:
+    """The processes of the fork server start with this package imported."""
     probe = tmp_path / "probe.py"
     probe.write_text(
         "import sys, runpy; sys.argv[0] = sys.argv[1]; del sys.argv[1]\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ def job_setup(lines: Sequence[str]) -> list[str]:
     return [*lines, "export SLURM_KILL_BAD_EXIT=1 SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"]
 
 
-for _resolver in (
+_RESOLVERS: tuple[Callable[..., Any], ...] = (
     checkpoint_name,
     console_level,
     gpu_of_job,
@@ -172,9 +172,10 @@ for _resolver in (
     size_suffix,
     tasks_per_node,
     trial_label,
-):
+)
+for _resolver in _RESOLVERS:
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)
 OmegaConf.register_new_resolver("gpu_count", lambda: max(1, len(gpus())), replace=True)
 # The jobs of a sweep copy the sweep's cache, so that these values are the same in all of them.
-for _resolver in (default_run_name, evaluation_sweep_name):
-    OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True, use_cache=True)
+for _cached in (default_run_name, evaluation_sweep_name):
+    OmegaConf.register_new_resolver(_cached.__name__, _cached, replace=True, use_cache=True)

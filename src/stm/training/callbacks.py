@@ -1,14 +1,18 @@
-"""Lightning callbacks: how fast it goes; pictures and tables for loggers that take them (W&B does)."""
+"""Lightning callbacks: progress, throughput, and images and tables for the loggers that accept them."""
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
@@ -17,16 +21,172 @@ from stm.evaluation.scores import Scores
 from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
 from stm.network import STM
-from stm.video import ClipBatch
+from stm.video import ClipBatch, Video
 from stm.visualization import overlay
+
+log = logging.getLogger(__name__)
+
+
+def build_progress(seconds: float = 60.0) -> ProgressBar:
+    """Return a progress bar where the output is a terminal, else a callback that logs lines.
+
+    Args:
+        seconds: Time between two lines.
+    """
+    return RichProgressBar() if sys.stdout.isatty() else ProgressLog(seconds)
+
+
+class ProgressLog(ProgressBar):
+    """Logs the progress of training and validation as lines, for output that is not a terminal.
+
+    It logs after the first and the last step, after each validation, and whenever `seconds` have passed.
+
+    Args:
+        seconds: Time between two lines.
+    """
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.is_enabled = True
+        self._last_line = 0.0
+
+    def disable(self) -> None:
+        """Log nothing; Lightning calls this in all processes but the first."""
+        self.is_enabled = False
+
+    def enable(self) -> None:
+        """Log again."""
+        self.is_enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restart the clock of the remaining time, which begins after the first step of this process."""
+        self._first_step: int | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Remember the learning rate of the step, which its end changes."""
+        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Log step, loss, learning rate, speed, memory and remaining time."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step, total, now = trainer.global_step, trainer.max_steps, time.monotonic()
+        if self._first_step is None:
+            self._first_step, self._start = step, now
+        elif step < total and not self._is_due():
+            return
+        metrics = trainer.callback_metrics
+        parts = [f"step {step}/{total}", f"loss {metrics['train/loss']:.4f}"]
+        parts.append(f"learning rate {self._learning_rate:.2e}")
+        if "train/clips_per_second" in metrics:
+            parts.append(f"{metrics['train/clips_per_second']:.1f} clips/s")
+            parts.append(f"{metrics['train/peak_memory_mb']:.0f} MB")
+        if step > self._first_step:
+            left = (now - self._start) / (step - self._first_step) * (total - step)
+            parts.append(f"{timedelta(seconds=round(left))} left")
+        self._write(", ".join(parts))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of the validation."""
+        self._validation_start = time.monotonic()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Video,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Log the number of validated videos and the last one's score."""
+        done, total = batch_idx + 1, int(trainer.num_val_batches[dataloader_idx])
+        if done == total or not self._is_due():
+            return
+        left = (time.monotonic() - self._validation_start) / done * (total - done)
+        score = f"J&F {outputs['J&F-Mean']:.3f}, " if outputs else ""
+        place = f"validation at step {trainer.global_step}: video {done}/{total}"
+        self._write(f"{place}, {batch.name}: {score}{timedelta(seconds=round(left))} left")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the scores over all videos."""
+        if not isinstance(pl_module.scores, Scores):
+            return
+        measures = pl_module.scores.overall
+        scores = ", ".join(f"{name} {measures[f'{name}-Mean']:.3f}" for name in ("J&F", "J", "F"))
+        videos, seconds = len(pl_module.scores.sequences), round(time.monotonic() - self._validation_start)
+        place = f"validation at step {trainer.global_step}"
+        self._write(f"{place}: {scores} on {videos} videos in {timedelta(seconds=seconds)}")
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._last_line >= self.seconds
+
+    def _write(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        if self.is_enabled:
+            log.info(line)
+
+
+class Throughput(L.Callback):
+    """Logs clips and frames per second over all processes, and the peak of memory.
+
+    It measures from one log step to the next, without validations. Lightning's ThroughputMonitor synchronizes
+    with the GPU at every step; this never does.
+    """
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._clips = self._frames = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Exclude the first step, which includes one-time work, from the first measurement."""
+        self._start = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Count the batch, and log at each log step."""
+        if self._start is None:
+            return self._restart(pl_module)
+        self._clips += len(batch) * trainer.world_size
+        self._frames += len(batch) * batch.frames.shape[1] * trainer.world_size
+        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not is_step or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return None
+        seconds = time.perf_counter() - self._start
+        metrics = {
+            "train/clips_per_second": self._clips / seconds,
+            "train/frames_per_second": self._frames / seconds,
+            "train/peak_memory_mb": self._peak.bytes() / 2**20,
+        }
+        pl_module.log_dict(metrics, rank_zero_only=True)
+        return self._restart(pl_module)
+
+    def _restart(self, pl_module: L.LightningModule) -> None:
+        self._start, self._clips, self._frames = time.perf_counter(), 0, 0
+        self._peak = PeakMemory(pl_module.device)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Pause the clock."""
+        self._pause = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Resume the clock."""
+        if self._start is not None:
+            self._start += time.perf_counter() - self._pause
 
 
 class LogClipImages(L.Callback):
-    """Now and then, log what the network makes of the training batch, truth above prediction.
+    """Logs images of training clips at intervals, ground truth above prediction.
 
     Args:
-        every: optimizer steps between two pictures.
-        clips: how many clips of the batch.
+        every: Optimizer steps between two images.
+        clips: Number of clips of the batch.
     """
 
     def __init__(self, every: int = 1000, clips: int = 2) -> None:
@@ -35,84 +195,41 @@ class LogClipImages(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
+        """Log images where a step is due and a logger accepts them (W&B's does)."""
         step = trainer.global_step
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not trainer.is_global_zero or not stepped or step % self.every:
+        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not trainer.is_global_zero or not is_step or step % self.every:
             return
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if not loggers:
             return
-        shown = min(self.clips, len(batch))
-        pictures = render_clips(pl_module.network, batch, shown)  # type: ignore[arg-type]
+        count = min(self.clips, len(batch))
+        images = render_clips(pl_module.network, batch, count)  # type: ignore[arg-type]
         for logger in loggers:
-            logger.log_image("train/clips", pictures, step=step, caption=list(batch.sources[:shown]))
+            logger.log_image("train/clips", images, step=step, caption=list(batch.sources[:count]))
 
 
 class LogSequenceTable(L.Callback):
-    """After each validation, log a table with a row an object."""
+    """Logs a table with a row per object after each validation."""
 
-    # not at the epoch's end, where callbacks come before the module, which makes the scores there
+    # not in on_validation_epoch_end, which callbacks run before the module computes its scores there
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the table of the module's scores."""
         if trainer.is_global_zero and isinstance(pl_module.scores, Scores):
             log_sequences(trainer.loggers, "val/sequences", pl_module.scores, trainer.global_step)
 
 
 def log_sequences(loggers: Iterable[Logger], name: str, scores: Scores, step: int | None = None) -> None:
-    """Log a table with a row an object to the loggers that take tables; nothing where there is no truth."""
-    rows = [row.row() for row in scores.objects]
+    """Log a table with a row per object to the loggers that accept tables; nothing without ground truth."""
+    rows: list[Mapping[str, Any]] = [row.row() for row in scores.objects]
     for logger in loggers if rows else ():
         if hasattr(logger, "log_table"):
             logger.log_table(name, list(rows[0]), [list(row.values()) for row in rows], step=step)
 
 
-class Throughput(L.Callback):
-    """How fast does training go? Log clips and frames a second over all processes, and the peak of memory.
-
-    It counts from one line of the log to the next and leaves validations out. It asks nothing of the GPU
-    that would wait for it. (Lightning's ThroughputMonitor synchronizes at every step.)
-    """
-
-    def __init__(self) -> None:
-        self._began: float | None = None
-        self._clips = self._frames = 0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began = None  # at the first step's end: what comes before happens once
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
-    ) -> None:
-        if self._began is None:
-            return self._begin(pl_module)
-        self._clips += len(batch) * trainer.world_size
-        self._frames += len(batch) * batch.frames.shape[1] * trainer.world_size
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not stepped or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return None
-        seconds = time.perf_counter() - self._began
-        told = {
-            "clips_per_second": self._clips / seconds,
-            "frames_per_second": self._frames / seconds,
-            "peak_memory_mb": self._peak.bytes() / 2**20,
-        }
-        pl_module.log_dict({f"train/{key}": value for key, value in told.items()}, rank_zero_only=True)
-        return self._begin(pl_module)
-
-    def _begin(self, pl_module: L.LightningModule) -> None:
-        self._began, self._clips, self._frames = time.perf_counter(), 0, 0
-        self._peak = PeakMemory(pl_module.device)
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._paused = time.perf_counter()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._began is not None:
-            self._began += time.perf_counter() - self._paused
-
-
 @torch.no_grad()
 def render_clips(network: STM, batch: ClipBatch, clips: int) -> list[np.ndarray]:
-    """Each clip's frames side by side, uint8 (2 H, T W, 3): truth above, prediction below."""
+    """Return each clip's frames side by side, uint8 (2 H, T W, 3): ground truth above, prediction below."""
     segmenter = Segmenter(network, MemoryPolicy(every=1))
     predicted: list[Tensor] = [segmenter.step(batch.frames[:, 0], batch.object_masks(0))]
     predicted += [segmenter.step(batch.frames[:, t]) for t in range(1, batch.frames.shape[1])]

@@ -1,4 +1,4 @@
-"""Which checkpoints does a run keep, and when are they written?"""
+"""The checkpoints of a run: which are kept, when and how they are written."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from stm.training.preemption import EndSignals, exit_preempted
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to its place; Lightning's own goes through memory and the temporary folder."""
+    """Writes a checkpoint straight to its path; Lightning's needs room in memory and the temporary folder."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write it.
+        """Write a checkpoint.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: The file cannot be written.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.save(checkpoint, path)
-        except RuntimeError as error:  # torch's writer tells of a full disk by it
+        except RuntimeError as error:  # torch's writer reports a full disk this way
             raise OSError(str(error)) from error
 
 
 class SaveLastAndBest(Checkpoint):
-    """Keep `last.ckpt`, from which an interrupted run goes on, and `best.ckpt`, picked by validation.
+    """Keeps `last.ckpt`, to resume from, and `best.ckpt`, selected by validation.
 
-    `last.ckpt` is written every so many steps, after each validation, when the run is told to end, and at
-    its end; the one before it stays as `previous.ckpt`. A step that is validated is saved after its
-    validation, so that a run killed meanwhile comes to that validation again. A file is written beside its
-    name and then renamed: whatever kills the run, the name holds a whole checkpoint.
+    Lightning's ModelCheckpoint saves a step before its validation, which a run killed meanwhile would skip.
+
+    `last.ckpt` is written every few steps, after each validation, after an end signal and at the end of the
+    run; its predecessor is kept as `previous.ckpt`. Files are written atomically.
 
     Args:
-        folder: where they are written.
-        every: optimizer steps between two `last.ckpt`.
-        monitor: the metric of validation whose largest value picks `best.ckpt`.
+        folder: Folder of the checkpoints.
+        every: Optimizer steps between two `last.ckpt`.
+        monitor: Validation metric whose largest value selects `best.ckpt`.
 
     Raises:
-        ValueError: `every` is less than 1; later, validation gives no metric of that name.
+        ValueError: `every` is less than 1; or, after a validation, there is no metric of that name.
     """
 
     def __init__(self, folder: str | Path, every: int = 500, monitor: str = "val/J&F") -> None:
@@ -55,83 +55,91 @@ class SaveLastAndBest(Checkpoint):
             raise ValueError(f"save_every={every}: must be at least 1")
         self.folder, self.every, self.monitor = Path(folder), every, monitor
         self.best: float | None = None
-        self._saved = -1
+        self._saved_step = -1
         self._signals = EndSignals()
-        # the signals that end the run before its next batch, when this step's numbers are logged
-        self._end: frozenset[int] = frozenset()
+        # acted on before the next batch, when the metrics of this step have been logged
+        self._end_signals: frozenset[int] = frozenset()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the best value of the metric so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best value of the metric."""
         self.best = state_dict["best"]
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Where `steps` has grown, the run's last batch is its last no more, and its schedule is longer."""
+        """Adapt the checkpoint of a run whose `steps` has grown to more batches and a longer schedule."""
         if checkpoint["global_step"] < trainer.max_steps:
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
         for schedule in checkpoint["lr_schedulers"]:
-            for name in ("total_steps", "_schedule_phases"):  # OneCycleLR's, made anew from `steps`
+            for name in ("total_steps", "_schedule_phases"):  # of OneCycleLR, recomputed from `steps`
                 schedule.pop(name, None)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Install the checkpoint writer."""
         trainer.strategy.checkpoint_io = DirectCheckpointIO()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._saved = trainer.global_step
-        self._signals.listen()  # Lightning has set its own answers by now
+        """Install the signal handlers, after Lightning has installed its own."""
+        self._saved_step = trainer.global_step
+        self._signals.listen()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._end:
-            exit_preempted(trainer, self._end | self._signals.received)
+        """Exit where a signal arrived during the last step."""
+        if self._end_signals:
+            exit_preempted(trainer, self._end_signals | self._signals.received)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done, step = batch_idx + 1, trainer.global_step
+        """Save after a step that is due and is not followed by a validation."""
+        batches, step = batch_idx + 1, trainer.global_step
         interval = trainer.val_check_batch if trainer.enable_validation else None
-        if done % trainer.accumulate_grad_batches or (interval is not None and done % interval == 0):
-            return  # within a step; or after the validation
-        self._end = self._signals.agreed(trainer)
-        if self._end or step % self.every == 0 or step == trainer.max_steps:
+        if batches % trainer.accumulate_grad_batches or (interval is not None and batches % interval == 0):
+            return  # within an optimizer step; or saved after the validation
+        self._end_signals = self._signals.gather(trainer)
+        if self._end_signals or step % self.every == 0 or step == trainer.max_steps:
             self._save(trainer, "last")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save after a validation."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self._is_best(trainer):
             self._save(trainer, "best")
         self._save(trainer, "last")
-        self._end = self._signals.agreed(trainer)
+        self._end_signals = self._signals.gather(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step != self._saved:  # it was stopped before its last step
+        """Save a run that was stopped before its last step, and exit where a signal arrived."""
+        if trainer.global_step != self._saved_step:
             self._save(trainer, "last")
-        if self._end:
-            exit_preempted(trainer, self._end | self._signals.received)
+        if self._end_signals:
+            exit_preempted(trainer, self._end_signals | self._signals.received)
 
     def _is_best(self, trainer: L.Trainer) -> bool:
-        """Whether this validation beats the earlier ones; told by the first process, which has the scores."""
+        """Return whether this validation beats all earlier ones, by the scores of the first process."""
         metrics = trainer.callback_metrics
         if trainer.is_global_zero and self.monitor not in metrics:
-            raise ValueError(f"monitor={self.monitor}: validation gives {', '.join(sorted(metrics))}")
+            raise ValueError(f"monitor={self.monitor}: must be one of {', '.join(sorted(metrics))}")
         value = float(metrics[self.monitor]) if trainer.is_global_zero else None
         value = trainer.strategy.broadcast(value)
         assert value is not None
-        better = self.best is None or value > self.best
-        if better:
+        is_best = self.best is None or value > self.best
+        if is_best:
             self.best = value
-        return better
+        return is_best
 
     def _save(self, trainer: L.Trainer, name: str) -> None:
-        """Write a checkpoint; all processes come here together, the first one writes.
+        """Write a checkpoint in the first process; all processes must call this together.
 
         Raises:
-            OSError: it cannot be written, as on a full disk; the earlier ones are as they were.
+            OSError: The file cannot be written, as on a full disk; the earlier checkpoints are unchanged.
         """
         part, path = self.folder / f"{name}.part", self.folder / f"{name}.ckpt"
         try:
@@ -147,8 +155,8 @@ class SaveLastAndBest(Checkpoint):
             free = shutil.disk_usage(self.folder).free / 2**20
             raise OSError(
                 f"{path} of step {trainer.global_step} cannot be written ({error}); {free:.0f} MiB are free "
-                f"there; make room, and resume=auto goes on from step {max(self._saved, 0)}"
+                f"there; free some space, and resume=auto continues from step {max(self._saved_step, 0)}"
             ) from error
         trainer.strategy.barrier()
         if name == "last":
-            self._saved = trainer.global_step
+            self._saved_step = trainer.global_step

@@ -34,7 +34,7 @@ class STMModule(L.LightningModule):
         network: The network.
         loss: Loss of one predicted frame.
         optimizer: Parameters -> optimizer.
-        scheduler: Optimizer -> learning rate schedule, stepped after each optimizer step; None for a fixed rate.
+        scheduler: Optimizer -> learning rate schedule by optimizer steps; None for a fixed rate.
         benchmark: Whole videos to validate on; None for no validation.
         policy: Memory policy of validation.
         config: The resolved configuration as plain values, stored in every checkpoint.
@@ -74,7 +74,9 @@ class STMModule(L.LightningModule):
         if benchmark is None or not self.trainer.limit_val_batches:
             return
         if not any(frames_that_count(video, benchmark.protocol) for video in benchmark.videos):
-            raise ValueError(f"benchmark={benchmark.name}: must have ground truth to validate on; it has none")
+            raise ValueError(
+                f"benchmark={benchmark.name}: must have ground truth to validate on; it has none"
+            )
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Segment clips frame by frame; each soft prediction becomes memory for the next frame.

@@ -1,4 +1,4 @@
-"""Run names and loggers: what a run is called, and where its numbers go."""
+"""Loggers of a run: a CSV file, Weights & Biases, and what is logged to them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from stm.atomic_io import atomic_path
 from stm.config.schema import PLAN
 from stm.evaluation.scores import Scores
 from stm.training.callbacks import log_sequences
-from stm.training.preemption import TIME_IS_UP, Preempted
+from stm.training.preemption import TIME_LIMIT_WARNING, Preempted
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
 
 ARTIFACTS = "artifacts"
-"""The attribute of a logger with the paths that become artifacts when the run has come to its end."""
+"""Attribute of a logger with the paths that become artifacts at the end of a successful run."""
 
 log = logging.getLogger(__name__)
 
 
 class CSVLogger(Logger):
-    """`logs/metrics.csv` in the run folder: a line a call, written at once, so that a killed run loses none.
+    """Writes `logs/metrics.csv` in the run's folder, one line per call, immediately.
 
-    A resumed run goes on below its earlier lines, but for those of steps that it does again. (Lightning's own
-    logger deletes the file.)
+    A resumed run appends to its earlier lines, without those of steps that it repeats; Lightning's CSVLogger
+    deletes the file.
 
     Args:
-        directory: the run folder.
+        directory: Folder of the run.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -51,6 +51,7 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append a line."""
         row = {"step": "" if step is None else step, **metrics}
         if self._columns is None or not row.keys() <= set(self._columns):
             self._rewrite(row, None if self._columns else step)
@@ -60,22 +61,22 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration lies in the run folder and in every checkpoint."""
+        """Do nothing: the configuration is in the run's folder and in every checkpoint."""
 
-    def _rewrite(self, row: Mapping[str, Any], again: int | None) -> None:
-        """Give the file the row's columns too, without its lines from step `again` on."""
-        earlier: list[dict[str, str]] = []
+    def _rewrite(self, row: Mapping[str, Any], first_repeated: int | None) -> None:
+        """Add the row's columns to the file, and remove its lines from step `first_repeated` on."""
+        lines: list[dict[str, str]] = []
         if self.file.exists():
             with self.file.open(newline="") as file:
-                earlier = [line for line in csv.DictReader(file) if None not in line.values()]
-        if again is not None:
-            earlier = [line for line in earlier if line["step"] and int(line["step"]) < again]
-        names = {name for line in earlier for name in line} | row.keys()
+                lines = [line for line in csv.DictReader(file) if None not in line.values()]
+        if first_repeated is not None:
+            lines = [line for line in lines if line["step"] and int(line["step"]) < first_repeated]
+        names = {name for line in lines for name in line} | row.keys()
         self._columns = ["step", *sorted(names - {"step"})]
-        with atomic_path(self.file) as beside, beside.open("w", newline="") as file:
+        with atomic_path(self.file) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
-            writer.writerows(earlier)
+            writer.writerows(lines)
 
 
 def wandb_logger(
@@ -90,27 +91,32 @@ def wandb_logger(
     notes: str | None = None,
     checkpoints: Sequence[str] = (),
 ) -> WandbLogger:
-    """A Weights & Biases logger whose run goes on when the run folder does.
+    """Build a Weights & Biases logger whose run continues when the run's folder does.
 
     Args:
-        directory: the run folder; the run's id lies there as `wandb_id.txt`.
+        directory: Folder of the run, with the id of the W&B run in `wandb_id.txt`.
         mode: 'offline' (sync later with `wandb sync`), 'online' or 'disabled'.
-        project: and the following: as W&B has them.
-        group: None is the sweep's folder for a job of a sweep.
-        checkpoints: 'best', 'last': which become artifacts when the run has come to its end.
+        project: Project, as all following arguments up to `notes`, of W&B.
+        entity: User or team.
+        name: Name of the run.
+        group: Group of the run; None is the sweep's folder for a job of a sweep.
+        job_type: Type of the run.
+        tags: Tags.
+        notes: Notes.
+        checkpoints: 'best', 'last': the checkpoints that become artifacts at the end of the run.
 
     Raises:
-        ValueError: an unknown mode or checkpoint.
+        ValueError: The mode or a checkpoint is unknown.
     """
     if mode not in ("offline", "online", "disabled"):
         raise ValueError(f"logger.wandb.mode={mode!r}: must be offline, online or disabled")
     if unknown := set(checkpoints) - {"best", "last"}:
-        raise ValueError(f"logger.wandb.checkpoints: {', '.join(sorted(unknown))}: must be best or last")
-    from lightning.pytorch.loggers import WandbLogger  # W&B takes a second to import
+        raise ValueError(f"logger.wandb.checkpoints={sorted(unknown)}: must be best or last")
+    from lightning.pytorch.loggers import WandbLogger  # importing W&B takes a second
 
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    # `mode` and not `offline=True`, which would leak into later jobs of the process through the environment.
+    # `mode` instead of `offline=True`, which would affect later jobs of this process through the environment
     logger = WandbLogger(
         save_dir=folder,
         mode=mode,
@@ -119,52 +125,52 @@ def wandb_logger(
         project=project,
         entity=entity,
         name=name,
-        group=group or _sweep_of(folder),
+        group=group or _sweep_name(folder),
         job_type=job_type,
         tags=list(tags),
         notes=notes,
-        # It writes down what it holds every 15 seconds else, and SLURM's SIGTERM ends it, too.
+        # by default it flushes every 15 seconds, and SLURM's SIGTERM kills W&B's process, too
         settings={"x_transaction_log_flush_interval": 1.0},
     )
     setattr(logger, ARTIFACTS, [folder / "checkpoints" / f"{name}.ckpt" for name in checkpoints])
     for name in ("log_metrics", "log_image", "log_table", "log_hyperparams", "finalize"):
-        setattr(logger, name, _whatever_happens(getattr(logger, name)))
+        setattr(logger, name, _ignoring_lost_connection(getattr(logger, name)))
     return logger
 
 
-def _whatever_happens(tell: Callable[..., Any]) -> Callable[..., Any]:
-    """W&B's own process may die, as by the SIGTERM that SLURM sends to all of a job: the training goes on."""
+def _ignoring_lost_connection(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a call to W&B so that training continues when W&B's process has died, as by SLURM's SIGTERM."""
     import wandb
 
-    lost = False
+    is_lost = False
 
-    @wraps(tell)
-    def told(*args: Any, **kwargs: Any) -> None:
-        nonlocal lost
+    @wraps(call)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        nonlocal is_lost
         try:
-            if not lost:
-                tell(*args, **kwargs)
+            if not is_lost:
+                call(*args, **kwargs)
         except (wandb.Error, OSError) as error:
-            lost = True
-            log.warning("W&B is lost (%s); logs/metrics.csv has the numbers", error)
+            is_lost = True
+            log.warning("lost the connection to W&B (%s); logs/metrics.csv has all metrics", error)
 
-    return told
+    return wrapped
 
 
-def _sweep_of(folder: Path) -> str | None:
-    """The name of the sweep that has a job in this folder."""
+def _sweep_name(folder: Path) -> str | None:
+    """Return the name of the sweep that the folder is a job of."""
     return folder.parent.name if (folder.parent / PLAN).exists() else None
 
 
 def run_id(folder: Path) -> str:
-    """The W&B id of a run folder: made at the first call, the same ever after."""
+    """Return the W&B id of a run's folder, which the first call creates."""
     file = folder / "wandb_id.txt"
     if not file.exists():
-        made = secrets.token_hex(4)
-        part = folder / f"wandb_id.{made}.part"  # the process's number may be another node's, too
-        part.write_text(made)
+        new_id = secrets.token_hex(4)
+        part = folder / f"wandb_id.{new_id}.part"  # process ids may coincide on two nodes
+        part.write_text(new_id)
         with suppress(FileExistsError):
-            os.link(part, file)  # whole at once, and never over another process's
+            os.link(part, file)  # atomic, and never replaces another process's file
         part.unlink()
     return file.read_text().strip()
 
@@ -173,74 +179,80 @@ def run_id(folder: Path) -> str:
 def logging_session(
     loggers: Sequence[Logger], choices: Mapping[str, str | None], config: Mapping[str, Any]
 ) -> Iterator[None]:
-    """While a run goes on: its configuration is logged first, the loggers are finished however it ends."""
-    failed = True
+    """Log the configuration at the start of a run, and finish the loggers however the run ends.
+
+    Args:
+        loggers: Loggers of the run.
+        choices: Group -> the selected file.
+        config: The resolved configuration.
+    """
+    is_failed = True
     try:
-        with _kept_from_children(TIME_IS_UP):
+        with _blocked_signal(TIME_LIMIT_WARNING):
             for logger in loggers:
                 logger.log_hyperparams(columns(choices, config))
         yield
-        failed = False
+        is_failed = False
     except Preempted:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one, while the loggers finish
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the loggers
         for logger in loggers:
             run: Any = getattr(logger, "_experiment", None)
-            if hasattr(run, "mark_preempting"):  # W&B hands a search's run out again, and calls none failed
-                _whatever_happens(run.mark_preempting)()
+            if hasattr(run, "mark_preempting"):  # W&B restarts such a run of a search and does not fail it
+                _ignoring_lost_connection(run.mark_preempting)()
         raise
     finally:
-        close(loggers, failed)
+        close(loggers, is_failed)
 
 
 @contextmanager
-def _kept_from_children(number: int) -> Iterator[None]:
-    """The processes that begin meanwhile do not hear a signal, which SLURM sends to all of a job.
+def _blocked_signal(number: int) -> Iterator[None]:
+    """Start child processes with a signal blocked, which SLURM sends to all processes of a job.
 
-    W&B's own one does not mind SIGUSR1, but the one that measures the machine for it would end. (By SIGTERM
-    W&B's ends whatever it inherits.)
+    W&B's process ignores SIGUSR1, but its child, which monitors the machine, would exit. SIGTERM cannot be
+    blocked this way: W&B's process exits on it in any case.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def columns(choices: Mapping[str, str | None], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table of runs is sorted by: the groups' choices (`memory`, `backbone`, `data`) and plain values.
+    """Return the columns of a table of runs: the groups' choices, the plain values, and all `settings`.
 
     Args:
-        choices: group -> the file that was chosen.
-        config: the resolved configuration, which is put below `settings`.
+        choices: Group -> the selected file.
+        config: The resolved configuration.
     """
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
     return {**plain, **choices, "settings": config}
 
 
 def log_scores(loggers: Sequence[Logger], name: str, scores: Scores) -> None:
-    """Log what an evaluation gave, under its name: J, F, J&F (and G), speed, memory, a row an object."""
+    """Log an evaluation: J, F, J&F (and G), speed, memory, and a table with a row per object."""
     measures = {key.removesuffix("-Mean"): value for key, value in scores.overall.items()}
-    told = {key: measures[key] for key in measures.keys() & {"J&F", "J", "F", "G"}}
-    told |= {"frames_per_second": scores.frames_per_second, "peak_memory_mb": scores.peak_mb}
+    metrics = {key: measures[key] for key in measures.keys() & {"J&F", "J", "F", "G"}}
+    metrics |= {"frames_per_second": scores.frames_per_second, "peak_memory_mb": scores.peak_mb}
     for logger in loggers:
-        logger.log_metrics({f"{name}/{key}": value for key, value in told.items()})
+        logger.log_metrics({f"{name}/{key}": value for key, value in metrics.items()})
     log_sequences(loggers, f"{name}/sequences", scores)
 
 
 def close(loggers: Iterable[Logger], failed: bool) -> None:
-    """Finish every logger, whether the run ended well or not."""
+    """Finish every logger, and log the checkpoints of a successful run as artifacts."""
     for logger in loggers:
         logger.finalize("failed" if failed else "success")
         run: Any = getattr(logger, "_experiment", None)
-        if run is not None and hasattr(run, "finish"):  # W&B's; a CSV file needs no more
-            kept = [] if failed else [path for path in getattr(logger, ARTIFACTS, ()) if path.exists()]
-            for path in kept:
-                _whatever_happens(_log_checkpoint)(run, path)
-            _whatever_happens(run.finish)(exit_code=1 if failed else 0)
+        if run is not None and hasattr(run, "finish"):  # W&B's; a CSV file needs nothing
+            paths = [] if failed else [path for path in getattr(logger, ARTIFACTS, ()) if path.exists()]
+            for path in paths:
+                _ignoring_lost_connection(_log_checkpoint)(run, path)
+            _ignoring_lost_connection(run.finish)(exit_code=1 if failed else 0)
 
 
 def _log_checkpoint(run: Any, path: Path) -> None:
-    """A checkpoint as an artifact; it is not copied, so it must stay where it is until it is synced."""
+    """Log a checkpoint as an artifact, which refers to the file itself until it is synced."""
     import wandb
 
     artifact = wandb.Artifact(f"{path.stem}-{run.id}", type="model")

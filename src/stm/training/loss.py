@@ -1,4 +1,4 @@
-"""The loss of a predicted frame (section 3.5), and two additions of later work by switch."""
+"""The training loss (section 3.5), with two optional additions of later work."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stm.video import VOID
 
 
 class SegmentationLoss(nn.Module):
-    """Cross-entropy on aggregated logits; optionally on the hardest pixels only, optionally with Dice.
+    """Cross-entropy on aggregated logits, optionally bootstrapped, optionally with a Dice loss.
 
     Args:
-        bootstrap_fraction: share of the pixels with the largest cross-entropy that count (STCN's bootstrapping), reached
-            linearly between the steps `bootstrap_start_step` and `bootstrap_end_step`; 1 counts all of them, as the paper.
-        bootstrap_start_step: optimizer step up to which all pixels count.
-        bootstrap_end_step: optimizer step from which only `bootstrap_fraction` of them count.
-        dice: weight of the soft Dice loss of the objects present (XMem); 0 leaves it out.
+        bootstrap_fraction: Final fraction of the pixels that count, those with the largest cross-entropy
+            (STCN), in (0, 1]; 1 counts all pixels, as the paper does.
+        bootstrap_start_step: Optimizer step until which all pixels count; the fraction then falls linearly.
+        bootstrap_end_step: Optimizer step from which only `bootstrap_fraction` of the pixels count.
+        dice: Weight of the soft Dice loss of the objects present (XMem); 0 omits it.
 
     Raises:
-        ValueError: `bootstrap_fraction` not in (0, 1], `dice` negative, or the steps out of order.
+        ValueError: `bootstrap_fraction` is not in (0, 1], `dice` is negative, or the steps are out of order.
     """
 
     def __init__(
@@ -32,58 +32,55 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < bootstrap_fraction <= 1:
-            raise ValueError(
-                f"loss.bootstrap_fraction={bootstrap_fraction}: a share of the pixels, in (0, 1]"
-            )
+            raise ValueError(f"loss.bootstrap_fraction={bootstrap_fraction}: must be in (0, 1]")
         if dice < 0:
-            raise ValueError(f"loss.dice={dice}: a weight, at least 0")
+            raise ValueError(f"loss.dice={dice}: must be at least 0")
         if not 0 <= bootstrap_start_step <= bootstrap_end_step:
             raise ValueError(
-                f"loss: need 0 <= bootstrap_start_step <= bootstrap_end_step, got {bootstrap_start_step} and {bootstrap_end_step}"
+                "loss: must have 0 <= bootstrap_start_step <= bootstrap_end_step; "
+                f"got {bootstrap_start_step} and {bootstrap_end_step}"
             )
-        self.bootstrap_fraction, self.bootstrap_start_step, self.bootstrap_end_step, self.dice = (
-            bootstrap_fraction,
-            bootstrap_start_step,
-            bootstrap_end_step,
-            dice,
-        )
+        self.bootstrap_fraction = bootstrap_fraction
+        self.bootstrap_start_step = bootstrap_start_step
+        self.bootstrap_end_step = bootstrap_end_step
+        self.dice = dice
 
     def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:
-        """Mean loss over the batch.
+        """Compute the mean loss over the batch.
 
         Args:
             logits: (B, O + 1, H, W) of soft aggregation, background first; -inf in slots that pad the batch.
-            masks: uint8 (B, H, W), labels 0..O and VOID, which does not count.
-            step: the optimizer step, for the schedule.
+            masks: uint8 (B, H, W), labels 0..O, and VOID for pixels that do not count.
+            step: Optimizer step, for the schedule.
         """
         masks = masks.long()
         pixels = F.cross_entropy(logits, masks, ignore_index=VOID, reduction="none").flatten(1)
         counted = (masks != VOID).flatten(1).sum(1).clamp(min=1)
-        share = self.share(step)
-        if share == 1:
+        fraction = self.fraction(step)
+        if fraction == 1:
             loss = (pixels.sum(1) / counted).mean()
         else:
             hardest = pixels.sort(dim=1, descending=True).values
-            kept = (share * counted).ceil()
+            kept = (fraction * counted).ceil()
             rank = torch.arange(hardest.shape[1], device=hardest.device)
             loss = ((hardest * (rank < kept[:, None])).sum(1) / kept).mean()
         return loss + self.dice * _dice(logits, masks) if self.dice else loss
 
-    def share(self, step: int) -> float:
-        """The share of pixels that count at an optimizer step."""
+    def fraction(self, step: int) -> float:
+        """Return the fraction of the pixels that count at an optimizer step."""
         if step <= self.bootstrap_start_step:
             return 1.0
         if step >= self.bootstrap_end_step:
             return self.bootstrap_fraction
-        done = (step - self.bootstrap_start_step) / (self.bootstrap_end_step - self.bootstrap_start_step)
-        return 1 + done * (self.bootstrap_fraction - 1)
+        progress = (step - self.bootstrap_start_step) / (self.bootstrap_end_step - self.bootstrap_start_step)
+        return 1 + progress * (self.bootstrap_fraction - 1)
 
 
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - soft Dice, averaged over the objects that are not padding; smoothed by one pixel.
+    """Compute 1 - soft Dice, smoothed by one pixel, averaged over the objects that are not padding.
 
-    The objects are those of the global batch: the mean of the processes' values, which is what their averaged
-    gradients follow, is the value of one process.
+    The average is over the objects of the global batch: the mean of the processes' values, which their
+    averaged gradients follow, equals the value of a single process.
     """
     objects = logits.shape[1] - 1
     counts = (masks != VOID)[:, None]

@@ -1,10 +1,12 @@
-"""What happens when a run is told to end before its time: SIGUSR1 and SIGTERM have one owner, this file.
+"""Handling of SIGUSR1 and SIGTERM: write a checkpoint, requeue the SLURM job, exit.
 
-SIGUSR1 is SLURM's warning that a job's time is nearly up (`sbatch --signal=USR1@300`): a checkpoint is
-written and the job goes back into the queue. SIGTERM comes when SLURM itself ends the job. It leaves a
-canceled one; it requeues a preempted one, but not if that ends by itself in the grace time that its
-partition grants (GraceTime), nor one whose time was up before it had answered the warning: those two put
-themselves back. While a run trains, neither Lightning's nor submitit's own answers are in force.
+SIGUSR1 is SLURM's warning before a job's time limit (`sbatch --signal=USR1@300`): the run writes a checkpoint
+and requeues the job. SLURM itself ends a job with SIGTERM. A canceled job stays canceled. SLURM requeues a
+preempted job, but neither one that exits within the grace time of its partition (GraceTime), nor one that
+reaches its time limit before it has answered the warning: those two requeue themselves.
+
+While a run trains, these handlers replace Lightning's, which saves in the middle of a step and only on
+SIGUSR1, and submitit's, which saves nothing.
 """
 
 from __future__ import annotations
@@ -24,42 +26,42 @@ from stm.config.environment import rank
 
 log = logging.getLogger(__name__)
 
-TIME_IS_UP, ENDED = signal.SIGUSR1, signal.SIGTERM
+TIME_LIMIT_WARNING, TERMINATION = signal.SIGUSR1, signal.SIGTERM
 
 
 class Preempted(SystemExit):
-    """The run ended because it was told to; its code is the shell's for that signal."""
+    """Exit of a run that received a signal; the exit code is the shell's for that signal."""
 
 
 class EndSignals:
-    """Was any process of the run told to end? Signals are noted; training acts on them between steps."""
+    """The end signals that this process has received; training acts on them between steps."""
 
     def __init__(self) -> None:
         self.received: frozenset[int] = frozenset()
 
     def listen(self) -> None:
-        """Take the signals; Lightning gives them back when the trainer is done."""
-        for number in (TIME_IS_UP, ENDED):
-            signal.signal(number, self._note)
+        """Install the handlers; Lightning restores the previous ones after training."""
+        for number in (TIME_LIMIT_WARNING, TERMINATION):
+            signal.signal(number, self._record)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.received |= {number}
 
-    def agreed(self, trainer: L.Trainer) -> frozenset[int]:
-        """The signals that some process got: the same answer in all of them, as they all ask."""
+    def gather(self, trainer: L.Trainer) -> frozenset[int]:
+        """Return the signals that any process has received; all processes must call this together."""
         if trainer.world_size == 1:
             return self.received
-        numbers = (TIME_IS_UP, ENDED)
-        flags = torch.tensor([one in self.received for one in numbers], dtype=torch.int)
-        agreed = trainer.strategy.reduce(flags.to(trainer.strategy.root_device), reduce_op="max").tolist()
-        return frozenset(one for one, told in zip(numbers, agreed, strict=True) if told)
+        numbers = (TIME_LIMIT_WARNING, TERMINATION)
+        flags = torch.tensor([number in self.received for number in numbers], dtype=torch.int)
+        merged = trainer.strategy.reduce(flags.to(trainer.strategy.root_device), reduce_op="max").tolist()
+        return frozenset(number for number, flag in zip(numbers, merged, strict=True) if flag)
 
 
 def exit_preempted(trainer: L.Trainer, received: Collection[int]) -> NoReturn:
-    """End the run, whose checkpoint is written; its job is requeued where that is for it to do.
+    """Exit after the checkpoint is written, and requeue the SLURM job where SLURM does not.
 
     Raises:
-        Preempted: always.
+        Preempted: Always.
     """
     number = max(received)
     if trainer.is_global_zero:
@@ -67,38 +69,38 @@ def exit_preempted(trainer: L.Trainer, received: Collection[int]) -> NoReturn:
             "%s: stopped after step %d, whose checkpoint is written; %s",
             signal.Signals(number).name,
             trainer.global_step,
-            "the job is back in the queue" if _requeued(received) else "resume=auto goes on",
+            "the job is requeued" if _requeue(received) else "continue with resume=auto",
         )
-    trainer.strategy.barrier()  # srun ends the first process when it sees another one gone
+    trainer.strategy.barrier()  # srun kills the first process when another one exits before it
     raise Preempted(128 + number)
 
 
-def _requeued(received: Collection[int]) -> bool:
-    """Put this process's SLURM job back into the queue, unless it was canceled or SLURM does it; was it?"""
-    if (job := _job()) is None or (ENDED in received and not _left_to_itself(job, received)):
+def _requeue(received: Collection[int]) -> bool:
+    """Requeue the SLURM job unless it was canceled or SLURM requeues it; return whether it was requeued."""
+    if (job := _job_number()) is None or (TERMINATION in received and not _needs_own_requeue(job, received)):
         return False
     try:
         _scontrol("requeue", job)
-    except (OSError, subprocess.CalledProcessError) as error:  # a container may have no scontrol
+    except (OSError, subprocess.CalledProcessError) as error:  # a container may lack scontrol
         log.warning("scontrol requeue %s: %s", job, getattr(error, "stderr", "").strip() or error)
         return False
     return True
 
 
-def _left_to_itself(job: str, received: Collection[int]) -> bool:
-    """Does nobody requeue a job that got SIGTERM, though nobody canceled it?"""
+def _needs_own_requeue(job: str, received: Collection[int]) -> bool:
+    """Return whether a job that got SIGTERM was neither canceled nor will be requeued by SLURM."""
     try:
-        told = _scontrol("show", "job", "--oneliner", job)
+        description = _scontrol("show", "job", "--oneliner", job)
     except (OSError, subprocess.CalledProcessError):
         return False
-    values = dict(word.split("=", 1) for word in told.split() if "=" in word)
+    values = dict(word.split("=", 1) for word in description.split() if "=" in word)
     if values.get("JobState") in ("RUNNING", "SIGNALING"):  # preempted, within the grace time
         return values.get("PreemptTime", "None") != "None"
-    return TIME_IS_UP in received and values.get("Reason") == "TimeLimit"
+    return TIME_LIMIT_WARNING in received and values.get("Reason") == "TimeLimit"
 
 
-def _job() -> str | None:
-    """This process's job of SLURM. (One job of an array has the array's own number for its number.)"""
+def _job_number() -> str | None:
+    """Return this process's SLURM job; the plain number of one job of an array can be the whole array's."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
@@ -108,19 +110,19 @@ def _scontrol(*words: str) -> str:
 
 
 def install_requeue_handlers() -> None:
-    """Outside training, where finished work lies in files, a job of SLURM ends at once, and is requeued."""
+    """Make a SLURM job exit and requeue at once outside of training, where finished work is in files."""
     if "SLURM_JOB_ID" in os.environ:
-        for number in (TIME_IS_UP, ENDED):
-            signal.signal(number, end)
+        for number in (TIME_LIMIT_WARNING, TERMINATION):
+            signal.signal(number, _exit_now)
 
 
-def end(number: int, frame: FrameType | None = None) -> None:
-    """Answer a signal at once.
+def _exit_now(number: int, frame: FrameType | None = None) -> None:
+    """Requeue the job and exit.
 
     Raises:
-        Preempted: but for SIGUSR1 in processes other than the first, which SLURM ends.
+        Preempted: Except on SIGUSR1 in processes other than the first, which SLURM ends.
     """
     if rank() == 0:
-        _requeued({number})
-    if rank() == 0 or number == ENDED:
+        _requeue({number})
+    if rank() == 0 or number == TERMINATION:
         raise Preempted(128 + number)

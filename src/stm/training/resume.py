@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     """Return the checkpoint to resume from; None for a new run.
 
-    A job that SLURM has requeued resumes as with 'auto'. Where `last.ckpt` is truncated, `previous.ckpt` is used
-    and a warning is logged.
+    A job that SLURM has requeued resumes as with 'auto'. Where `last.ckpt` is truncated, `previous.ckpt` is
+    used and a warning is logged.
 
     Args:
         resume: 'auto' for the last checkpoint in the folder, a checkpoint's path, or None for a new run.
@@ -46,13 +46,16 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     if resume is None:
         if candidates:
             raise ValueError(
-                f"{folder} already holds a run: continue it with resume=auto, or start another with name=NEW_NAME"
+                f"{folder} already holds a run: continue it with resume=auto, or start another with "
+                "name=NEW_NAME"
             )
         return None
     if resume != "auto":
         candidates = [Path(resume)]
         if not candidates[0].is_file():
-            raise FileNotFoundError(f"resume={resume}: must be auto or the path of a checkpoint; no such file")
+            raise FileNotFoundError(
+                f"resume={resume}: must be auto or the path of a checkpoint; no such file"
+            )
     if not candidates:
         log.info("resume=auto: starting a new run")
         return None
@@ -79,16 +82,16 @@ def check_same_run(checkpoint: Path, config: dict[str, Any]) -> int:
     contents = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if "optimizer_states" not in contents:
         raise ValueError(
-            f"resume={checkpoint}: must be a checkpoint of a training; it only holds weights, with which a new run "
-            f"starts by init={checkpoint}"
+            f"resume={checkpoint}: must be the checkpoint of a run; it only holds weights, with which a new "
+            f"run starts by init={checkpoint}"
         )
     original = contents["config"]
     for key in FIXED_SETTINGS:
         before, now = (_relevant(reduce(getitem, key.split("."), one)) for one in (original, config))
         if before != now:
             raise ValueError(
-                f"resume={checkpoint}: that run started with {key}={before}; got {key}={now}; continue with the "
-                "original settings, or start another run with name=NEW_NAME init=CHECKPOINT"
+                f"resume={checkpoint}: that run started with {key}={before}; got {key}={now}; continue with "
+                "the original settings, or start another run with name=NEW_NAME init=CHECKPOINT"
             )
     return contents["global_step"]
 
@@ -117,13 +120,13 @@ class CheckSameResumeStep(L.Callback):
             if step != first_step:
                 raise ValueError(
                     f"the processes would resume from different steps: rank 0 from step {first_step} "
-                    f"({first_place}), rank {rank} from step {step} ({place}); all nodes must see one run folder "
-                    "(output_root on a shared disk), or resume=CHECKPOINT must be visible to all"
+                    f"({first_place}), rank {rank} from step {step} ({place}); all nodes must see one run "
+                    "folder (output_root on a shared disk), or resume=CHECKPOINT must be visible to all"
                 )
 
 
 def _relevant(values: Any) -> Any:
-    """Return settings without those that change no clip: paths and other text, workers, ImageNet's weights."""
+    """Return settings without those that change no clip: paths, other text, workers, ImageNet weights."""
     if not isinstance(values, dict):
         return values
     relevant_texts = ("_target_", "key_input", "similarity", "backbone", "memory_backbone", "norm")

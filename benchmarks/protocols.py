@@ -3,9 +3,9 @@
     python benchmarks/protocols.py [--rounds 15] [--output runs/benchmark_protocols]
 
 Both protocols score all objects of a clip in one process on one core. They alternate by clip and by round, so
-a busy machine slows both, and the ratio is taken within a round. MOSEv2 computes J, F, Fdot and their corrected
-values, of which J and F must be bit-equal to DAVIS's. The masks are real ones of `tests/golden` and drawn ones
-of several sizes. The table shows medians and quartiles; `results.json` in --output has all rounds.
+a busy machine slows both, and the ratio is taken within a round. MOSEv2 computes J, F, Fdot and their
+corrected values, of which J and F must be bit-equal to DAVIS's. The masks are real ones of `tests/golden` and
+drawn ones of several sizes. The table shows medians and quartiles; `results.json` in --output has all rounds.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def assert_equal_to_the_plain_measures(truth, prediction):
     st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(0, 2**32 - 1), st.sampled_from([1, 9, 400])
 )
 def test_small_frames(shape, seed, area):
-    """Tolerances below a pixel and slightly above, where the evaluator's disk is empty or lacks its center."""
+    """Tolerances around one pixel, where the evaluator's disk is empty or lacks its center."""
     assert_equal_to_the_plain_measures(*two_masks(shape, seed, area))
 
 

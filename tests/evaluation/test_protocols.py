@@ -153,7 +153,7 @@ def test_frames_are_davis_s_own_without_void(masks):
 
 
 def test_mosev2_costs_at_most_half_as_much_again_as_davis(golden):
-    """Usually they cost the same (`benchmarks/protocols.py`); take the best of several rounds on a busy machine."""
+    """Usually they cost the same (`benchmarks/protocols.py`); the best of several rounds is compared."""
     with np.load(golden / "metrics2026" / "mosev2_bmx.npz") as arrays:
         masks = arrays["ground_truth"], arrays["prediction"]
     times = {"davis": [], "mosev2": []}

@@ -110,7 +110,7 @@ def test_frame_by_frame_equals_the_whole(name, masks):
 
 
 def test_lvos_ranges_of_objects(masks):
-    """Only files after the first and before the last of a range count; without one, the range is the video."""
+    """Files between the first and the last of a range count; without one, the range is the video."""
     assert lvos.counted_files(1, 46, 9) == [6, 11, 16, 21, 26, 31, 36]  # the range reaches past the last file
     assert lvos.counted_files(1, 41, 9) == [6, 11, 16, 21, 26, 31, 36]  # it ends with the last file
     assert lvos.counted_files(11, 21, 2) == []

@@ -1,7 +1,8 @@
 """Measures of current benchmarks, by the protocols of their evaluators.
 
-`score_masks` computes per-frame scores from the masks of a video. A protocol's `summarize_objects` turns these
-into measures of each object, and its `summarize` turns the objects of all videos into the benchmark's measures:
+`score_masks` computes per-frame scores from the masks of a video. A protocol's `summarize_objects` turns
+these into measures of each object, and its `summarize` computes the benchmark's measures over the objects of
+all videos:
 
     protocol = find_protocol("mosev2")
     objects = [protocol.summarize_objects(score_masks("mosev2", *masks, ids)) for masks, ids in videos]

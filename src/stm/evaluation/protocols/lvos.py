@@ -128,7 +128,7 @@ def sequence_csv(names: Sequence[str], objects: ObjectMeasures) -> str:
     """Return the evaluator's table of the objects.
 
     Args:
-        names: (O,), each `<video>_<k>` with the object's position k = 1, 2, ... in the video's list, not its id.
+        names: (O,), each `<video>_<k>` with the object's position k = 1, 2, ... in the video's list.
         objects: of all videos.
     """
     columns = {"J-Mean": objects["J_mean"], "F-Mean": objects["F_mean"], "V-Mean": objects["V"]}

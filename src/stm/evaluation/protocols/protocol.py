@@ -74,8 +74,8 @@ def describe(values: np.ndarray, is_eight_bit: bool = False) -> Statistics:
 
     Args:
         values: (N,).
-        is_eight_bit: whether the decay's bounds are cast to 8 bits, as in DAVIS's evaluator and its descendants,
-            which matters beyond 256 frames.
+        is_eight_bit: whether the decay's bounds are cast to 8 bits, as in DAVIS's evaluator and its
+            descendants, which matters beyond 256 frames.
     """
     if not len(values):
         return Statistics(np.nan, np.nan, np.nan)

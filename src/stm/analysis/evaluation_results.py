@@ -1,4 +1,4 @@
-"""A finished evaluation opened again from its folder: its videos, their scores frame by frame, its masks."""
+"""Results of a finished evaluation, read from its folder: scores, masks, videos and network."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """An evaluation's folder, read when asked.
+    """Results of an evaluation, read from its folder on first use.
 
     Args:
-        folder: holds `scores.json`, `sequences/`, `masks/`.
+        folder: Folder with `scores.json`, `sequences/` and `masks/`.
     """
 
     folder: Path
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """`scores.json`."""
+        """Contents of `scores.json`."""
         return json.loads((self.folder / "scores.json").read_text())
 
     @cached_property
     def sequences(self) -> dict[str, SequenceScores]:
-        """Name -> scores of each object on each frame."""
-        found = {}
+        """Name -> scores of each object in each frame."""
+        sequences = {}
         for path in sorted((self.folder / "sequences").glob("*.json")):
             values = json.loads(path.read_text())
             values.pop("settings")
-            found[values["name"]] = SequenceScores.from_dict(values)
-        return found
+            sequences[values["name"]] = SequenceScores.from_dict(values)
+        return sequences
 
     @cached_property
     def j(self) -> dict[tuple[str, int, int], float]:
@@ -59,7 +59,7 @@ class EvaluationResults:
         }
 
     def mean_j(self, name: str) -> dict[int, float]:
-        """Frame -> J of a sequence, the mean over its objects."""
+        """Return frame -> J of a sequence, averaged over its objects."""
         values: dict[int, list[float]] = {}
         for row in self.sequences[name].objects:
             for t, j in zip(row.frames, row.j, strict=True):
@@ -67,103 +67,106 @@ class EvaluationResults:
         return {t: float(np.mean(values[t])) for t in sorted(values)}
 
     def ranked(self) -> list[str]:
-        """Names of the scored sequences, the worst first."""
+        """Return the names of the scored sequences in order of increasing mean J."""
         means = {name: self.mean_j(name) for name in self.sequences}
         return sorted((n for n in means if means[n]), key=lambda n: float(np.mean(list(means[n].values()))))
 
-    def shown(self) -> dict[str, str]:
-        """The worst, the middle and the best sequence that are there; without truth, the first three."""
+    def examples(self) -> dict[str, str]:
+        """Return the worst, median and best sequence, or the first three without scores, if they exist."""
         chosen = {f"number {n}": name for n, name in enumerate(list(self.sequences)[:3], start=1)}
         if ranked := self.ranked():
             chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-        return {which: name for which, name in chosen.items() if name in self.videos}
+        return {rank: name for rank, name in chosen.items() if name in self.videos}
 
     def mask(self, video: Video, t: int) -> np.ndarray:
-        """The predicted labels of a frame, uint8 (H, W)."""
+        """Read the predicted labels of a frame, uint8 (H, W)."""
         return read_mask(self.folder / "masks" / video.name / f"{video.frame_names[t]}.png")
 
     @cached_property
     def job(self) -> Path | None:
-        """The folder of the job: of the evaluation itself, or of the training that ended with it."""
-        here = (self.folder, self.folder.parent)
-        return next((folder for folder in here if (folder / ".hydra" / "config.yaml").exists()), None)
+        """Folder of the job: of the evaluation itself, or of the training that ended with it."""
+        candidates = (self.folder, self.folder.parent)
+        return next((folder for folder in candidates if (folder / ".hydra" / "config.yaml").exists()), None)
 
     @property
     def configuration(self) -> DictConfig | None:
-        """What the job was made of; None where it is not written."""
-        return None if self.job is None else _loaded(self.job / ".hydra" / "config.yaml")
+        """Configuration of the job; None if it was not saved."""
+        return None if self.job is None else _load_config(self.job / ".hydra" / "config.yaml")
 
     @cached_property
     def benchmark(self) -> Benchmark | None:
-        """Its videos again; None where the configuration or the data are no longer there."""
-        from stm.evaluation import benchmarks  # which imports torch: scores alone need none
+        """The benchmark; None if its configuration or data no longer exist."""
+        from stm.evaluation import benchmarks  # imports torch, which reading the scores does not need
 
         config = self.configuration
         if config is None or self.job is None:
             return None
-        if self.job != self.folder:  # a training's end: its `test`, or one of its `also`
-            further = OmegaConf.select(config, f"extra_benchmarks.{self.folder.name.rsplit('_', 1)[0]}")
-            changes = (config.get("test") or {}) if further is None else further
-            config.benchmark = OmegaConf.merge(config.benchmark if further is None else {}, changes)
+        if self.job != self.folder:  # one of the evaluations at the end of a training
+            name = self.folder.name.rsplit("_", 1)[0]
+            extra = OmegaConf.select(config, f"extra_benchmarks.{name}")
+            if extra is None:
+                config.benchmark = OmegaConf.merge(config.benchmark, config.get("final_benchmark") or {})
+            else:
+                config.benchmark = OmegaConf.merge({}, extra)
         try:
             values: dict[str, Any] = OmegaConf.to_container(config.benchmark, resolve=True)  # type: ignore[assignment]
             if "root" in values:
-                values["root"] = self._began_in / values["root"]
+                values["root"] = self._working_folder / values["root"]
             return benchmarks.rebuilt(values)
         except (OSError, ValueError):
             return None
 
     @cached_property
     def policy(self) -> MemoryPolicy:
-        """Which frames were remembered."""
+        """Memory policy of the evaluation."""
         from stm.memory import MemoryPolicy
 
         return MemoryPolicy(**self.values["settings"]["policy"])
 
     @cached_property
     def network(self) -> STM:
-        """The network that was evaluated, on a GPU where there is one.
+        """The evaluated network, on a GPU if there is one.
 
         Raises:
-            FileNotFoundError: its checkpoint is no longer there.
-            ValueError: there is another one in its place.
+            FileNotFoundError: The checkpoint no longer exists.
+            ValueError: The checkpoint was replaced by another one.
         """
         import torch
 
         from stm.network import fingerprint, for_inference, load
 
-        path, wanted = self._checkpoint, self.values["settings"]["checkpoint"]
+        path, expected = self._checkpoint, self.values["settings"]["checkpoint"]
         if path is None or not path.exists():
-            raise FileNotFoundError(f"{self.folder}: its checkpoint {path or wanted} is no longer there")
-        if fingerprint(path) != wanted:
-            raise ValueError(f"{self.folder}: {wanted} was evaluated, {path} is {fingerprint(path)} now")
+            raise FileNotFoundError(f"{self.folder}: the checkpoint {path or expected} no longer exists")
+        if fingerprint(path) != expected:
+            raise ValueError(f"{path}: must be the evaluated {expected}; got {fingerprint(path)}")
         return for_inference(load(path).to("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
     def _checkpoint(self) -> Path | None:
-        """Where the evaluated weights were; a training's end evaluates its best, or its last."""
+        """Path of the evaluated weights; a training evaluates its best or its last checkpoint."""
         config = self.configuration
         if config is None or self.job is None:
             return None
         if config.get("checkpoint"):
-            return self._began_in / config.checkpoint
+            return self._working_folder / config.checkpoint
         name = self.values["settings"]["checkpoint"].split(" ")[0]
         return self.job / "checkpoints" / name
 
     @property
-    def _began_in(self) -> Path:
-        """The working folder of the job, which its relative paths begin at."""
+    def _working_folder(self) -> Path:
+        """Working folder of the job, to which its paths are relative."""
         path = (self.job or self.folder) / ".hydra" / "hydra.yaml"
-        return Path(_loaded(path).hydra.runtime.cwd) if path.exists() else Path()
+        return Path(_load_config(path).hydra.runtime.cwd) if path.exists() else Path()
 
     @cached_property
     def videos(self) -> dict[str, Video]:
-        """Name -> video, those that were scored and are there."""
+        """Name -> video, for the scored videos that still exist."""
         videos: Sequence[Video] = self.benchmark.videos if self.benchmark else ()
         return {video.name: video for video in videos if video.name in self.sequences}
 
-    def fingerprint(self) -> str | None:
-        """Of the data: each video's name, frames' names, and pixels and masks where an object enters."""
+    def data_fingerprint(self) -> str | None:
+        """Return a hash of the videos' names, frame names, and pixels and masks where objects enter."""
         if not self.videos:
             return None
         digest = hashlib.sha256()
@@ -171,13 +174,13 @@ class EvaluationResults:
             video = self.videos[name]
             digest.update("\n".join([name, *video.frame_names, ""]).encode())
             for t in sorted(set(video.first_frames.values())):
-                given = video.prompt_mask(t)
-                assert given is not None
-                digest.update(video.frame(t).tobytes() + given.tobytes())
+                mask = video.prompt_mask(t)
+                assert mask is not None
+                digest.update(video.frame(t).tobytes() + mask.tobytes())
         return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def _loaded(path: Path) -> DictConfig:
+def _load_config(path: Path) -> DictConfig:
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     return config

@@ -1,4 +1,4 @@
-"""How a report looks: one HTML file without scripts, which asks nobody for anything."""
+"""HTML of a report: one self-contained file without scripts or external requests."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ th, td {{ padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e4e
 th:first-child, td:first-child {{ text-align: left }}
 figure {{ margin: 1rem 0 }} figcaption {{ color: #444; font-size: .9rem }}
 figure img {{ max-width: 100%; height: auto }}
-.films {{ display: flex; flex-wrap: wrap; gap: 1rem }}
-.films figure {{ flex: 1 1 18rem; max-width: 24rem; margin: 0 }}
+.videos {{ display: flex; flex-wrap: wrap; gap: 1rem }}
+.videos figure {{ flex: 1 1 18rem; max-width: 24rem; margin: 0 }}
 video {{ width: 100%; background: #000 }}
 pre, code {{ font-size: .85rem }} pre {{ background: #f5f5f5; padding: .7rem; overflow-x: auto }}
 </style></head><body>
@@ -38,23 +38,23 @@ pre, code {{ font-size: .85rem }} pre {{ background: #f5f5f5; padding: .7rem; ov
 """
 
 
-def figure(drawn: Figure, path: Path, caption: str) -> str:
-    """A figure in the page, and as files."""
-    write_figure(drawn, path)
-    heavy = any(axes.images for axes in drawn.axes)  # pictures are smaller as PNG
-    kind, suffix = ("image/png", ".png") if heavy else ("image/svg+xml", ".svg")
+def embed_figure(figure: Figure, path: Path, caption: str) -> str:
+    """Write a figure to files and return HTML that embeds it."""
+    write_figure(figure, path)
+    has_images = any(axes.images for axes in figure.axes)  # images are smaller as PNG
+    kind, suffix = ("image/png", ".png") if has_images else ("image/svg+xml", ".svg")
     source = data_uri(kind, path.with_name(path.name + suffix).read_bytes())
     text = html.escape(caption)
     return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
 
 
 def markdown_to_html(text: str) -> Iterator[str]:
-    """The few things that our own tables in Markdown use, as HTML."""
-    for block in text.split("\n\n")[1:]:  # the title stands already
+    """Yield the blocks of a table page in Markdown as HTML, without its title."""
+    for block in text.split("\n\n")[1:]:
         lines = [line for line in block.splitlines() if line.strip()]
         if lines and lines[0].startswith("|"):
-            cells = [[table_cell.strip() for table_cell in line.strip("|").split("|")] for line in lines]
-            yield table(cells[0], cells[2:])
+            rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+            yield table(rows[0], rows[2:])
         elif block.startswith("      "):
             yield f"<pre>{html.escape(block.strip())}</pre>"
         else:
@@ -62,25 +62,24 @@ def markdown_to_html(text: str) -> Iterator[str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells as text; wide ones scroll by themselves."""
-    head = "".join(f"<th>{html.escape(table_cell)}</th>" for table_cell in heads) if any(heads) else ""
+    """Return an HTML table of text, which scrolls horizontally if it is wide."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads) if any(heads) else ""
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(table_cell)}</td>" for table_cell in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
-def three(value: float | None) -> str:
-    """A share with three digits."""
+def format_score(value: float | None) -> str:
+    """Format a score with three digits."""
     return "-" if value is None else f"{value:.3f}"
 
 
-def table_cell(value: object) -> str:
-    """Any value of `scores.json`."""
-    return three(value) if isinstance(value, float) else "" if value is None else str(value)
+def format_cell(value: object) -> str:
+    """Format any value of `scores.json`."""
+    return format_score(value) if isinstance(value, float) else "" if value is None else str(value)
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """A file as an address that holds all of it."""
+    """Return a data URI that contains a file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

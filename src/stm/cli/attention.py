@@ -41,7 +41,7 @@ def attention(
     opened = EvaluationResults(folder)
     looks = [
         attend_frame_from_results(opened, name, object, frame, pixels)
-        for name in sequence or opened.shown().values()
+        for name in sequence or opened.examples().values()
     ]
     target = output or folder / "figures"
     write_figure(attention_figure.plot_attention_maps(looks), target / "attention")

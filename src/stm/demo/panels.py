@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stm.analysis.figures import COLORS, DASHES, figure_to_png, style
+from stm.analysis.figures import COLORS, DASHES, encode_figure, figure_style
 from stm.analysis.html import data_uri, table
 from stm.atomic_io import write_atomically
 from stm.demo.segmentation_run import SegmentationRun
@@ -117,7 +117,7 @@ def attention_cards(
 
 def usage_figure(runs: Mapping[str, SegmentationRun], label: int) -> str:
     """Return an HTML image of an object's confidence and of the share of each memory frame over time."""
-    with style():
+    with figure_style():
         stored = [_stored_frames(run, label) for run in runs.values()]
         heights = [1.5, *(min(2.4, 0.8 + 0.17 * len(frames)) for frames in stored)]
         figure = Figure(figsize=(6.4, 0.4 + sum(heights)), layout="constrained")
@@ -133,7 +133,7 @@ def usage_figure(runs: Mapping[str, SegmentationRun], label: int) -> str:
         if len(runs) > 1:
             axes[0].legend(fontsize=8, loc="lower left")
         axes[-1].set_xlabel("frame of the video")
-    source = data_uri("image/svg+xml", figure_to_png(figure))
+    source = data_uri("image/svg+xml", encode_figure(figure))
     return f'<img class="figure" alt="Share of each memory frame over time, object {label}" src="{source}">'
 
 

@@ -1,4 +1,4 @@
-"""Figure 5 of the paper: which memory cells do cells of the query look at?
+"""Attention over the memory, as in figure 5 of the paper.
 
 Shape suffixes as in `stm.network.memory_read`: K key channels, N memory cells, Q query cells.
 """
@@ -23,11 +23,11 @@ At = tuple[int, int] | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Attention:
-    """Where in memory some cells of a frame looked, on average; all weights together are 1.
+    """The mean attention of some cells of a frame over the memory; all weights sum to 1.
 
     Attributes:
         maps: memory frame -> (h, w), the weight of each of its cells, in order of time.
-        prototypes: (P,), the weights of cells that are kept of frames that left.
+        prototypes: (P,), the weights of cells kept from evicted frames.
     """
 
     maps: dict[int, Tensor]
@@ -35,7 +35,7 @@ class Attention:
 
     @property
     def shares(self) -> dict[int, float]:
-        """Memory frame -> its share of what was read, 0..1."""
+        """The share of each memory frame in what was read, 0..1."""
         return {t: float(weights.sum()) for t, weights in self.maps.items()}
 
 
@@ -76,36 +76,40 @@ def mean_attention(
     layout: Sequence[tuple[int, slice, tuple[int, int]]],
     kind: str,
     top_k: int | None,
-    near: SpatialPrior | None,
+    prior: SpatialPrior | None,
 ) -> Attention:
-    """The mean of the read's weights over query cells.
+    """Compute the mean of the read's weights over query cells.
 
     Args:
+        keys_KN: memory keys.
+        query_KQ: query keys.
         weights_Q: how much each query cell counts; their sum is 1.
         layout: see `MemoryBank.layout`.
         kind: the network's similarity.
-        top_k, near: see `stm.network.memory_read.read_weights`.
+        top_k: see `stm.network.memory_read.read_weights`.
+        prior: see `stm.network.memory_read.read_weights`.
     """
-    chosen = weights_Q.nonzero().flatten()
-    at_once = max(1, ATTENTION_CHUNK.get(keys_KN.device.type, ATTENTION_CHUNK["cpu"]) // keys_KN.shape[-1])
-    looked_N = torch.zeros(keys_KN.shape[-1], device=keys_KN.device)
-    for some in chosen.split(at_once):
-        there = None if near is None else near._replace(query_Q2=near.query_Q2[some])
-        weights_NQ = read_weights(keys_KN[None, None], query_KQ[None, :, some], kind, top_k, there)[0, 0]
-        looked_N += weights_NQ.float() @ weights_Q[some]
-    maps = {t: looked_N[place].unflatten(0, size) for t, place, size in layout}
-    return Attention(maps, looked_N[: len(looked_N) - sum(weights.numel() for weights in maps.values())])
+    cells = weights_Q.nonzero().flatten()
+    chunk = max(1, ATTENTION_CHUNK.get(keys_KN.device.type, ATTENTION_CHUNK["cpu"]) // keys_KN.shape[-1])
+    mean_N = torch.zeros(keys_KN.shape[-1], device=keys_KN.device)
+    for part in cells.split(chunk):
+        part_prior = None if prior is None else prior._replace(query_Q2=prior.query_Q2[part])
+        weights_NQ = read_weights(keys_KN[None, None], query_KQ[None, :, part], kind, top_k, part_prior)[0, 0]
+        mean_N += weights_NQ.float() @ weights_Q[part]
+    maps = {t: mean_N[place].unflatten(0, size) for t, place, size in layout}
+    return Attention(maps, mean_N[: len(mean_N) - sum(weights.numel() for weights in maps.values())])
 
 
 def query_weights(
     at: At | None, size: tuple[int, int], cells: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """How much each query cell counts, (h * w,) with sum 1.
+    """Compute how much each query cell counts, (h * w,) with sum 1.
 
     Args:
         at: a pixel (row, column) of the frame, a region (H, W) of it, or None for all of it.
         size: the frame's (H, W).
-        cells: (h, w).
+        cells: (h, w) of the query.
+        device: of the result.
 
     Raises:
         ValueError: the pixel lies outside, or the region is of another size or empty.
@@ -146,6 +150,6 @@ def frame_region(at: At | None, shape: tuple[int, int], seen: tuple[int, int]) -
 
 
 def upsample_map(weights: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map (h, w) of a frame's cells over the frame's pixels, (H, W); each pixel has its cell's weight."""
+    """Enlarge a map (h, w) of a frame's cells to its pixels (H, W); each pixel takes its cell's weight."""
     padded = [side + -side % 16 for side in size]
     return unpad(F.interpolate(weights[None, None], padded, mode="nearest"), size)[0, 0]

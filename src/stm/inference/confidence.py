@@ -1,4 +1,4 @@
-"""How sure is a prediction of each object, and is the object lost?"""
+"""Confidence of a prediction in each object."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 class Confidence(NamedTuple):
-    """Two numbers in 0..1, both 0 where the object is the likeliest label nowhere; 1 for a given mask.
+    """Two numbers in 0..1; both are 0 where the object is nowhere the likeliest label, 1 for a given mask.
 
     Attributes:
         inside: the mean probability over the object's mask, which is where it is the likeliest label. It
             stays high while a small part of the object is seen clearly.
         score: the mask's expected overlap J with the object, were the probabilities right and the pixels
             independent: the probability inside the mask over the mask's area plus the probability outside
-            of it. It is low as well where much of what may be the object lies outside of the mask: an
-            object that is torn, half lost or taken by another.
+            of it. It is also low where much of the object's probability lies outside the mask: the object
+            is torn, half lost or confused with another.
     """
 
     inside: float
@@ -26,18 +26,20 @@ class Confidence(NamedTuple):
 
 
 def object_confidences(probabilities: Tensor, object_ids: Sequence[int]) -> dict[int, Confidence]:
-    """Object id -> confidence, from probabilities (O + 1, H, W), background first; waits for a GPU."""
+    """Compute object id -> confidence from probabilities (O + 1, H, W), background first; synchronizes."""
     return confidences_from_sums(mask_sums(probabilities), object_ids)
 
 
 def mask_sums(probabilities: Tensor, likeliest: Tensor | None = None) -> Tensor:
-    """Compute what `confidences_from_sums` needs of probabilities (O + 1, H, W), without synchronizing a GPU.
+    """Compute the sums from which confidences follow, without synchronizing a GPU.
 
     Args:
+        probabilities: (O + 1, H, W), background first.
         likeliest: (H, W), the likeliest channel of each pixel, where it is known already.
 
     Returns:
-        Of each object the probability inside its mask, that everywhere, and the mask's area in pixels.
+        (O, 3): the probability inside the object's mask, the probability everywhere, and the mask's area in
+        pixels.
     """
     p = probabilities.float()
     if likeliest is None:
@@ -50,10 +52,10 @@ def mask_sums(probabilities: Tensor, likeliest: Tensor | None = None) -> Tensor:
 
 
 def confidences_from_sums(sums: Tensor, object_ids: Sequence[int]) -> dict[int, Confidence]:
-    """Object id -> confidence, from what `mask_sums` gave."""
-    found = {}
+    """Compute object id -> confidence from the result of `mask_sums`."""
+    confidences = {}
     for label, (inside, everywhere, area) in zip(object_ids, sums.tolist(), strict=True):
         union = area + max(0.0, everywhere - inside)
-        sure = (min(1.0, inside / area), min(1.0, inside / union)) if area else (0.0, 0.0)
-        found[label] = Confidence(*sure)
-    return found
+        values = (min(1.0, inside / area), min(1.0, inside / union)) if area else (0.0, 0.0)
+        confidences[label] = Confidence(*values)
+    return confidences

@@ -1,4 +1,4 @@
-"""Which objects share their memory frames, and their channels of a map."""
+"""Groups of objects that share their memory frames, and their channels of a map."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class ObjectGroup:
 
 
 def select_slots(maps: Tensor, slots: Sequence[int]) -> Tensor:
-    """Some objects' channels of (B, O, ...); a view where they follow each other."""
+    """Return some objects' channels of (B, O, ...); a view where they are adjacent."""
     if list(slots) == list(range(slots[0], slots[-1] + 1)):
         return maps[:, slots[0] : slots[-1] + 1]
-    return torch.stack([maps[:, slot] for slot in slots], dim=1)  # a list as index would wait for a GPU
+    return torch.stack([maps[:, slot] for slot in slots], dim=1)  # a list as an index would synchronize a GPU
 
 
 def concatenate_groups(parts: Sequence[Tensor], groups: Sequence[ObjectGroup]) -> Tensor:
-    """What was computed of each group, (B, O of the group, ...), as (B, O, ...) in the order of the slots."""
+    """Join the maps of all groups, (B, O of the group, ...), to (B, O, ...) in the order of the slots."""
     whole = parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
     order = [slot for group in groups for slot in group.slots]
     return select_slots(whole, [order.index(slot) for slot in range(len(order))])
 
 
-def split_groups(groups: Sequence[ObjectGroup], told: Collection[int]) -> list[ObjectGroup]:
-    """The groups with the slots that are told of apart from the others; each has its own memory then."""
+def split_groups(groups: Sequence[ObjectGroup], slots: Collection[int]) -> list[ObjectGroup]:
+    """Split groups so that the given slots and the others have memories of their own."""
     result = []
     for group in groups:
-        parts = [[i for i, s in enumerate(group.slots) if (s in told) == inside] for inside in (True, False)]
+        parts = [[i for i, s in enumerate(group.slots) if (s in slots) == inside] for inside in (True, False)]
         if all(parts):
             result += [
                 ObjectGroup(group.bank.select_objects(part), [group.slots[i] for i in part]) for part in parts
@@ -48,7 +48,7 @@ def split_groups(groups: Sequence[ObjectGroup], told: Collection[int]) -> list[O
 
 
 def remove_slot(groups: Sequence[ObjectGroup], slot: int) -> list[ObjectGroup]:
-    """The groups without a slot, and with the later ones moved up."""
+    """Return the groups without a slot; later slots move up."""
     result = []
     for group in groups:
         kept = [i for i, other in enumerate(group.slots) if other != slot]
@@ -59,5 +59,5 @@ def remove_slot(groups: Sequence[ObjectGroup], slot: int) -> list[ObjectGroup]:
 
 
 def drop_channel(maps: Tensor, channel: int) -> Tensor:
-    """(B, O, ...) without a channel."""
+    """Return maps (B, O, ...) without a channel."""
     return torch.cat([maps[:, :channel], maps[:, channel + 1 :]], dim=1)

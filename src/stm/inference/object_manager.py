@@ -1,4 +1,4 @@
-"""The objects of a video and what is remembered of each."""
+"""The objects of a video and their memories."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from stm.network import STM
 
 
 class ObjectManager:
-    """Which objects are known, and their memories.
+    """The known objects and their memories.
 
     Attributes:
         ids: slot -> object id, in order of entry.
-        groups: which objects share their memory frames.
+        groups: objects that share their memory frames.
         present: bool (B, O), False for slots that pad a batch.
     """
 
@@ -38,7 +38,7 @@ class ObjectManager:
 
     @property
     def bytes(self) -> int:
-        """What the keys and values in memory take."""
+        """The size of all keys and values in memory, in bytes."""
         return sum(group.bank.bytes for group in self.groups)
 
     def apply_prompt(self, prompt: MaskPrompt, predicted: Tensor | None) -> Tensor:
@@ -107,17 +107,17 @@ class ObjectManager:
         return self.prompt(mask, frames.new_empty((1, 1, 1, 1)).expand(len(frames), 3, *shape), absent)
 
     def slot(self, object_id: int) -> int:
-        """The channel of an object.
+        """Return the channel of an object.
 
         Raises:
-            ValueError: there is no such object.
+            ValueError: the object is unknown.
         """
         if object_id not in self.ids:
             raise ValueError(f"object {object_id} is not known; there are {self.ids}")
         return self.ids.index(object_id)
 
     def memorize(self, previous: PendingFrame, network: STM) -> None:
-        """Write frame t - 1, its mask 'without thresholding' (section 3.5), where the policy wants it."""
+        """Write frame t - 1 with its soft probabilities (section 3.5), where the policy keeps it."""
         is_given = [not previous.given_slots.isdisjoint(group.slots) for group in self.groups]
         if not any(
             group.bank.should_write(previous.t, given)
@@ -134,9 +134,9 @@ class ObjectManager:
                 group.bank.write(previous.t, of_group, of_value, given, of_masks, room)
 
     def _room(self, key: Tensor, value: Tensor) -> int | None:
-        """Frames that the policy has room for, each counted as the largest of those held and this one.
+        """Return how many frames the policy has room for, each counted as the largest one.
 
-        Keys of the image alone are held by each group.
+        Each group holds its own copy of keys of the image alone.
         """
         cells = math.prod(key.shape[-2:])
         keys = key.nbytes * (len(self.groups) if key.shape[1] == 1 < value.shape[1] else 1)
@@ -145,7 +145,7 @@ class ObjectManager:
         return self.policy.frame_limit(cell * largest, cell * self.policy.prototypes)
 
     def advice(self, t: int, size: Sequence[int]) -> str:
-        """What to set so that a video fits into the memory of the device."""
+        """Return which settings make a video fit into the memory of the device."""
         held = max((len(group.bank.frames) for group in self.groups), default=0)
         height, width = size
         megabytes = self.bytes / MEGABYTE
@@ -160,8 +160,8 @@ class ObjectManager:
             )
         smaller = max(1, int(0.7 * min(height, width)))
         return where + (
-            f"It is not the memory's frames that are too many: let the network see smaller frames, "
-            f"as by benchmark.size={smaller} (stm track: --size {smaller})"
+            f"The number of memory frames is not the cause: let the network see smaller frames, "
+            f"such as benchmark.size={smaller} (stm track: --size {smaller})"
         )
 
     def remove(self, slot: int) -> None:
@@ -172,15 +172,15 @@ class ObjectManager:
             self.present = drop_channel(self.present, slot)
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values; `restore` takes them."""
+        """Return tensors and plain values, which `restore` takes."""
         groups = [{"slots": group.slots, **group.bank.state()} for group in self.groups]
         return {"object_ids": self.ids, "groups": groups}
 
     def restore(self, state: dict[str, Any], network: STM) -> None:
-        """Take over what `state` gave.
+        """Take over a saved state.
 
         Raises:
-            ValueError: its parts don't fit each other, or the network.
+            ValueError: its parts do not fit each other, or the network.
         """
         self.ids = [int(label) for label in state["object_ids"]]
         for group in state["groups"]:
@@ -188,9 +188,9 @@ class ObjectManager:
             if "keys" in group and not check_state_matches(
                 group["keys"], group["values"], network, len(slots)
             ):
-                raise ValueError("keys or values are of other shapes than the network's")
+                raise ValueError("the shapes of keys or values are not the network's")
             self.groups.append(ObjectGroup(MemoryBank.from_state(self.policy, self.length, group), slots))
         slots = sorted(slot for group in self.groups for slot in group.slots)
         if not slots or slots != list(range(len(set(self.ids)))):
-            raise ValueError(f"objects {self.ids} in places {slots}")
+            raise ValueError(f"objects {self.ids} in slots {slots}")
         self.present = torch.ones((1, len(slots)), dtype=torch.bool, device=network.mean.device)

@@ -67,21 +67,12 @@ class Segmenter:
 
     @property
     def network_probabilities(self) -> Tensor:
-        """Probabilities (B, O + 1, h, w) of the last frame at the network's size.
-
-        Raises:
-            ValueError: no frame was segmented yet.
-        """
-        if self._pending is None:
-            raise ValueError("no frame was segmented yet: call step first")
+        """Probabilities (B, O + 1, h, w) of the last frame at the network's size."""
+        assert self._pending is not None, "no frame was segmented yet: call step first"
         return self._pending.probabilities
 
     def prepare(self, frame: ArrayLike, mask: ArrayLike | None = None) -> PreparedFrame:
-        """Resize a frame and its mask for `step` ahead of time, in another thread for example.
-
-        Raises:
-            ValueError: the frame or mask has the wrong shape, type or range.
-        """
+        """Check and resize a frame and its mask for `step` ahead of time, such as in another thread."""
         on_gpu = self.network.mean.device.type == "cuda"
         return prepare_frame(frame, mask, self.size, pin_memory=on_gpu and not isinstance(frame, Tensor))
 

@@ -1,4 +1,4 @@
-"""A memory in a file: tensors and plain values, so that loading one runs no code."""
+"""A segmenter's state in a file: tensors and plain values, so that loading one runs no code."""
 
 from __future__ import annotations
 
@@ -16,42 +16,41 @@ KIND = "stm memory 1"
 
 
 def write_state(path: str | Path, network: STM, state: dict[str, Any]) -> None:
-    """Write what a segmenter knows; the file appears whole or not at all."""
+    """Write a segmenter's state atomically."""
     with atomic_path(path) as beside:
         torch.save({"kind": KIND, "network": _signature(network), **state}, beside)
 
 
 def read_state(path: str | Path, network: STM) -> dict[str, Any]:
-    """What `write_state` wrote, on the network's device.
+    """Read a state onto the network's device.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is broken or no memory, or another network's.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, not a saved memory, or another network's.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"memory {path} does not exist")
     try:
         state = torch.load(path, map_location=network.mean.device, weights_only=True)
-    except Exception as error:  # a broken file raises nearly anything
+    except Exception as error:  # a damaged file raises nearly anything
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"memory {path} cannot be read: no whole file of plain values ({reason})") from error
+        raise ValueError(f"memory {path} cannot be read: damaged, or not plain values ({reason})") from error
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise ValueError(f"memory {path} was not written by Segmenter.save")
     theirs, ours = state.get("network"), _signature(network)
     if not isinstance(theirs, dict) or theirs.keys() != ours.keys():
-        raise ValueError(f"memory {path} does not tell whose it is")
+        raise ValueError(f"memory {path} does not identify its network")
     for name, value in ours.items():
-        same = math.isclose(value, theirs[name], rel_tol=1e-3)  # half precision is the same network
-        if not same:
+        if not math.isclose(value, theirs[name], rel_tol=1e-3):  # half precision is the same network
             raise ValueError(
-                f"memory {path} is another network's: its {name} is {theirs[name]:g}, here it is {value:g}"
+                f"memory {path} belongs to another network: {name} is {theirs[name]:g}, here {value:g}"
             )
     return state
 
 
 def check_state_matches(keys: Tensor, values: Tensor, network: STM, objects: int) -> bool:
-    """Have a bank's keys and values the shapes that the network gives for so many objects?"""
+    """Return whether a bank's keys and values have the network's shapes for a number of objects."""
     signature = _signature(network)
     key_objects = 1 if signature["keys shared by objects"] else objects
     return (
@@ -63,7 +62,7 @@ def check_state_matches(keys: Tensor, values: Tensor, network: STM, objects: int
 
 
 def _signature(network: STM) -> dict[str, float]:
-    """What tells networks apart whose memories are not each other's: shapes, and sums over weights."""
+    """Return what distinguishes networks with incompatible memories: shapes, and sums over weights."""
     query, memory = network.query_encoder, network.memory_encoder
     weights = {"key": query.key, "value": query.value, "mask filters": memory.mask_stem}
     return {

@@ -1,4 +1,4 @@
-"""Every file of conf/ composes, fits the schema and builds what it tells; for sets, see test_every_set.py."""
+"""Every file of conf/ composes, fits the schema and builds its object; data: test_every_set.py."""
 
 import os
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ GROUPS = sorted(
 )
 
 
-def test_no_file_is_left_out() -> None:
-    """Each group of choices is built by a test here or in test_every_set.py; a new group needs one."""
+def test_every_group_has_a_test() -> None:
+    """A test here or in test_every_set.py builds each group; a new group needs one."""
     built = {"backbone", "network", "memory", "data", "benchmark", "optimizer", "scheduler", "trainer"}
     assert set(GROUPS) - {"launcher", "sweep"} == built | {"logger", "callbacks", "experiment", "debug"}
 
 
-def test_what_builds_nothing_composes() -> None:
+def test_every_sweep_composes() -> None:
     for choice in choices("sweep"):
         name = "evaluate" if "evaluate.py" in (CONF / "sweep" / f"{choice}.yaml").read_text() else "train"
         with composed(f"sweep={choice}", name=name) as config:
@@ -40,9 +40,9 @@ def test_what_builds_nothing_composes() -> None:
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 @pytest.mark.parametrize("choice", choices("launcher"))
 def test_launcher(choice: str, name: str) -> None:
-    """Hydra's plugin takes what the file tells, every value of it."""
-    trained = ["trainer=slurm", "trainer.num_nodes=2", "trainer.devices=4"]
-    fixed = ["hydra.job.num=3", *(trained if name == "train" else ["checkpoint=c.ckpt"])]
+    """Hydra's plugin accepts every value of the file."""
+    trainer = ["trainer=slurm", "trainer.num_nodes=2", "trainer.devices=4"]
+    fixed = ["hydra.job.num=3", *(trainer if name == "train" else ["checkpoint=c.ckpt"])]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(name, [f"launcher={choice}", *fixed], return_hydra_config=True)
     values = OmegaConf.to_container(config.hydra.launcher, resolve=True)
@@ -67,8 +67,8 @@ def test_every_backbone_and_every_network(backbone: str, network: str) -> None:
         assert arguments["backbone"] == ("resnet50" if backbone == "imagenet" else backbone)
         if arguments["tie_encoders"] and arguments["memory_backbone"] not in (None, backbone):
             pytest.skip("tied encoders are of one kind")
-        counts = backbone.startswith("regnet")  # torchvision computes its widths with tensors
-        with torch.device("cpu" if counts else "meta"):  # shapes alone: neither time nor memory
+        needs_values = backbone.startswith("regnet")  # torchvision computes its widths with tensors
+        with torch.device("cpu" if needs_values else "meta"):  # only shapes, to save time and memory
             assert isinstance(instantiate(without_download(config).network), STM)
 
 
@@ -133,12 +133,13 @@ def test_loss() -> None:
 
 @contextmanager
 def added(folder: Path, name: str, text: str) -> Iterator[Path]:
+    """Add a configuration file to a folder."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text)
     yield folder
 
 
-def test_an_unknown_key_at_the_top_is_named(tmp_path: Path) -> None:
+def test_unknown_top_level_key_is_named(tmp_path: Path) -> None:
     text = "# @package _global_\nstepps: 5\n"
     with (
         added(tmp_path, "experiment/mine.yaml", text) as path,
@@ -152,7 +153,7 @@ def test_an_unknown_key_at_the_top_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("group", "base", "build"), [("optimizer", "adam", "optimizer"), ("network", "stm", "network")]
 )
-def test_an_unknown_argument_is_named(tmp_path: Path, group: str, base: str, build: str) -> None:
+def test_unknown_argument_is_named(tmp_path: Path, group: str, base: str, build: str) -> None:
     text = f"defaults:\n  - {base}\nkye: 1\n"
     with (
         added(tmp_path, f"{group}/mine.yaml", text) as path,
@@ -178,7 +179,7 @@ def test_an_unknown_argument_is_named(tmp_path: Path, group: str, base: str, bui
         ("steps: 0\n", "steps=0: must be at least 1"),
     ],
 )
-def test_an_unread_key_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_unread_key_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     with (
         added(tmp_path, "experiment/mine.yaml", f"# @package _global_\n{text}") as path,
         composed("experiment=mine", searchpath=path) as config,
@@ -188,7 +189,7 @@ def test_an_unread_key_is_refused(tmp_path: Path, text: str, message: str) -> No
 
 
 @pytest.mark.parametrize("override", ["data.root=x", "data.sources.davis.clips.videos.root=x"])
-def test_a_value_that_all_sources_override_is_refused(override: str) -> None:
+def test_value_that_all_sources_override_is_rejected(override: str) -> None:
     data = "davis_youtube" if override.startswith("data.root") else "davis2017"
     with (
         composed(f"data={data}", override) as config,
@@ -201,7 +202,7 @@ def test_a_value_that_all_sources_override_is_refused(override: str) -> None:
     ("override", "key"),
     [("+data.sources.synthetic.wieght=2", "wieght"), ("+data.sources.synthetic.clips.corp=48", "corp")],
 )
-def test_a_source_refuses_an_unknown_key(override: str, key: str) -> None:
+def test_unknown_key_of_a_source_is_rejected(override: str, key: str) -> None:
     with (
         composed("data=synthetic_videos", override) as config,
         pytest.raises(InstantiationException, match=key) as error,
@@ -210,14 +211,14 @@ def test_a_source_refuses_an_unknown_key(override: str, key: str) -> None:
     assert "synthetic" in str(error.value)
 
 
-def test_a_wrong_type_is_named() -> None:
+def test_wrong_type_is_named() -> None:
     with pytest.raises(ConfigCompositionException) as error, composed("steps=many"):
         pass
     assert "steps" in str(error.value)
 
 
-def test_the_paper_is_the_default() -> None:
-    """Sections 3.5 and 4: what a bare `train.py` would do."""
+def test_defaults_are_those_of_the_paper() -> None:
+    """Sections 3.5 and 4: the settings of `train.py` without overrides."""
     with composed() as config:
         values = plain(config)
     assert values["optimizer"]["lr"] == 1e-5

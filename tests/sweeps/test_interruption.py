@@ -37,7 +37,9 @@ def test_interrupted_sweep_of_evaluations(tmp_path: Path) -> None:
         return len(list(second.glob("sequences/*.json"))) > 1
 
     output = interrupted("evaluate.py", *arguments, folder=tmp_path, reached=has_started)
-    assert "1 of 2 jobs are finished." in output and "Run the same command again to finish the others" in output
+    assert (
+        "1 of 2 jobs are finished." in output and "Run the same command again to finish the others" in output
+    )
     assert f"- {second.name}: unfinished" in output and "Traceback" not in output
     assert (folder / "table.md").read_text() in output
     assert [row["status"] for row in rows(folder)] == ["completed", "unfinished"]
@@ -57,6 +59,8 @@ def test_interrupted_sweep_of_trainings(tmp_path: Path) -> None:
         return len(list(folder.glob("*/checkpoints/last.ckpt"))) > 0
 
     output = interrupted("train.py", *arguments, folder=tmp_path, reached=has_started)
-    assert "0 of 2 jobs are finished." in output and "Run the same command again to finish the others" in output
+    assert (
+        "0 of 2 jobs are finished." in output and "Run the same command again to finish the others" in output
+    )
     assert "Traceback" not in output
     assert [row["status"] for row in rows(folder)] == ["unfinished"] * 2

@@ -109,7 +109,9 @@ def test_wandb_accepts_the_file() -> None:
     from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
     from wandb.sdk.launch.sweeps.utils import load_sweep_config
 
-    config = _validate_config_and_fill_distribution(load_sweep_config(str(ROOT / "docs" / "wandb_sweep.yaml")))
+    config = _validate_config_and_fill_distribution(
+        load_sweep_config(str(ROOT / "docs" / "wandb_sweep.yaml"))
+    )
     assert config["parameters"]["loss.bootstrap_fraction"]["distribution"] == "uniform"
 
 

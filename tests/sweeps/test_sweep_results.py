@@ -208,9 +208,19 @@ def test_paper_numbers_are_consistent():
         if len(parts) == 4:
             assert row.values["G"] == pytest.approx(np.mean(parts), abs=0.11), row.label
     every_5 = {"memory": "every_5"}
-    assert TABLES["table5"].matching_row(every_5, "youtube_vos").values == {"G": TABLES["table1"].rows[-1].values["G"]}
-    assert TABLES["table5"].matching_row(every_5, "davis2016").values["J"] == TABLES["table2"].rows[-1].values["J"]
-    assert TABLES["table5"].matching_row(every_5, "davis2017").values["J"] == TABLES["table3"].rows[-1].values["J"]
+    assert TABLES["table5"].matching_row(every_5, "youtube_vos").values == {
+        "G": TABLES["table1"].rows[-1].values["G"]
+    }
+    assert (
+        TABLES["table5"].matching_row(every_5, "davis2016").values["J"]
+        == TABLES["table2"].rows[-1].values["J"]
+    )
+    assert (
+        TABLES["table5"].matching_row(every_5, "davis2017").values["J"]
+        == TABLES["table3"].rows[-1].values["J"]
+    )
     full = {"experiment": "main_davis", "init": "@pretrain/checkpoints/last.ckpt"}
-    assert TABLES["table4"].matching_row(full, "davis2017").values["J"] == TABLES["table3"].rows[-2].values["J"]
+    assert (
+        TABLES["table4"].matching_row(full, "davis2017").values["J"] == TABLES["table3"].rows[-2].values["J"]
+    )
     assert TABLES["table5"].matching_row({"memory": "spatial_prior"}, "davis2017") is None

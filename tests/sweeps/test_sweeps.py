@@ -100,7 +100,9 @@ def test_failed_job_is_listed_and_rerun_by_the_same_command(trained: Path) -> No
     assert "2 of 2 jobs are finished." in output
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items()), "finished videos are kept"
     assert [row["status"] for row in table(folder)] == ["completed"] * 2
-    assert re.search(r"\| +2 \| +[\d.]+ ± 0\.0 ", (folder / "table.md").read_text()), "the repetitions share a row"
+    assert re.search(r"\| +2 \| +[\d.]+ ± 0\.0 ", (folder / "table.md").read_text()), (
+        "the repetitions share a row"
+    )
 
 
 def test_multirun_without_a_sweep_file_has_a_table_too(trained: Path) -> None:

@@ -22,7 +22,9 @@ def test_full_temporary_folder_does_not_matter(tmp_path: Path, small_disk: Path)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert checkpoint(tmp_path / "runs" / "run")["global_step"] == 4
-    assert (tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt").stat().st_size > 2**20, "too large for the temporary folder"
+    assert (tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt").stat().st_size > 2**20, (
+        "too large for the temporary folder"
+    )
 
 
 def test_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:

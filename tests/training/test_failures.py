@@ -23,7 +23,9 @@ LONG = (*TRAINING, "steps=400", "validate_every=400")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_run_that_gets_a_signal_leaves_a_checkpoint_and_continues(tmp_path: Path, number: signal.Signals) -> None:
+def test_run_that_gets_a_signal_leaves_a_checkpoint_and_continues(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     settings = (*TRAINING, "steps=30", "validate_every=30", "save_every=1000", "resume=auto")
     running = start("train.py", *settings, "name=cut", folder=tmp_path)
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
@@ -33,7 +35,9 @@ def test_run_that_gets_a_signal_leaves_a_checkpoint_and_continues(tmp_path: Path
     assert running.wait(60) == 128 + number
     step = checkpoint(cut)["global_step"]
     assert 0 < step < 30
-    message = f"{number.name}: stopped after step {step}, whose checkpoint is written; continue with resume=auto"
+    message = (
+        f"{number.name}: stopped after step {step}, whose checkpoint is written; continue with resume=auto"
+    )
     assert message in running.output and "Traceback" not in running.output
     succeed("train.py", *settings, "name=cut", folder=tmp_path)
     if number == signal.SIGTERM:

@@ -26,7 +26,7 @@ def module(network: STM, **changes: Any) -> STMModule:
 
 
 def section_3_5(network: STM, batch: ClipBatch) -> Tensor:
-    """Compute the loss: memorize frame 0 with its mask; segment each later frame, then memorize its prediction."""
+    """Compute the loss; each frame after the first is segmented, then memorized with its prediction."""
     frames = batch.frames.float() / 255
     memories = [network.memorize(frames[:, 0], batch.object_masks(0))]
     loss = torch.zeros(())

@@ -84,7 +84,9 @@ def test_wandb_has_metrics_images_and_tables(tracked: Path) -> None:
     images = [line for line in lines if "train/clips.filenames" in line]
     assert len(images) == 2
     for name in images[0]["train/clips.filenames"]:
-        assert Image.open(files / name).size == (3 * 48, 2 * 48), "three frames, ground truth above prediction"
+        assert Image.open(files / name).size == (3 * 48, 2 * 48), (
+            "three frames, ground truth above prediction"
+        )
     tables = [line["val/sequences.path"] for line in lines if "val/sequences.path" in line]
     assert len(tables) == 2, "a table for each validation"
     table = json.loads((files / tables[0]).read_text())

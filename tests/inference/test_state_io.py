@@ -81,11 +81,11 @@ def test_other_networks_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "memory.pth"
     begun(small.network()).save(path)
     for other, named in (
-        (small.network(key_channels=4), "its key channels is 8, here it is 4"),
-        (small.network(value_channels=8), "its value channels is 16"),
-        (small.network(key_input="image"), "its keys shared by objects is 0"),
-        (small.network(read_stride=8), "its read stride is 16"),
-        (small.network(seed=5), "its sum of key is"),
+        (small.network(key_channels=4), "key channels is 8, here 4"),
+        (small.network(value_channels=8), "value channels is 16"),
+        (small.network(key_input="image"), "keys shared by objects is 0"),
+        (small.network(read_stride=8), "read stride is 16"),
+        (small.network(seed=5), "sum of key is"),
     ):
         with pytest.raises(ValueError, match=named):
             Segmenter.load(path, other)

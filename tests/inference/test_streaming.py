@@ -16,8 +16,7 @@ from helpers.long_video import LongVideo
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stm.evaluation.evaluate import Benchmark, evaluate
-from stm.evaluation.video_evaluator import decode_frames, predict, segmenter_for
-from stm.evaluation.video_evaluator import AHEAD
+from stm.evaluation.video_evaluator import AHEAD, decode_frames, predict, segmenter_for
 from stm.memory import MemoryPolicy
 from stm.video import ArrayVideo
 
@@ -45,7 +44,7 @@ def clip(name, objects=2, length=8, cls=ArrayVideo, **named):
 
 def late(name):
     """Its second object enters at frame 4; nothing is known before frame 2."""
-    video = clip(name, length=9, entries={1: 2, 2: 4})
+    video = clip(name, length=9, first_frames={1: 2, 2: 4})
     video.mask(2)[video.mask(2) == 2] = 0
     return video
 
@@ -207,7 +206,7 @@ def test_the_frame_loop_asks_the_device_for_no_value(network, every):
             self.names.append(function._schema.name)
             return function(*args, **(kwargs or {}))
 
-    video = clip("one", length=12, entries={1: 0, 2: 0})
+    video = clip("one", length=12, first_frames={1: 0, 2: 0})
     segmenter = segmenter_for(network, MemoryPolicy(every=every), video, 24)
     for frame in decode_frames(video, segmenter):
         with Asked() as asked:
@@ -252,7 +251,7 @@ def test_ctrl_c_stops_at_once_and_the_run_goes_on(tmp_path):
 def test_on_a_gpu_the_frame_loop_waits_for_nothing(tmp_path):
     """Any synchronization raises; and what comes of it is what all in turns gives."""
     network = small.network(key_input="image").cuda()
-    video = clip("one", length=12, entries={1: 0, 2: 0})
+    video = clip("one", length=12, first_frames={1: 0, 2: 0})
     segmenter = segmenter_for(network, MemoryPolicy(every=2), video, 24)
     for frame in decode_frames(video, segmenter):
         if frame.t > 0:

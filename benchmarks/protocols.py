@@ -74,7 +74,7 @@ def seconds(protocol: str, clip: Clip) -> float:
 
 
 def compare(masks: dict[str, Clip], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Return seconds a frame of (davis, mosev2) for each round of each clip."""
+    """Return seconds per frame of (davis, mosev2) for each round of each clip."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in masks}
     for clip in masks.values():
         davis, mosev2 = score_masks("davis", *clip), score_masks("mosev2", *clip)
@@ -102,7 +102,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     times = compare(clips(), arguments.rounds)
-    table = Table("masks", "davis, ms a frame", "mosev2, ms a frame", "ratio")
+    table = Table("masks", "davis, ms per frame", "mosev2, ms per frame", "ratio")
     for name, rounds in times.items():
         davis, mosev2 = np.array(rounds).T
         table.add_row(name, spread(1e3 * davis), spread(1e3 * mosev2), spread(mosev2 / davis))

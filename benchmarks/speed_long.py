@@ -1,4 +1,4 @@
-"""Does a long video's cost grow? Frames are made one by one, never kept; each policy in a fresh process."""
+"""Time and memory over a long video, whose frames are created one by one; each policy in its own process."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speed_sides import Ours, Setting, apart, build, prepare, save, timed
+from speed_common import Ours, Setting, build, prepare, run_in_process, save, timed
 
 MEASURES = {"seconds": "median", "peak_bytes": "max"}
-"""What is compared between an early and a late part of the video, and how a part is summed up."""
+"""Measures that are compared between an early and a late part of the video, with their statistic."""
 
 
 def stream_long(settings: Sequence[Setting], frames: int, output: Path) -> None:
-    """Stream a video of so many frames through each setting; print, write JSON and pictures."""
+    """Stream a video through each setting; print a table, and write JSON and figures."""
     from rich.console import Console
     from rich.table import Table
-    from speed_pictures import plot_long
+    from speed_figures import plot_long
 
     rows: list[dict[str, Any]] = []
     for setting in settings:
-        rows.append(apart(stream_through, setting, frames))
+        rows.append(run_in_process(stream_through, setting, frames))
         save(output, frames=frames, rows=rows)
         early, late = rows[-1]["windows"]
         print(f"{setting.case}, {setting.form}: done", flush=True)
-    table = Table("", "held at the end,\nframes", "\nMB")
-    for heading in ("ms a frame", "peak MB"):
+    table = Table("", "held at the end:\nframes", "\nMB")
+    for heading in ("ms per frame", "peak MB"):
         table.add_column(f"{heading},\nframes {early}")
         table.add_column(f"\n{late}")
         table.add_column("\nlate / early")
@@ -42,7 +42,7 @@ def stream_long(settings: Sequence[Setting], frames: int, output: Path) -> None:
 
 
 def stream_through(setting: Setting, frames: int) -> dict[str, Any]:
-    """Seconds, peak memory beyond the loaded network and memory frames at each frame after the first."""
+    """Return time, peak memory beyond the loaded network and memory frames for each frame after the first."""
     import numpy as np
 
     from stm.evaluation.peak_memory import PeakMemory
@@ -72,8 +72,8 @@ def stream_through(setting: Setting, frames: int) -> dict[str, Any]:
     row["windows"] = [f"{part.start}-{part.stop}" for part in parts]
     row["parts"], row["growth"] = {}, {}
     for measure, summary in MEASURES.items():
-        pick = getattr(np, summary)
-        early, late = (pick(row[measure][part]) for part in parts)
+        statistic = getattr(np, summary)
+        early, late = (statistic(row[measure][part]) for part in parts)
         row["parts"][measure] = [float(early), float(late)]
         row["growth"][measure] = float(late / early)
     return row

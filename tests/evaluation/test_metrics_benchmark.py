@@ -19,11 +19,11 @@ def test_j_and_f_beside_the_davis_way(tmp_path):
     )
     values = results(tmp_path)
     for name, objects in (("procedural, 1 object", 1), ("procedural, 3 objects", 3)):
-        times = np.array(values["seconds_a_frame_ours_theirs"][name])
+        times = np.array(values["seconds_per_frame"][name])
         assert times.shape == (2, 2) and (times[:, 0] < times[:, 1]).all()
         low, middle, high = np.percentile(times[:, 1] / times[:, 0], [25, 50, 75])
         assert f"{name} " in printed and f"{middle:.1f} ({low:.1f}-{high:.1f})" in printed
-        by_threads = values["frames_a_second_by_threads"][f"procedural, {objects}"]
+        by_threads = values["frames_per_second_by_threads"][f"procedural, {objects}"]
         assert {"1", "2"} <= by_threads.keys() and min(map(min, by_threads.values())) > 0
 
 
@@ -45,5 +45,5 @@ def test_overlapped_beside_in_turns(tmp_path):
     commands.succeed("benchmarks/overlap.py", *arguments, folder=tmp_path)
     (row,) = results(tmp_path)["rows"]
     assert (row["objects"], row["size"]) == (2, 64)
-    for side in ("turns", "overlapped"):
+    for side in ("sequential", "overlapped"):
         assert 0 < row[f"{side}_network"][0] < row[side][0]

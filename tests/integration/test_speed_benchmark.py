@@ -26,10 +26,10 @@ def assert_compared(row: dict[str, Any]) -> None:
     assert row["memory_frames"] == AT_7
     plain, ours = (np.array(row["seconds"][side]) for side in ("plain", "ours"))
     assert plain.shape == ours.shape == (6,)
-    assert row["seconds_a_frame"] == {"plain": np.median(plain), "ours": np.median(ours)}
+    assert row["seconds_per_frame"] == {"plain": np.median(plain), "ours": np.median(ours)}
     assert row["ratio"] == pytest.approx(np.percentile(plain / ours, [25, 50, 75]))
     slope = ours[5] - ours[:5].mean()  # the line through a cloud at 2 and a point at 3
-    assert row["seconds_a_memory_frame"]["ours"] == pytest.approx(slope)
+    assert row["seconds_per_memory_frame"]["ours"] == pytest.approx(slope)
     assert 0 < row["parity"]["largest_difference"] < 2e-4
     assert row["parity"]["equal_labels"] > 0.999
     assert row["parity"]["equal_clear"] == 1
@@ -45,7 +45,7 @@ def assert_streamed(row: dict[str, Any], held: list[int]) -> None:
 
 def test_both_sides_take_turns() -> None:
     import speed
-    from speed_sides import Setting
+    from speed_common import Setting
 
     (row,) = speed.measure([Setting("official", "every_5", (32, 48), 2, "cpu")], frames=8, warmup=2)
     assert_compared(json.loads(json.dumps(row)))
@@ -53,7 +53,7 @@ def test_both_sides_take_turns() -> None:
 
 def test_a_long_video_is_watched_frame_by_frame() -> None:
     from speed_long import stream_through
-    from speed_sides import Setting
+    from speed_common import Setting
 
     assert_streamed(stream_through(Setting("tiny", "every_5", (32, 48), 1, "cpu"), 12), AT_12)
 
@@ -93,7 +93,7 @@ def test_a_long_video_as_a_command(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["--sizes", "240"], "240: must be HEIGHTxWIDTH"),
-        (["--policies", "evry_5"], "--policies evry_5: there are "),
+        (["--policies", "evry_5"], "--policies evry_5: must be one of "),
         (["--frames", 3], "--warmup 3: "),
         (["--network", "tiny"], "network=official"),
         (["--devices", "abacus"], "--devices abacus: "),

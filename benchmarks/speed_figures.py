@@ -1,4 +1,4 @@
-"""The speed benchmark's pictures, PNG and SVG."""
+"""Figures of the speed benchmark, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 COLORS = ("#8c8c8c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""The plain reference, then what is ours; told apart by color-blind readers, too."""
+"""Colors of the plain reference and of ours, distinguishable for color-blind readers."""
 STYLES = ("-", "--", ":")
 COLUMNS = 4
 
 
 def plot_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Seconds a frame and extra peak memory of each setting; below, seconds over the memory's length."""
+    """Plot seconds per frame and peak memory per setting, and below, seconds over the memory frames."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -21,27 +21,27 @@ def plot_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
     cases = list(dict.fromkeys(row["case"] for row in rows))
     forms = list(dict.fromkeys(row["form"] for row in rows))
     names = ["plain reference", *(f"ours, {form}" for form in forms)]
-    below = -(-len(cases) // COLUMNS)
+    grid_rows = -(-len(cases) // COLUMNS)
     top = 1.2 + 0.24 * len(cases) * len(names)
-    figure = pyplot.figure(figsize=(13, top + 3.2 * below), layout="constrained")
-    over, under = figure.subfigures(2, 1, height_ratios=[top, 3.2 * below])
-    time, memory = over.subplots(1, 2, sharey=True)
+    figure = pyplot.figure(figsize=(13, top + 3.2 * grid_rows), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[top, 3.2 * grid_rows])
+    time, memory = upper.subplots(1, 2, sharey=True)
     for axes, key, unit, label in (
-        (time, "seconds_a_frame", 1, "seconds a frame (median)"),
+        (time, "seconds_per_frame", 1, "seconds per frame (median)"),
         (memory, "extra_peak_bytes", 2**20, "peak memory beyond the loaded network, MB"),
     ):
         bars = []
         for row in rows:
-            place = cases.index(row["case"])
+            position = cases.index(row["case"])
             if row["form"] == forms[0]:
-                bars.append((place, 0, row[key]["plain"] / unit))
-            bars.append((place, 1 + forms.index(row["form"]), row[key]["ours"] / unit))
+                bars.append((position, 0, row[key]["plain"] / unit))
+            bars.append((position, 1 + forms.index(row["form"]), row[key]["ours"] / unit))
         _bars(axes, bars, len(names))
         axes.set(xlabel=label, yticks=range(len(cases)), yticklabels=cases)
     time.invert_yaxis()
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=COLORS[i]) for i in range(len(names))]
-    over.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    grid = under.subplots(below, min(COLUMNS, len(cases)), squeeze=False)
+    upper.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
+    grid = lower.subplots(grid_rows, min(COLUMNS, len(cases)), squeeze=False)
     for axes, case in zip(grid.flat, cases, strict=False):
         _growth(axes, [row for row in rows if row["case"] == case])
     for axes in grid.flat[len(cases) :]:
@@ -50,11 +50,11 @@ def plot_comparison(rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def _bars(axes: Any, bars: list[tuple[int, int, float]], sides: int) -> None:
-    """Horizontal bars (setting, side, length), each with its number."""
+    """Plot horizontal bars (setting, side, length), each with its value."""
     height = 0.8 / sides
     longest = max(length for _, _, length in bars)
-    for place, side, length in bars:
-        y = place + (side - (sides - 1) / 2) * height
+    for position, side, length in bars:
+        y = position + (side - (sides - 1) / 2) * height
         axes.barh(y, length, height * 0.92, color=COLORS[side])
         axes.text(length + 0.01 * longest, y, f"{length:.3g}", va="center", fontsize=8)
     axes.set_xlim(0, 1.12 * longest)
@@ -62,7 +62,7 @@ def _bars(axes: Any, bars: list[tuple[int, int, float]], sides: int) -> None:
 
 
 def _growth(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Median seconds at each length of the memory, of the reference and of each form of ours."""
+    """Plot the median seconds per number of memory frames, for the reference and each form of ours."""
     import numpy as np
 
     for i, row in enumerate(rows):
@@ -74,14 +74,14 @@ def _growth(axes: Any, rows: list[dict[str, Any]]) -> None:
                 medians = np.array([np.median(seconds[lengths == length]) for length in present])
                 axes.plot(present, medians, "o-", color=color, markersize=4)
     axes.set_title(rows[0]["case"], fontsize=9)
-    axes.set(xlabel="frames in memory", ylabel="seconds a frame")
+    axes.set(xlabel="frames in memory", ylabel="seconds per frame")
     axes.set_ylim(0, 1.08 * max(line.get_ydata().max() for line in axes.lines))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def plot_long(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Milliseconds, peak memory and what is held over the frames, a line for each setting."""
+    """Plot time, peak memory and memory size over the frames, with a line for each setting."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -89,10 +89,10 @@ def plot_long(rows: list[dict[str, Any]], folder: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
-    alike = len({row["case"].replace(row["policy"], "") + row["form"] for row in rows}) == 1
+    is_single_setting = len({row["case"].replace(row["policy"], "") + row["form"] for row in rows}) == 1
     part = max(1, len(rows[0]["seconds"]) // 100)
     labels = (
-        "milliseconds a frame" + (f" (median of {part} frames)" if part > 1 else ""),
+        "milliseconds per frame" + (f" (median of {part} frames)" if part > 1 else ""),
         "peak memory beyond the loaded network, MB",
         "keys and values held, MB",
     )
@@ -102,7 +102,7 @@ def plot_long(rows: list[dict[str, Any]], folder: Path) -> None:
             values = np.array(row[measure]) / unit
             parts = values[: len(values) // part * part].reshape(-1, part)
             middles = part * (np.arange(len(parts)) + 0.5)
-            name = row["policy"] if alike else f"{row['case']}, {row['form']}"
+            name = row["policy"] if is_single_setting else f"{row['case']}, {row['form']}"
             ours = COLORS[1:]
             color, dashes = ours[i % len(ours)], STYLES[i // len(ours) % len(STYLES)]
             axes.plot(middles, pick(parts, axis=1), color=color, linestyle=dashes, label=name)
@@ -111,9 +111,13 @@ def plot_long(rows: list[dict[str, Any]], folder: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
-        handles, names, loc="outside lower center", ncols=min(7 if alike else 3, len(rows)), frameon=False
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(7 if is_single_setting else 3, len(rows)),
+        frameon=False,
     )
-    if alike:
+    if is_single_setting:
         setting = rows[0]["case"].replace(f", {rows[0]['policy']}", "")
         figure.suptitle(f"{setting}, network {rows[0]['network']}, {rows[0]['form']}")
     _write(figure, folder / "long_video")

@@ -1,6 +1,6 @@
-"""What takes turns in the speed benchmark, the plain reference and ours, and what each costs.
+"""Settings and measurements shared by the speed benchmarks.
 
-Torch is imported inside the functions, so that `--help` answers at once.
+Torch is imported inside the functions, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 M_MMAP_THRESHOLD = -3
-"""glibc's number of the setting: blocks of so many bytes are asked of the system each."""
+"""Number of glibc's setting for the size from which blocks are allocated separately."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is measured: plain values, so that a process of its own can be told.
+    """A measurement as plain values, which can be sent to another process.
 
     Attributes:
         network: 'official' (seeded weights), 'tiny' (the quickstart's, random weights) or a checkpoint.
         policy: a file of conf/memory, without its ending.
         size: (H, W) of the frames.
-        objects: 1 to 10.
+        objects: number of objects, 1 to 10.
         device: 'cpu', 'cuda', ...
         precision: 'float32', 'bfloat16' or 'float16'.
-        compiled: with torch.compile.
-        threads: CPU threads of torch; None leaves its choice.
+        compiled: whether to use torch.compile.
+        threads: CPU threads of torch; None for its own choice.
     """
 
     network: str
@@ -62,32 +62,32 @@ class Setting:
     threads: int | None = None
 
     def stream(self) -> Stream:
-        """The video."""
+        """Return the video."""
         return Stream(self.size, self.objects)
 
     @property
     def case(self) -> str:
-        """The setting without the way ours computes: '240x432, 3 objects, every_5'."""
+        """The setting without the form of ours: '240x432, 3 objects, every_5'."""
         plural = "s" * (self.objects > 1)
         place = "" if self.device == "cpu" else f", {self.device}"
         return f"{self.size[0]}x{self.size[1]}, {self.objects} object{plural}, {self.policy}{place}"
 
     @property
     def form(self) -> str:
-        """How ours computes: 'float32', 'bfloat16 compiled', ..."""
+        """The form of ours: 'float32', 'bfloat16 compiled', ..."""
         return self.precision + " compiled" * self.compiled
 
     def plain(self) -> dict[str, Any]:
-        """As plain values, for a file."""
+        """Return plain values for a file."""
         return {**dataclasses.asdict(self), "case": self.case, "form": self.form}
 
 
 def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
-    """Settle torch, then build the network on its device and the policy.
+    """Set up torch, and build the network on its device and the policy.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: no such policy or device.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the policy or the device does not exist.
     """
     import torch
     from hydra import compose, initialize_config_dir
@@ -102,7 +102,7 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
     torch.manual_seed(0)
     policies = sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
     if setting.policy not in policies:
-        raise ValueError(f"--policies {setting.policy}: there are {', '.join(policies)}")
+        raise ValueError(f"--policies {setting.policy}: must be one of {', '.join(policies)}")
     with initialize_config_dir(str(CONF), version_base=None):
         policy = instantiate(compose("evaluate", [f"memory={setting.policy}"]).memory)
         if setting.network == "tiny":
@@ -114,21 +114,21 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
     try:
         return network.eval().to(setting.device), policy
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--devices {setting.device}: is not to be had here ({error})") from error
+        raise ValueError(f"--devices {setting.device}: is not available ({error})") from error
 
 
 def reference(network: STM, policy: MemoryPolicy) -> Any:
-    """The plain reference with the policy's memory; with its own, every 5 frames, if it lacks the policy."""
-    return plain_stm().PlainSTM(network, policy.every if plain_form(policy) else 5)
+    """Build the plain reference with the policy, or with every 5 frames if it does not have the policy."""
+    return plain_stm().PlainSTM(network, policy.every if reference_has_policy(policy) else 5)
 
 
-def plain_form(policy: MemoryPolicy) -> bool:
-    """Does the plain reference know the policy?"""
+def reference_has_policy(policy: MemoryPolicy) -> bool:
+    """Return whether the plain reference implements the policy."""
     return policy == type(policy)(every=policy.every)
 
 
 def plain_stm() -> Any:
-    """The module of the plain reference, which stands among the tests."""
+    """Import the plain reference from the tests."""
     folder = str(ROOT / "tests")
     if folder not in sys.path:
         sys.path.append(folder)
@@ -138,18 +138,20 @@ def plain_stm() -> Any:
 
 
 def prepare(network: STM, setting: Setting) -> STM:
-    """The network as ours uses it: folded, and compiled where that is asked for."""
-    import stm.network as forms
+    """Optimize the network for inference; compile it if the setting says so."""
+    from stm.network import compiled, for_inference
 
-    return forms.compiled(network) if setting.compiled else forms.for_inference(network)
+    return compiled(network) if setting.compiled else for_inference(network)
 
 
 class Ours:
-    """The segmenter at a precision; `step` as its own.
+    """The segmenter at a precision, with its `step`.
 
     Args:
-        network: prepared.
-        frames: of the video.
+        network: from `prepare`.
+        policy: the memory policy.
+        setting: the setting, for device and precision.
+        frames: number of frames of the video.
     """
 
     def __init__(self, network: STM, policy: MemoryPolicy, setting: Setting, frames: int) -> None:
@@ -162,6 +164,7 @@ class Ours:
         self.dtype = getattr(torch, setting.precision)
 
     def step(self, frame: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Segment the next frame, see `Segmenter.step`."""
         import torch
 
         with torch.autocast(self.device_type, self.dtype, enabled=self.dtype != torch.float32):
@@ -169,41 +172,42 @@ class Ours:
 
     @property
     def memory_frames(self) -> int:
-        """How many frames the memory holds for the objects of the first frame."""
+        """Number of frames in the memory of the objects of the first frame."""
         return len(self.segmenter.memory_frames()[0])
 
 
 def timed(step: Callable[..., Tensor], device: str, *arguments: Any) -> tuple[Tensor, float]:
-    """What a step returns, and its seconds."""
-    _finish(device)
-    begin = time.perf_counter()
+    """Return the result of a step and its seconds."""
+    _synchronize(device)
+    start = time.perf_counter()
     result = step(*arguments)
-    _finish(device)
-    return result, time.perf_counter() - begin
+    _synchronize(device)
+    return result, time.perf_counter() - start
 
 
-def _finish(device: str) -> None:
+def _synchronize(device: str) -> None:
     import torch
 
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def extra_peak(side: str, setting: Setting, frames: int) -> int:
-    """Bytes in use at most beyond the loaded network, in a process of its own.
+def measure_extra_peak(side: str, setting: Setting, frames: int) -> int:
+    """Measure the peak memory in bytes beyond the loaded network, in a separate process.
 
-    Each side has one copy of the weights: the reference its own, ours the prepared ones.
+    Each side has one copy of the weights: the reference its own, ours the optimized ones.
 
     Args:
         side: 'plain' or 'ours'.
-        frames: of the video that is run through.
+        setting: the setting.
+        frames: number of frames to segment.
     """
-    return apart(_extra_peak, side, setting, frames)
+    return run_in_process(_extra_peak, side, setting, frames)
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a fresh process."""
-    context = get_context("forkserver")  # which imports torch once
+def run_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a new process and return its result."""
+    context = get_context("forkserver")  # imports torch only once
     context.set_forkserver_preload(["stm.network", "hydra"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
@@ -214,39 +218,43 @@ def _extra_peak(side: str, setting: Setting, frames: int) -> int:
 
     from stm.evaluation.peak_memory import PeakMemory
 
-    with suppress(OSError, AttributeError):  # what is freed goes back at once: no holes that fill and stay
+    with suppress(
+        OSError, AttributeError
+    ):  # freed blocks return to the system at once, without fragmentation
         ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 2**16)
     network, policy = build(setting)
     device = network.mean.device
-    held: Any = reference(network, policy) if side == "plain" else prepare(network, setting)
+    model: Any = reference(network, policy) if side == "plain" else prepare(network, setting)
     frame, masks = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, 1, 32, 32, device=device)
     with torch.no_grad():
-        network.segment(frame, network.memorize(frame, masks))  # libraries load their code when first used
+        network.segment(frame, network.memorize(frame, masks))  # libraries load code when first used
     stream = setting.stream()
     gc.collect()
     peak = PeakMemory(device)
     before = peak.bytes()
-    playing = held if side == "plain" else Ours(held, policy, setting, frames)
-    play(playing.step, stream, frames, device)
+    runner = model if side == "plain" else Ours(model, policy, setting, frames)
+    run_video(runner.step, stream, frames, device)
     return peak.bytes() - before
 
 
-def play(step: Callable[..., Tensor], stream: Stream, frames: int, device: torch.device) -> None:
-    """Run a video through a side, its first mask given."""
+def run_video(step: Callable[..., Tensor], stream: Stream, frames: int, device: torch.device) -> None:
+    """Segment a video with the given mask of its first frame."""
     for t in range(frames):
         frame, labels = stream(t)
         step(frame.to(device), labels.to(device) if t == 0 else None)
 
 
 def save(folder: Path, **results: Any) -> None:
-    """Write what is measured so far to `results.json`, with the machine."""
+    """Write results and a description of the machine to `results.json`."""
     from stm.atomic_io import write_atomically
 
-    write_atomically(folder / "results.json", json.dumps({"machine": machine(), **results}, indent=1))
+    write_atomically(
+        folder / "results.json", json.dumps({"machine": describe_machine(), **results}, indent=1)
+    )
 
 
-def machine() -> dict[str, Any]:
-    """Where it was measured, and of what."""
+def describe_machine() -> dict[str, Any]:
+    """Return processor, GPU, versions and commit."""
     import torch
 
     processor = platform.processor()
@@ -254,10 +262,8 @@ def machine() -> dict[str, Any]:
         processor = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[0]
     commit = None
     with suppress(OSError, subprocess.CalledProcessError):
-        described = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        commit = subprocess.run(
-            described, cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        commit = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
     return {
         "processor": processor,
         "cores": os.cpu_count(),

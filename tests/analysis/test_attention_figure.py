@@ -178,7 +178,7 @@ def test_the_command(folder, tmp_path):
         (["--frame", "7"], "frame=7: must be in 00000 ... 00008"),
         (["--object", "9", "--frame", "00004"], "object=9: must be one of 1"),
         (["--object", "1", "--frame", "00000"], "frame=0: must be in 1..8"),
-        (["--at", "5"], "--at 5: a pixel is ROW,COLUMN, such as 120,200"),
+        (["--at", "5"], "--at 5: must be a pixel ROW,COLUMN such as 120,200"),
         (["--at", "48,0"], "pixel=48,0: must be ROW,COLUMN within 48,48"),
     ],
 )

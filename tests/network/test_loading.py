@@ -136,8 +136,8 @@ def test_strip_rejects_other_files(tmp_path: Path, capsys: pytest.CaptureFixture
         (["none.ckpt", "new.pth"], "none.ckpt does not exist"),
         (["official.pth", "new.pth"], "is not of this project"),
         (["existing.pth", "new.pth"], "cannot be read"),
-        ([path.name, "existing.pth"], "is there already"),
-        ([path.name, "."], "is a folder"),
+        ([path.name, "existing.pth"], "must be a new file; it already exists"),
+        ([path.name, "."], "must be a file such as"),
     ]:
         assert cli.run(["strip", *(str(tmp_path / word) for word in words)]) == 2
         assert message in capsys.readouterr().err

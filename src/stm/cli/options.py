@@ -30,7 +30,7 @@ Size = Annotated[
         "--weights.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; auto takes a GPU if there is one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto, which uses a GPU if there is one.")]
 
 
 def load_network(weights: Path | None, device: str) -> STM:
@@ -38,11 +38,11 @@ def load_network(weights: Path | None, device: str) -> STM:
 
     Args:
         weights: the checkpoint; None for the network that ships with the package.
-        device: 'cpu', 'cuda', 'cuda:1', ...; 'auto' takes a GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` uses a GPU if there is one.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file holds no weights of a known network, or the device is not available.
+        ValueError: the file is not a checkpoint of a known network, or the device is not available.
     """
     import torch
 
@@ -53,7 +53,7 @@ def load_network(weights: Path | None, device: str) -> STM:
         network = load(weights)
     except OSError:
         raise
-    except Exception as error:  # a damaged or hostile file raises nearly anything
+    except Exception as error:  # a damaged or hostile file can raise almost any error
         reason = str(error) if isinstance(error, ValueError) else f"not a checkpoint ({error!r})"
         raise ValueError(reason if str(weights) in reason else f"{weights}: {reason}") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):

@@ -1,4 +1,4 @@
-"""`stm segment`: find objects of reference pictures in another picture."""
+"""Command `stm segment`: segment objects in an image, given reference images with masks."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from stm.cli.options import Device, Size, Weights
 
 def segment(
     ref_img: Annotated[
-        list[Path], typer.Option(metavar="PICTURE", help="A picture that shows the objects; may be repeated.")
+        list[Path],
+        typer.Option(metavar="IMAGE", help="A reference image that shows the objects; repeatable."),
     ],
     ref_mask: Annotated[
         list[Path],
-        typer.Option(metavar="MASK", help="Its mask: a palette or gray PNG of object ids. One each."),
+        typer.Option(metavar="MASK", help="The mask of each reference: a palette or gray PNG of object ids."),
     ],
-    query_img: Annotated[
-        Path, typer.Option(metavar="PICTURE", help="Where the objects are to be found, of any size.")
-    ],
+    query_img: Annotated[Path, typer.Option(metavar="IMAGE", help="The image to segment, of any size.")],
     output: Annotated[
         Path,
-        typer.Option(metavar="FILE.json", help="What is found; masks and pictures come to lie beside it."),
+        typer.Option(metavar="FILE.json", help="The results; masks and images are written next to it."),
     ],
     weights: Weights = None,
     size: Size = None,
     device: Device = "auto",
 ) -> int:
-    """Find objects in a picture, given reference pictures with masks of them.
+    """Segment objects in an image, given reference images with their masks.
 
-    Written are FILE.json, and with its name FILE_mask.png, FILE_visualization.png and FILE_arrays.npz.
+    Writes FILE.json, FILE_mask.png, FILE_visualization.png and FILE_arrays.npz.
 
-    Exit code: 2 for bad input, told in a line on stderr and in FILE.json ("status": "error"), else 0.
+    Exit code: 2 for bad input, with one line on stderr and "status": "error" in FILE.json; otherwise 0.
     """
     from stm.cli.segment_image import check_output, error_report, write_json
 

@@ -1,4 +1,4 @@
-"""`python -m stm.cli.tool`: `stm segment` by another name, with the same flags."""
+"""`python -m stm.cli.tool`, an alias of `stm segment` with the same options."""
 
 from __future__ import annotations
 

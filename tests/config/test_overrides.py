@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,16 +31,11 @@ def in_a_shell(*command: str, folder: Path = ROOT) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])
-def test_help_is_quick_and_shows_groups_and_examples(script: str) -> None:
-    durations = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = in_a_shell(f"{script}.py", "--help")
-        durations.append(time.perf_counter() - start)
-        if durations[-1] < 2:
-            break
+def test_help_shows_groups_and_examples_without_loading_torch(script: str) -> None:
+    done = in_a_shell("-X", "importtime", f"{script}.py", "--help")
     assert done.returncode == 0
-    assert min(durations) < 2
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported and not imported & {"torch", "lightning", "numpy"}
     groups = {"memory", "benchmark"} | (
         {"backbone", "network", "data", "experiment"} if script == "train" else set()
     )
@@ -52,7 +46,7 @@ def test_help_is_quick_and_shows_groups_and_examples(script: str) -> None:
         )
     examples = [line for line in done.stdout.splitlines() if line.startswith(f"  python {script}.py")]
     assert len(examples) == 6
-    assert max(len(line) for line in done.stdout.splitlines()) <= 150  # the memory policies take 143
+    assert max(len(line) for line in done.stdout.splitlines()) <= 160  # the list of memory policies is the longest line
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])

@@ -238,7 +238,7 @@ def test_a_sweep_of_submitit(cluster: Cluster, tmp_path: Path) -> None:
         told = {Path(row["folder"]).name: row["status"] for row in csv.DictReader(file)}
     assert told == {run.name: "unfinished" if run == runs[3] else "completed" for run in runs.values()}
     assert "3 of 4 jobs are finished." in said() and "Traceback" not in said()
-    assert f"the job {array}_2 of SLURM gave no result (state: CANCELLED" in said()
+    assert f"SLURM job {array}_2 returned no result (state: CANCELLED" in said()
 
 
 def test_ctrl_c_leaves_the_jobs_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
@@ -259,10 +259,10 @@ def test_ctrl_c_leaves_the_jobs_and_says_so(cluster: Cluster, tmp_path: Path) ->
         sweep.send_signal(signal.SIGINT)
         assert sweep.wait(60) == 1
     assert "0 of 2 jobs are finished." in said() and "Traceback" not in said()
-    assert f"  scancel {array} " in said().partition("The jobs of this sweep go on in SLURM")[2]
+    assert f"  scancel {array} " in said().partition("The jobs of this sweep continue in SLURM")[2]
     with sweeping(cluster, tmp_path, *training) as (sweep, said):
         assert sweep.wait(60) == 1
-    assert f"its jobs {array} are in SLURM's queue" in said() and "Traceback" not in said()
+    assert f"jobs of this sweep are in SLURM's queue ({array})" in said() and "Traceback" not in said()
     cluster.run("scancel", array)
     wait_until(lambda: not cluster.run("squeue", "-h"), 90)
     before = [checkpoint(run)["global_step"] for run in runs]
@@ -294,7 +294,7 @@ def test_a_job_of_submitit_on_two_nodes_requeues_itself(cluster: Cluster, tmp_pa
     training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=1000", "final_benchmark=null")
     training += ("seed=1", "trainer=slurm", "trainer.num_nodes=2", "trainer.devices=1")
     with sweeping(cluster, tmp_path, *training) as (sweep, said):
-        (run,) = (tmp_path / "sweep" / "0_",)
+        run = tmp_path / "sweep" / "0"
         wait_until(lambda: len(steps(run)) > 3, 240, said)
         (job,) = cluster.run("squeue", "-h", "-o%A").split()
         assert cluster.job(job)["NumNodes"] == "2"

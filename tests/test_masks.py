@@ -1,4 +1,4 @@
-"""Index masks: what is written is what is read, and colors are never taken for labels."""
+"""Index masks: writing and reading are inverse, and colors are never read as labels."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 
 @given(mask=masks)
-def test_written_masks_come_back(tmp_path_factory, mask):
+def test_reading_returns_the_written_mask(tmp_path_factory, mask):
     path = tmp_path_factory.mktemp("masks") / "video" / "00000.png"
     write_mask(path, mask)
     np.testing.assert_array_equal(read_mask(path), mask)
@@ -24,22 +24,22 @@ def test_written_masks_come_back(tmp_path_factory, mask):
     assert [file.name for file in path.parent.iterdir()] == ["00000.png"]
 
 
-def test_palette_is_that_of_davis():
+def test_the_palette_is_that_of_davis():
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0), 9: (192, 0, 0)}
     for label, color in known.items():
         assert tuple(PALETTE[label]) == color
-    assert tuple(PALETTE[255]) == (224, 224, 192)  # the cream of VOC's void
+    assert tuple(PALETTE[255]) == (224, 224, 192)  # VOC's color of void
     assert len({tuple(color) for color in PALETTE}) == 256
 
 
-def test_palette_is_that_of_real_masks(shared_data):
+def test_the_palette_is_that_of_real_masks(shared_data):
     with Image.open(shared_data / "DAVIS/Annotations/480p/bmx-trees-2obj/00000.png") as image:
         assert image.mode == "P"
         stored = np.array(image.getpalette()).reshape(-1, 3)
     np.testing.assert_array_equal(stored[:3], PALETTE[:3])
 
 
-def test_grey_and_one_bit_masks_are_read_as_they_are_stored(tmp_path):
+def test_grayscale_and_one_bit_masks_are_read_as_stored(tmp_path):
     labels = np.array([[0, 7], [255, 1]], dtype=np.uint8)
     Image.fromarray(labels).save(tmp_path / "gray.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "gray.png"), labels)
@@ -47,11 +47,11 @@ def test_grey_and_one_bit_masks_are_read_as_they_are_stored(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "bit.png"), labels > 5)
 
 
-def test_what_is_no_index_mask_is_refused_with_its_path(tmp_path):
+def test_files_that_are_not_index_masks_are_refused(tmp_path):
     Image.fromarray(np.zeros((3, 3, 3), np.uint8)).save(tmp_path / "colors.png")
     with pytest.raises(ValueError, match=r"colors\.png.*mode RGB"):
         read_mask(tmp_path / "colors.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"text\.png"):
         read_mask(tmp_path / "text.png")
     write_mask(tmp_path / "cut.png", np.random.default_rng(0).integers(0, 255, (64, 64)))
@@ -63,19 +63,19 @@ def test_what_is_no_index_mask_is_refused_with_its_path(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [np.array([[256]]), np.array([[-1]]), np.zeros((2, 2, 1), np.uint8)])
-def test_labels_that_do_not_fit_are_refused(tmp_path, mask):
+def test_invalid_masks_are_not_written(tmp_path, mask):
     with pytest.raises(ValueError, match=r"x\.png"):
         write_mask(tmp_path / "x.png", mask)
     assert not list(tmp_path.iterdir())
 
 
 @given(mask=masks)
-def test_object_ids_are_what_is_there(mask):
+def test_object_ids_are_the_labels_in_a_mask(mask):
     assert object_ids(mask) == sorted(set(mask.ravel().tolist()) - {0, 255})
 
 
 @given(mask=masks)
-def test_relabelling_and_back(mask):
+def test_restore_ids_inverts_relabel(mask):
     ids = object_ids(mask)[::-1]  # any order
     labels = relabel(mask, ids)
     np.testing.assert_array_equal(labels == 255, mask == 255)
@@ -85,6 +85,6 @@ def test_relabelling_and_back(mask):
     np.testing.assert_array_equal(restore_ids(relabel(clear, ids), ids), clear)
 
 
-def test_ids_left_out_become_background():
+def test_other_ids_become_background():
     mask = np.array([[3, 9, 255, 0]], dtype=np.uint8)
     np.testing.assert_array_equal(relabel(mask, [9]), [[0, 1, 255, 0]])

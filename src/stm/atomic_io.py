@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside, then renamed."""
+"""Atomic file writes: write to a temporary file in the same folder, then rename it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A place beside to write a file to. It takes its name when all is written, and is removed if that fails.
+    """Yield a temporary path that replaces `path` when the block ends, or is removed if the block raises.
 
-    Threads, processes and nodes that write one name at once don't meet; the place's name is hidden.
+    The temporary name is hidden and random, so several threads, processes or nodes may write the same path at
+    once. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a text or bytes."""
-    with atomic_path(path) as beside:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write text (as UTF-8) or bytes to a file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,8 +1,8 @@
-"""The vocabulary that data, training and evaluation share: Video, Clip, ClipBatch.
+"""Types that data, training and evaluation share: Video, Clip, ClipBatch.
 
-An *object id* is the label a file gives an object (1..254, gaps allowed). A *slot* is the object's
-channel inside a clip or a network (0..O-1). A clip's masks use the labels slot + 1, 0 for background
-and VOID for pixels that count neither way.
+An *object id* is an object's label in a file (1..254, gaps allowed). A *slot* is the object's channel in a
+clip or a network (0..O-1). The masks of a clip hold slot + 1 for objects, 0 for background, and VOID where
+losses and metrics ignore the pixel.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ VOID = 255
 
 
 class Video(ABC):
-    """What is a video to us? Ordered frames, index masks for some of them, and when each object enters.
+    """Ordered frames, index masks for some of them, and the frame at which each object enters.
 
-    Frames and masks are read when they are asked for, by several threads at once. A Video holds names
-    only and is cheap to pickle.
+    Frames and masks are read on access, possibly by several threads at once. A video holds only names, so it
+    is cheap to pickle.
     """
 
     name: str
-    """Unique in its data set; the name of the folder that its masks are written to."""
+    """Name of the video, unique in its data set, and of the folder that its masks are written to."""
     frame_names: Sequence[str]
-    """Names without suffix, in order: `00000`, `00005`, ..."""
+    """Names of the frames without suffix, in order: `00000`, `00005`, ..."""
 
     def __len__(self) -> int:
         return len(self.frame_names)
 
     @abstractmethod
     def frame(self, t: int) -> np.ndarray:
-        """Frame t, uint8 (H, W, 3) in RGB."""
+        """Read frame t, uint8 (H, W, 3), RGB."""
 
     @abstractmethod
     def mask(self, t: int) -> np.ndarray | None:
-        """Index mask of frame t with object ids as labels, uint8 (H, W); None where there is none."""
+        """Read the index mask of frame t, uint8 (H, W) of object ids; None if the frame has no mask."""
 
     @cached_property
     def annotated(self) -> Sequence[int]:
-        """Frames that have a mask, in order."""
+        """Indices of the frames that have a mask, ascending."""
         return range(len(self))
 
     @cached_property
     def first_frames(self) -> Mapping[int, int]:
-        """Object id -> the frame whose mask introduces it to the segmenter.
+        """Object id -> index of the frame whose mask introduces the object to the segmenter.
 
-        By default the DAVIS rule: the objects are those of the first annotated frame.
+        By default, as in DAVIS, the objects are those of the first annotated frame.
         """
         first = self.annotated[0]
         mask = self.mask(first)
@@ -63,16 +63,16 @@ class Video(ABC):
 
     @cached_property
     def categories(self) -> Mapping[int, str]:
-        """Object id -> category name, where the data set tells (YouTube-VOS)."""
+        """Object id -> category name, if the data set provides it (YouTube-VOS)."""
         return {}
 
     @cached_property
     def output_frames(self) -> Sequence[int]:
-        """Frames whose masks are asked for: all, or those that the data set's server wants."""
+        """Indices of the frames to write masks for: all, or those that the evaluation server expects."""
         return range(len(self))
 
     def prompt_mask(self, t: int) -> np.ndarray | None:
-        """The mask that the segmenter gets at frame t: only the objects that enter there; None if none do."""
+        """Return a mask of only the objects that enter at frame t, uint8 (H, W); None if none enters."""
         entering = [label for label, frame in self.first_frames.items() if frame == t]
         if not entering:
             return None
@@ -82,45 +82,51 @@ class Video(ABC):
 
 
 class ArrayVideo(Video):
-    """A video held in memory, as the procedural sets and notebooks have it.
+    """A video held in memory.
 
     Args:
         name: see `Video.name`.
         frames: uint8 (T, H, W, 3), RGB.
         masks: uint8 (T, H, W), object ids as labels.
-        entries: object id -> frame, where objects enter later than the first frame.
+        first_frames: see `Video.first_frames`; by default the objects are those of the first frame.
+
+    Raises:
+        ValueError: the shapes of frames and masks do not match.
     """
 
     def __init__(
-        self, name: str, frames: np.ndarray, masks: np.ndarray, entries: Mapping[int, int] | None = None
+        self, name: str, frames: np.ndarray, masks: np.ndarray, first_frames: Mapping[int, int] | None = None
     ) -> None:
         if frames.shape[:3] != masks.shape or frames.shape[3:] != (3,):
             raise ValueError(
-                f"{name}: frames {frames.shape} and masks {masks.shape} must be (T, H, W, 3) and (T, H, W)"
+                f"{name}: frames and masks must be (T, H, W, 3) and (T, H, W); "
+                f"got {frames.shape} and {masks.shape}"
             )
         self.name = name
         self.frame_names = [f"{t:05d}" for t in range(len(frames))]
         self._frames, self._masks = frames, masks
-        if entries is not None:
-            self.first_frames = entries
+        if first_frames is not None:
+            self.first_frames = first_frames
 
     def frame(self, t: int) -> np.ndarray:
+        """Return frame t, uint8 (H, W, 3), RGB."""
         return self._frames[t]
 
     def mask(self, t: int) -> np.ndarray | None:
+        """Return the index mask of frame t, uint8 (H, W)."""
         return self._masks[t]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is one training sample? A few ordered frames of one video with the masks of some objects.
+    """One training sample: a few ordered frames of a video or a still, with the masks of some objects.
 
     Attributes:
         frames: uint8 (T, 3, H, W), RGB.
         masks: uint8 (T, H, W): 0 background, 1..objects, VOID.
-        objects: how many objects the clip has; each is visible in the first frame.
-        index: the clip's place in the training sequence; with the seed it determines all of the clip.
-        source: where the clip comes from, such as `davis2017/bear:00000,00004,00009`.
+        objects: number of objects; each is visible in the first frame.
+        index: index of the clip in the training sequence; together with the seed it determines the clip.
+        source: origin of the clip, such as `davis2017/bear:00000,00004,00009`.
     """
 
     frames: Tensor
@@ -132,14 +138,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """What does a training step get? Clips of equal size, side by side.
+    """Clips of equal size, stacked for a training step.
 
     Attributes:
         frames: uint8 (B, T, 3, H, W), RGB.
         masks: uint8 (B, T, H, W): 0 background, 1..objects[b], VOID.
-        objects: int64 (B,), the number of objects of each clip.
-        indices: int64 (B,), each clip's place in the training sequence.
-        sources: where each clip comes from.
+        objects: int64 (B,), number of objects of each clip.
+        indices: int64 (B,), index of each clip in the training sequence.
+        sources: origin of each clip.
     """
 
     frames: Tensor
@@ -153,7 +159,7 @@ class ClipBatch:
 
     @classmethod
     def collate(cls, clips: Sequence[Clip]) -> ClipBatch:
-        """Lay clips of equal size side by side."""
+        """Stack clips of equal size."""
         import torch
 
         return cls(
@@ -165,18 +171,18 @@ class ClipBatch:
         )
 
     def object_masks(self, t: int) -> Tensor:
-        """Masks of frame t, one channel a slot: float (B, O, H, W) of 0 and 1; padded slots are all 0."""
+        """Return the masks of frame t with one channel per slot: float (B, O, H, W); unused slots are 0."""
         import torch
 
         slots = torch.arange(1, int(self.objects.max()) + 1, device=self.masks.device, dtype=torch.uint8)
         return (self.masks[:, t, None] == slots[:, None, None]).float()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
-        """The same batch on another device."""
+        """Return a copy of the batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ClipBatch:
-        """The same batch in page-locked memory, from which a GPU copies without waiting."""
+        """Return a copy of the batch in page-locked memory, which a GPU reads asynchronously."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:

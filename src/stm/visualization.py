@@ -1,7 +1,4 @@
-"""What did the masks cover? Masks laid over frames, sheets of labeled pictures, and videos of them.
-
-Knows frames and index masks only.
-"""
+"""Visualization of masks: overlays, heat maps, sheets of labeled images, and writing images and videos."""
 
 from __future__ import annotations
 
@@ -19,105 +16,107 @@ from stm.masks import PALETTE, object_ids
 from stm.video import VOID
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-SLOWEST, FASTEST = 0.001, 1000.0
-"""Pictures a second that a video can have; beyond, encoders take another rate and don't say so."""
+MIN_FPS, MAX_FPS = 0.001, 1000.0
+"""Range of frame rates; outside of it, encoders silently use another rate."""
 
 
 def object_color(label: int) -> tuple[int, int, int]:
-    """The color that an object's contour is drawn in: its palette color at full brightness."""
+    """Return the RGB color of an object's contour: its palette color at full brightness."""
     color = PALETTE[label].astype(int)
-    brightest = max(int(color.max()), 1)
-    red, green, blue = (int(value) * 255 // brightest for value in color)
+    highest = max(int(color.max()), 1)
+    red, green, blue = (int(value) * 255 // highest for value in color)
     return red, green, blue
 
 
 def overlay(
     frame: np.ndarray, mask: np.ndarray, alpha: float = 0.45, truth: np.ndarray | None = None
 ) -> np.ndarray:
-    """A frame with each object tinted in its DAVIS color and outlined, uint8 (H, W, 3).
+    """Tint each object of a frame in its DAVIS color and outline it, uint8 (H, W, 3).
 
     Args:
         frame: uint8 (H, W, 3), RGB.
-        mask: integer (H, W), object ids as labels; void is left as it is.
-        alpha: how much of the tint covers the frame, 0..1.
-        truth: integer (H, W); its objects are outlined in white, dashed with black, over all else.
+        mask: integer (H, W), object ids as labels; void is not drawn.
+        alpha: opacity of the tint, 0..1.
+        truth: integer (H, W), ground truth, whose objects are outlined in white, dashed with black.
 
     Raises:
         ValueError: mask or truth has another size than the frame.
     """
     for name, labels in (("mask", mask), ("truth", truth)):
         if labels is not None and labels.shape != frame.shape[:2]:
-            raise ValueError(f"{name} of size {labels.shape} does not fit a frame of size {frame.shape[:2]}")
+            raise ValueError(f"{name} must have the frame's size, {frame.shape[:2]}; got {labels.shape}")
     covered = (mask != 0) & (mask != VOID)
-    picture = frame.copy()
+    image = frame.copy()
     tint = PALETTE[mask[covered]].astype(np.float32)
-    picture[covered] = np.rint((1 - alpha) * frame[covered] + alpha * tint).astype(np.uint8)
+    image[covered] = np.rint((1 - alpha) * frame[covered] + alpha * tint).astype(np.uint8)
     width = max(1, round(min(mask.shape) / 240))
     for label in object_ids(mask):
         lines = _outlines(mask == label)
-        cv2.polylines(picture, lines, True, BLACK, width + 2, cv2.LINE_AA)
-        cv2.polylines(picture, lines, True, object_color(label), width, cv2.LINE_AA)
+        cv2.polylines(image, lines, True, BLACK, width + 2, cv2.LINE_AA)
+        cv2.polylines(image, lines, True, object_color(label), width, cv2.LINE_AA)
     if truth is not None:
         for label in object_ids(truth):
             lines = _outlines(truth == label)
-            cv2.polylines(picture, lines, True, BLACK, width, cv2.LINE_AA)
-            cv2.polylines(picture, _dashes(lines, 4 * width), False, WHITE, width, cv2.LINE_AA)
-    return picture
+            cv2.polylines(image, lines, True, BLACK, width, cv2.LINE_AA)
+            cv2.polylines(image, _dashes(lines, 4 * width), False, WHITE, width, cv2.LINE_AA)
+    return image
 
 
 def _outlines(region: np.ndarray) -> list[np.ndarray]:
-    """Closed outlines of a bool (H, W) region, holes included: int32 (N, 1, 2) each."""
+    """Find the closed outlines of a bool (H, W) region, holes included: int32 (N, 1, 2) each."""
     lines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return list(lines)
 
 
 def _dashes(lines: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
-    """Every second stretch of the given length, in points."""
+    """Return every second segment of the given length in points."""
     return [line[start : start + length] for line in lines for start in range(0, len(line), 2 * length)]
 
 
 def heat(frame: np.ndarray, weights: np.ndarray, highest: float | None = None) -> np.ndarray:
-    """A darkened gray frame that glows where weights are high, uint8 (H, W, 3).
+    """Draw a heat map of weights over a darkened gray frame, uint8 (H, W, 3).
 
     Args:
         frame: uint8 (H, W, 3), RGB.
-        weights: (H, W), at least 0; the highest glows most, half as much as it does at a quarter of it.
-        highest: what glows most, where several pictures are to be compared; by default the highest of these.
+        weights: (H, W), at least 0. Color and opacity grow with the square root of the weight.
+        highest: weight of full color and opacity, to compare several heat maps; by default the highest
+            weight.
 
     Raises:
         ValueError: the weights have another size than the frame.
     """
     if weights.shape != frame.shape[:2]:
-        raise ValueError(f"weights of size {weights.shape} do not fit a frame of size {frame.shape[:2]}")
-    most = float(weights.max()) if highest is None else highest
-    strength = np.sqrt(weights / max(most, 1e-12)).clip(0, 1)
-    glow = cv2.applyColorMap(np.rint(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+        raise ValueError(f"weights must have the frame's size, {frame.shape[:2]}; got {weights.shape}")
+    scale = float(weights.max()) if highest is None else highest
+    strength = np.sqrt(weights / max(scale, 1e-12)).clip(0, 1)
+    colors = cv2.applyColorMap(np.rint(255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     gray = 0.45 * frame.mean(axis=-1, keepdims=True)
-    share = strength[..., None]
-    return np.rint((1 - share) * gray + share * glow).astype(np.uint8)
+    alpha = strength[..., None]
+    return np.rint((1 - alpha) * gray + alpha * colors).astype(np.uint8)
 
 
 def contact_sheet(
-    pictures: Sequence[np.ndarray], labels: Sequence[str], columns: int | None = None, title: str = ""
+    images: Sequence[np.ndarray], labels: Sequence[str], columns: int | None = None, title: str = ""
 ) -> np.ndarray:
-    """Pictures side by side on white, each under its label, uint8 (H', W', 3).
+    """Arrange images in a grid on white, each under its label, uint8 (H', W', 3).
 
     Args:
-        pictures: uint8 (H, W, 3) each; all are scaled to the first one's height.
-        labels: one for each picture.
-        columns: pictures in a row; all in one row by default.
-        title: a line above all.
+        images: uint8 (H, W, 3) each; all are scaled to the height of the first.
+        labels: one for each image.
+        columns: images per row; by default all in one row.
+        title: a line above the images.
 
     Raises:
-        ValueError: there is no picture, or not a label for each.
+        ValueError: there is no image, or the number of labels differs.
     """
-    if not pictures or len(pictures) != len(labels):
+    if not images or len(images) != len(labels):
         raise ValueError(
-            f"a sheet needs a label for each picture: {len(pictures)} pictures, {len(labels)} labels"
+            f"a sheet must have at least one image and a label for each; got {len(images)} images and "
+            f"{len(labels)} labels"
         )
-    height = pictures[0].shape[0]
-    scaled = [_to_height(picture, height) for picture in pictures]
-    width = max(picture.shape[1] for picture in scaled)
+    height = images[0].shape[0]
+    scaled = [_scale_to_height(image, height) for image in images]
+    width = max(image.shape[1] for image in scaled)
     columns = min(columns or len(scaled), len(scaled))
     rows = -(-len(scaled) // columns)
     gap, font = max(4, height // 60), ImageFont.load_default(max(11, height // 16))
@@ -128,61 +127,61 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((gap, gap + line // 2), title, BLACK, font, anchor="lm")
-    for number, (picture, label) in enumerate(zip(scaled, labels, strict=True)):
-        row, column = divmod(number, columns)
+    for i, (image, label) in enumerate(zip(scaled, labels, strict=True)):
+        row, column = divmod(i, columns)
         x, y = gap + column * (width + gap), top + row * (line + height + gap)
         draw.text((x, y + line // 2), label, BLACK, font, anchor="lm")
-        sheet.paste(Image.fromarray(picture), (x, y + line))
+        sheet.paste(Image.fromarray(image), (x, y + line))
     return np.asarray(sheet)
 
 
-def _to_height(picture: np.ndarray, height: int) -> np.ndarray:
-    if picture.shape[0] == height:
-        return picture
-    width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    shrinks = picture.shape[0] > height
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def _scale_to_height(image: np.ndarray, height: int) -> np.ndarray:
+    if image.shape[0] == height:
+        return image
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    interpolation = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def write_image(path: str | Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) as JPEG or PNG, by the path's suffix; the file appears whole or not at all.
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) as JPEG or PNG, depending on the suffix, atomically.
 
     Raises:
         ValueError: another suffix.
     """
     path = Path(path)
-    kinds = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path}: must end in {', '.join(kinds)}")
-    with atomic_path(path) as beside:
-        Image.fromarray(picture).save(beside, kind, quality=92)
+    formats = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"{path}: must end in {', '.join(formats)}")
+    with atomic_path(path) as temporary:
+        Image.fromarray(image).save(temporary, formats[path.suffix.lower()], quality=92)
 
 
-def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float = 24) -> None:
-    """Write pictures as an MP4 that browsers play (H.264), one at a time; it appears whole or not at all.
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24) -> None:
+    """Write frames as an MP4 file (H.264) that browsers can play, one frame at a time, atomically.
 
     Args:
         path: ends in `.mp4`.
-        pictures: uint8 (H, W, 3) of one size; an odd last row or column is left out, as H.264 wants.
-        fps: pictures a second, 0.001 to 1000.
+        frames: uint8 (H, W, 3), RGB, of one size; an odd last row or column is cropped, since H.264 requires
+            it.
+        fps: frames per second, 0.001 to 1000.
 
     Raises:
-        ValueError: there is no picture, or the rate is none that a video can have.
+        ValueError: there is no frame, or the frame rate is out of range.
     """
-    if not SLOWEST <= fps <= FASTEST:
-        raise ValueError(f"{path}: fps={fps}: must be {SLOWEST} to {FASTEST:g}, such as 24")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f"{path}: fps={fps}: must be {MIN_FPS} to {MAX_FPS:g}, such as 24")
     path = Path(path)
     stream = None
-    with atomic_path(path) as beside, av.open(str(beside), "w", format="mp4") as container:
-        for picture in pictures:
-            height, width = (side - side % 2 for side in picture.shape[:2])
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        for frame in frames:
+            height, width = (side - side % 2 for side in frame.shape[:2])
             if stream is None:
                 stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
                 stream.options = {"crf": "20"}
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
-            container.mux(stream.encode(frame))
+            cropped = np.ascontiguousarray(frame[:height, :width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(cropped, "rgb24")))
         if stream is None:
-            raise ValueError(f"{path}: no pictures to make a video of")
+            raise ValueError(f"{path}: must have at least one frame; got none")
         container.mux(stream.encode())

@@ -85,12 +85,12 @@ BAD = [
     ("m0.png", Path.unlink, "m0.png: there is no such file"),
     ("2.png", Path.unlink, "2.png: there is no such file"),
     ("w.ckpt", Path.unlink, "w.ckpt does not exist"),
-    ("0.png", spoil_text, "0.png: the content is no picture"),
+    ("0.png", spoil_text, "0.png: the content is not an image"),
     ("2.png", spoil_cut, "2.png: "),
     ("m0.png", spoil_cut, "m0.png: "),
     ("m0.png", spoil_rgb, "mode RGB"),
-    ("m0.png", spoil_empty, "shows no object"),
-    ("m0.png", spoil_size, "the mask is 61x40"),
+    ("m0.png", spoil_empty, "the mask must show an object"),
+    ("m0.png", spoil_size, "60x40 (width x height); got 61x40"),
     ("m0.png", spoil_smooth, "smoothed"),
     ("2.png", spoil_bomb, "asks for"),
     ("m0.png", spoil_bomb, "asks for"),
@@ -135,7 +135,9 @@ def test_bad_options_are_told(case: Path, capsys) -> None:
 def test_where_no_json_can_be_written_the_line_remains(case: Path, capsys) -> None:
     (case / "out").write_text("a file")
     assert cli.run(words(case)) == 2
-    assert capsys.readouterr().err == f"stm: --output {case}/out/prediction.json: {case}/out is not a folder\n"
+    assert (
+        capsys.readouterr().err == f"stm: --output {case}/out/prediction.json: {case}/out is not a folder\n"
+    )
     assert cli.run(words(case, output=".")) == 2
     assert "is a folder" in capsys.readouterr().err
 

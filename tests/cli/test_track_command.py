@@ -256,10 +256,10 @@ def test_mistakes_are_one_line(case: Path, capsys) -> None:
     for changes, named in (
         (["--mask", f"20:{case}/m7.png"], "the video has 20 frames, the last is 19"),
         (["--mask", f"{case}/m7.png"], "frame 0 has the mask"),
-        (["--mask", f"3:{case}/wide.png"], "the mask is 50x32"),
+        (["--mask", f"3:{case}/wide.png"], "48x32 (width x height); got 50x32"),
         (["--mask", "3:absent.png"], "absent.png: there is no such file"),
-        (["--video", str(case / "absent.mp4")], "there is no such film or folder"),
-        (["--video", str(case / "text.mp4")], "no film that can be read"),
+        (["--video", str(case / "absent.mp4")], "there is no such video file or folder"),
+        (["--video", str(case / "text.mp4")], "not a readable video"),
         (["--video", str(case / "cut.mp4")], "cut.mp4"),
         (["--video", str(case / "empty")], "holds no image"),
         (["--memory", "evry_5"], "Did you mean every_5?"),
@@ -282,7 +282,8 @@ def test_mistakes_are_one_line(case: Path, capsys) -> None:
 def test_frames_of_two_sizes_are_named(case: Path, capsys) -> None:
     Image.fromarray(FRAMES[3][:30]).save(case / "frames" / "shot3.png")
     assert cli.run(words(case)) == 2
-    assert "shot3.png: a frame of 48x30, the first is 48x32" in capsys.readouterr().err
+    message = "shot3.png: frames must have the size of the first, 48x32 (width x height); got 48x30"
+    assert message in capsys.readouterr().err
     assert len(Frames(case / "frames")) == LENGTH
 
 

@@ -1,4 +1,4 @@
-"""Geometry, color, crops and pasted objects of clips."""
+"""Geometric and color augmentation, crops and copy-paste of clips."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ from stm.video import VOID
 # --- geometry ---
 
 
-def test_the_whole_frame_at_zoom_1_is_the_frame():
+def test_a_crop_of_the_frames_size_at_zoom_1_is_the_frame():
     frame, mask = picture(0, (40, 60)), boxes({3: (5, 5, 20, 25)})
     matrix = crop_matrix((29.5, 19.5), 1.0, (40, 60))
     assert np.array_equal(warp_frame(frame, matrix, (40, 60)), frame)
     assert np.array_equal(warp_mask(mask, matrix, (40, 60)), mask)
 
 
-def test_a_flip_mirrors_and_a_cut_takes_the_pixels_themselves():
+def test_a_flip_mirrors_and_a_crop_at_zoom_1_copies_pixels():
     frame = picture(0, (40, 60))
     mirrored = warp_frame(frame, crop_matrix((29.5, 19.5), 1.0, (40, 60), flip=True), (40, 60))
     assert np.array_equal(mirrored, frame[:, ::-1])
@@ -40,17 +40,17 @@ def test_a_flip_mirrors_and_a_cut_takes_the_pixels_themselves():
     assert np.array_equal(cut, frame[0:16, 0:20])
 
 
-def test_a_quarter_turn_and_the_parts_of_a_matrix():
+def test_matrices_rotate_zoom_and_compose():
     matrix = crop_matrix((10.0, 10.0), 2.0, (21, 21), angle=90)
     assert np.allclose(matrix @ [10, 10, 1], [10, 10])
-    assert np.allclose(matrix @ [13, 10, 1], [10, 16])  # from the right to below, twice as far
+    assert np.allclose(matrix @ [13, 10, 1], [10, 16])  # from the right to below, at twice the distance
     assert zoom_of(matrix) == pytest.approx(2.0)
     assert zoom_of(crop_matrix((0, 0), 1.5, (9, 9), angle=30, stretch=1.7, flip=True)) == pytest.approx(1.5)
     shift = np.array([[1.0, 0, 5], [0, 1, 7]])
     assert np.allclose(compose(shift, matrix) @ [10, 10, 1], [15, 17])
 
 
-def test_a_shrunk_frame_is_used_only_where_nothing_is_lost_and_gives_the_same_crop():
+def test_shrinking_is_lossless_and_gives_the_same_crop():
     whole = picture(1, (240, 320))
     mask = boxes({4: (40, 50, 200, 300)}, (240, 320))
     for zoom, by in ((0.9, 1), (0.5, 2), (0.3, 2), (0.25, 4), (0.1, 8)):
@@ -63,17 +63,17 @@ def test_a_shrunk_frame_is_used_only_where_nothing_is_lost_and_gives_the_same_cr
         assert (labels != warp_mask(mask, matrix, (20, 30))).mean() < 0.06
 
 
-def test_beyond_the_frame_is_the_mean_color_and_background():
+def test_the_area_beyond_the_frame_has_the_mean_color_and_is_background():
     matrix = crop_matrix((-100.0, -100.0), 1.0, (20, 20))
     assert (warp_frame(picture(0), matrix, (20, 20)) == (124, 116, 104)).all()
     assert not warp_mask(np.full((40, 60), 9, np.uint8), matrix, (20, 20)).any()
 
 
-# --- the motion of stills ---
+# --- motion of stills ---
 
 
 def still():
-    """A frame whose color is the function of its mask's label, so that one shows where the other went."""
+    """Return a frame whose color is a function of its mask's label, and the mask."""
     mask = boxes({1: (20, 20, 60, 70), 5: (50, 80, 90, 110)}, (120, 140))
     return np.repeat(mask[..., None] * 40, 3, axis=2), mask
 
@@ -86,7 +86,7 @@ def motion(**changes):
     return StillMotion((96, 112), **(amounts | changes))
 
 
-def test_frame_and_mask_of_a_still_move_alike_and_each_frame_differently():
+def test_frame_and_mask_move_together_and_differently_in_each_frame():
     move, (frame, mask) = motion(), still()
     move.reseed(np.random.default_rng(0))
     moved = [move(frame, mask, WHOLE) for _ in range(3)]
@@ -97,9 +97,9 @@ def test_frame_and_mask_of_a_still_move_alike_and_each_frame_differently():
     assert not np.array_equal(moved[0][1], moved[1][1]) and not np.array_equal(moved[1][1], moved[2][1])
 
 
-def test_the_motion_of_a_still_depends_on_the_generator_alone():
+def test_the_motion_of_a_still_depends_only_on_the_generator():
     first, second, (frame, mask) = motion(), motion(), still()
-    second(frame, mask, WHOLE)  # an earlier clip leaves no trace
+    second(frame, mask, WHOLE)  # an earlier clip must have no influence
     np.random.seed(3)  # noqa: NPY002
     first.reseed(np.random.default_rng(7))
     expected = [first(frame, mask, WHOLE)[0] for _ in range(3)]
@@ -109,9 +109,9 @@ def test_the_motion_of_a_still_depends_on_the_generator_alone():
     assert not np.array_equal(expected[0], second(frame, mask, WHOLE)[0])
 
 
-def test_without_strength_a_still_rests_in_its_cut():
+def test_at_strength_0_a_still_does_not_move():
     move, (frame, mask) = motion(), still()
-    for cut in (WHOLE, np.eye(3)[:2]):  # the identity is a case of its own in albumentations
+    for cut in (WHOLE, np.eye(3)[:2]):  # albumentations treats the identity separately
         image, labels = move(frame, mask, cut, strength=0.0)
         assert np.array_equal(labels, warp_mask(mask, cut, (96, 112)))
         assert np.array_equal(image, warp_frame(frame, cut, (96, 112)))
@@ -123,7 +123,7 @@ def test_without_strength_a_still_rests_in_its_cut():
     assert 0 < max(little) < np.mean(much) / 2
 
 
-def test_each_amount_does_what_it_says():
+def test_each_amount_moves_the_still():
     frame, mask = still()
     none = {"rotate": 0.0, "shear": 0.0, "zoom": (1.0, 1.0), "translate": 0.0}
     rest = warp_mask(mask, WHOLE, (96, 112))
@@ -143,7 +143,7 @@ def test_each_amount_does_what_it_says():
 # --- color ---
 
 
-def test_no_change_of_color_is_no_change():
+def test_at_strength_0_colors_stay():
     frame = picture(0)
     for recolor in ColorJitter(0.0, 0.0).draw(np.random.default_rng(0), 3):
         assert np.array_equal(recolor(frame), frame.transpose(2, 0, 1))
@@ -151,7 +151,7 @@ def test_no_change_of_color_is_no_change():
         assert np.array_equal(recolor(frame), frame.transpose(2, 0, 1))
 
 
-def test_shared_color_is_the_same_in_all_frames_and_its_own_differs_a_little():
+def test_the_shared_change_is_the_same_in_all_frames_and_the_own_change_differs_slightly():
     frame = picture(0)
     shared = [f(frame).astype(int) for f in ColorJitter(1.0).draw(np.random.default_rng(1), 3)]
     assert np.array_equal(shared[0], shared[1]) and np.abs(shared[0] - frame.transpose(2, 0, 1)).mean() > 5
@@ -159,7 +159,7 @@ def test_shared_color_is_the_same_in_all_frames_and_its_own_differs_a_little():
     assert 0 < np.abs(each[0] - each[1]).mean() < 12
 
 
-def test_channels_change_places():
+def test_channels_are_permuted():
     frame = picture(0)
     orders = set()
     for seed in range(20):
@@ -171,8 +171,8 @@ def test_channels_change_places():
     assert len(orders) == 6
 
 
-def test_colors_keep_their_order():
-    """Brighter stays brighter: no strength folds the range over."""
+def test_colors_change_monotonically():
+    """A brighter value stays brighter at any strength."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     for seed in range(50):
         (recolor,) = ColorJitter(1.0, 0.5).draw(np.random.default_rng(seed), 1)
@@ -209,20 +209,20 @@ def test_a_crop_shows_its_object(height, width, size, largest, seed, data):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32), st.floats(1.0, 2.0))
-def test_a_crop_lies_within_the_frame_and_fills_with_nothing(seed, smallest):
+def test_a_crop_lies_within_the_frame(seed, smallest):
     mask = np.ones((50, 80), dtype=np.uint8)
     crop = CropAroundObjects((32, 48), scale=(smallest, 2.5))
     matrix = crop.draw(np.random.default_rng(seed), mask)
     assert warp_mask(mask, matrix, (32, 48)).all()
 
 
-def test_a_frame_of_the_crops_shape_is_taken_whole_at_scale_1():
+def test_at_scale_1_a_crop_shows_the_full_frame_of_its_shape():
     mask = boxes({1: (30, 40, 80, 90)}, (160, 288))
     matrix = CropAroundObjects((80, 144), scale=(1.0, 1.0), flip=0.0).draw(np.random.default_rng(0), mask)
     assert np.allclose(matrix, crop_matrix((143.5, 79.5), 0.5, (80, 144)))
 
 
-def test_the_last_resort_is_the_largest_objects_box():
+def test_the_fallback_is_the_box_of_the_largest_object():
     mask = boxes({1: (0, 0, 1, 1), 2: (37, 57, 39, 59)})
     crop = CropAroundObjects((32, 32), scale=(1.0, 1.0), min_object_area=0.04, flip=0.0)
     drawn = [crop.draw(np.random.default_rng(seed), mask) for seed in range(9)]
@@ -231,12 +231,12 @@ def test_the_last_resort_is_the_largest_objects_box():
     assert crop.visible(warp_mask(mask, drawn[0], (32, 32))).tolist() == [2]
 
 
-def test_no_object_no_crop():
+def test_a_mask_without_objects_has_no_crop():
     crop = CropAroundObjects((32, 32))
     assert crop.draw(np.random.default_rng(0), boxes({VOID: (0, 0, 9, 9)})) is None
 
 
-def test_label_areas_count_objects_alone():
+def test_label_areas_count_only_objects():
     mask = np.random.default_rng(0).integers(0, 256, (50, 70)).astype(np.uint8)
     expected = np.bincount(mask.ravel(), minlength=256)
     expected[[0, VOID]] = 0
@@ -259,11 +259,11 @@ def test_impossible_crops_are_refused(wrong):
 # --- pasted objects ---
 
 
-def test_a_pasted_object_is_where_its_mask_says():
+def test_a_pasted_object_matches_its_mask():
     rng = np.random.default_rng(0)
-    there = boxes({9: (10, 10, 30, 40)})
-    there[12:18, 15:20] = 0  # a hole
-    patch = cut_out(rng, np.full((40, 60, 3), 255, np.uint8), there)
+    mask_with_hole = boxes({9: (10, 10, 30, 40)})
+    mask_with_hole[12:18, 15:20] = 0
+    patch = cut_out(rng, np.full((40, 60, 3), 255, np.uint8), mask_with_hole)
     assert patch[1].shape == (22, 32)
     for label in (254, 0):
         frames = [np.zeros((64, 64, 3), np.uint8) for _ in range(4)]
@@ -276,12 +276,12 @@ def test_a_pasted_object_is_where_its_mask_says():
 
 
 def test_a_pasted_object_moves_with_its_strength():
-    moving = [
+    still, moving = (
         moving_matrices(np.random.default_rng(5), (20, 30), (64, 64), 3, strength) for strength in (0.0, 1.0)
-    ]
-    assert np.allclose(moving[0][0], moving[0][2])
-    assert not np.allclose(moving[1][0], moving[1][1])
-    assert np.allclose(moving[0][0], moving[1][0])
+    )
+    assert np.allclose(still[0], still[2])
+    assert not np.allclose(moving[0], moving[1])
+    assert np.allclose(still[0], moving[0])
 
 
 def test_nothing_is_cut_out_of_a_still_without_objects():

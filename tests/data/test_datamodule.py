@@ -1,4 +1,4 @@
-"""The trainer's clips: where a resumed run goes on, and how processes share a batch."""
+"""The data module: resuming within a run, and dividing batches and videos among processes."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ def sources():
 
 
 class Recorder(L.LightningModule):
-    """Remembers which clips it was trained on."""
+    """A module that records the clips it is trained on."""
 
     def __init__(self):
         super().__init__()
@@ -56,10 +56,10 @@ def train(folder, resume=None, accumulate=1, workers=0):
 @pytest.mark.parametrize(("accumulate", "workers"), [(1, 0), (2, 0), (1, 2)])
 @pytest.mark.parametrize("step", [1, 4])
 def test_a_resumed_trainer_sees_the_rest_of_the_run(tmp_path, step, accumulate, workers):
-    whole = train(tmp_path / "whole", accumulate=accumulate, workers=workers)
-    assert whole == list(range(12 * accumulate))
-    rest = train(tmp_path / "rest", tmp_path / "whole" / f"{step}.ckpt", accumulate, workers)
-    assert rest == whole[2 * step * accumulate :]
+    uninterrupted = train(tmp_path / "whole", accumulate=accumulate, workers=workers)
+    assert uninterrupted == list(range(12 * accumulate))
+    resumed = train(tmp_path / "rest", tmp_path / "whole" / f"{step}.ckpt", accumulate, workers)
+    assert resumed == uninterrupted[2 * step * accumulate :]
 
 
 def loader(rank=0, world_size=1, step=0, accumulate=1, batch_size=4):
@@ -70,33 +70,33 @@ def loader(rank=0, world_size=1, step=0, accumulate=1, batch_size=4):
     return module.train_dataloader()
 
 
-def test_processes_share_each_global_batch():
-    alone = [batch.indices.tolist() for batch in loader()]
-    shared = [[batch.indices.tolist() for batch in loader(rank, 2)] for rank in range(2)]
-    assert [a + b for a, b in zip(*shared, strict=True)] == alone
-    with pytest.raises(ValueError, match="batch_size=4 is the global batch"):
+def test_each_global_batch_is_divided_among_the_processes():
+    batches = [batch.indices.tolist() for batch in loader()]
+    parts = [[batch.indices.tolist() for batch in loader(rank, 2)] for rank in range(2)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == batches
+    with pytest.raises(ValueError, match="batch_size=4: must be a multiple of the number of processes, 3"):
         loader(world_size=3)
 
 
-def test_a_loader_begins_at_the_trainers_step():
+def test_a_loader_starts_at_the_trainers_step():
     assert [batch.indices.tolist() for batch in loader(step=2)] == [[8, 9, 10, 11]]
     assert [b.indices.tolist() for b in loader(step=2, accumulate=2)] == [[16, 17, 18, 19], [20, 21, 22, 23]]
 
 
 @pytest.mark.parametrize(("videos", "processes"), [(5, 2), (2, 3), (1, 4), (3, 1)])
-def test_no_process_is_without_a_validation_video(videos, processes):
-    """It would skip the validation while the others wait for its scores."""
-    made = [gray_video(f"v{i}", [boxes({1: (5, 5, 30, 40)})] * 3) for i in range(videos)]
-    shares = []
+def test_every_process_has_a_validation_video(videos, processes):
+    """A process without one would skip validation while the others wait for its scores."""
+    validation = [gray_video(f"v{i}", [boxes({1: (5, 5, 30, 40)})] * 3) for i in range(videos)]
+    parts = []
     for rank in range(processes):
-        module = ClipDataModule(sources(), processes, 3, validation=made)
+        module = ClipDataModule(sources(), processes, 3, validation=validation)
         module.trainer = SimpleNamespace(global_rank=rank, world_size=processes)
-        shares.append([video.name for video in module.val_dataloader()])
-    assert all(shares) and {name for share in shares for name in share} == {video.name for video in made}
-    assert sum(map(len, shares)) == max(videos, processes)
+        parts.append([video.name for video in module.val_dataloader()])
+    assert all(parts) and {name for part in parts for name in part} == {video.name for video in validation}
+    assert sum(map(len, parts)) == max(videos, processes)
 
 
-def test_it_works_without_a_trainer():
+def test_the_data_module_works_without_a_trainer():
     assert len(list(ClipDataModule(sources(), 4, 3).train_dataloader())) == 3
 
 

@@ -1,4 +1,4 @@
-"""Drawing a procedural scene: labels are exactly what is seen, at every resolution."""
+"""Rendering of procedural scenes: masks match the visible objects at every resolution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plain() -> list[SyntheticVideo]:
 
 
 def slow_labels(scene: Scene, t: int, size: tuple[int, int], fine: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Labels by the even-odd rule on a grid of points, and where no layer covers nearly half of a pixel."""
+    """Compute labels by the even-odd rule on a fine grid, and the pixels where no layer covers about half."""
     unit = np.sqrt(size[0] * size[1])
     x = ((np.arange(size[1] * fine) + 0.5) / fine - size[1] / 2) / unit
     y = (((np.arange(size[0] * fine) + 0.5) / fine - size[0] / 2) / unit)[:, None]
@@ -38,7 +38,7 @@ def slow_labels(scene: Scene, t: int, size: tuple[int, int], fine: int = 8) -> t
             inside ^= crosses & (x < at)
         cover = inside.reshape(size[0], fine, size[1], fine).mean(axis=(1, 3))
         labels[cover >= 0.5] = layer.label
-        clear &= np.abs(cover - 0.5) > 0.2  # sixteen points a pixel are drawn
+        clear &= np.abs(cover - 0.5) > 0.2  # the renderer uses sixteen points per pixel
     return labels, clear
 
 
@@ -57,11 +57,11 @@ def test_drawing_one_mask_equals_drawing_the_video(plain: list[SyntheticVideo]) 
         np.testing.assert_array_equal(render_mask(plain[0].scene, t, (SIZE, SIZE)), plain[0].mask(t))
 
 
-def test_pixels_that_turn_with_an_objects_color_are_its_mask(plain: list[SyntheticVideo]) -> None:
+def test_the_mask_covers_the_pixels_that_change_with_an_objects_color(plain: list[SyntheticVideo]) -> None:
     for video in plain[:5]:
         scene = replace(video.scene, noise=0.0, blur=0.0, light=np.ones(len(video)), shade=np.zeros(2))
 
-        def drawn(label: int, brightness: float, scene: Scene = scene) -> tuple[np.ndarray, np.ndarray]:
+        def render_with(label: int, brightness: float, scene: Scene = scene) -> tuple[np.ndarray, np.ndarray]:
             gray = np.array([[0, 0, brightness]] * 2)
             layers = [
                 replace(layer, texture=replace(layer.texture, ramp=gray), gain=np.ones(len(scene)))
@@ -72,14 +72,14 @@ def test_pixels_that_turn_with_an_objects_color_are_its_mask(plain: list[Synthet
             return render(replace(scene, layers=tuple(layers)), (SIZE, SIZE))
 
         for label in scene.labels:
-            white, masks = drawn(label, 1.0)
-            black, _ = drawn(label, 0.0)
-            seen = (white[..., 0].astype(float) - black[..., 0]) / 255  # the object's share of each pixel
-            assert (masks[seen > 0.52] == label).all()
-            assert (masks[seen < 0.05] != label).all()
+            white, masks = render_with(label, 1.0)
+            black, _ = render_with(label, 0.0)
+            visible = (white[..., 0].astype(float) - black[..., 0]) / 255  # fraction of each pixel
+            assert (masks[visible > 0.52] == label).all()
+            assert (masks[visible < 0.05] != label).all()
 
 
-def test_the_same_scene_at_another_resolution() -> None:
+def test_a_scene_looks_the_same_at_another_resolution() -> None:
     small = synthetic_videos(4, seed=2, split="val", size=(60, 96))
     large = synthetic_videos(4, seed=2, split="val", size=(120, 192))
     for a, b in zip(small, large, strict=True):
@@ -100,7 +100,7 @@ def test_an_object_covers_the_square_of_its_size(plain: list[SyntheticVideo]) ->
 
 
 @pytest.mark.parametrize("kind", TEXTURES)
-def test_a_pattern_repeats_without_a_seam_and_is_the_same_at_any_resolution(kind: str) -> None:
+def test_a_pattern_is_seamless_and_the_same_at_any_resolution(kind: str) -> None:
     texture = Texture(kind, seed=3, wavelength=0.2, ramp=np.zeros((2, 3)))
     small, large = pattern(texture, 128).astype(int), pattern(texture, 256).astype(int)
     steps = np.abs(np.diff(large, axis=1))
@@ -109,12 +109,12 @@ def test_a_pattern_repeats_without_a_seam_and_is_the_same_at_any_resolution(kind
     assert small.std() > 20
 
 
-def test_colors_are_those_of_the_standard_library() -> None:
+def test_colors_equal_those_of_the_standard_library() -> None:
     hsv = np.random.default_rng(0).random((50, 3))
     np.testing.assert_allclose(rgb(hsv), [colorsys.hsv_to_rgb(*color) for color in hsv], atol=1e-12)
     np.testing.assert_allclose(rgb(hsv + [3, 0, 0]), rgb(hsv))
 
 
-def test_an_unknown_texture_is_named() -> None:
-    with pytest.raises(ValueError, match="'plaid' must be one of noise"):
+def test_an_unknown_texture_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind='plaid': must be one of noise"):
         pattern(Texture("plaid", 0, 0.2, np.zeros((2, 3))), 64)

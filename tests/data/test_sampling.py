@@ -1,4 +1,4 @@
-"""Which clips a run consists of: frames, objects, skips, stills."""
+"""Sampling of clips: skips, frames, objects, stills."""
 
 import logging
 
@@ -21,27 +21,27 @@ PLAIN = {"color": 0.0, "color_each": 0.0, "flip": 0.0}
 # --- skips ---
 
 
-def test_the_papers_curriculum():
-    grows = SkipCurriculum()
+def test_the_default_curriculum_is_the_papers():
+    curriculum = SkipCurriculum()
     per_epoch = 3771
     epochs = {0: 0, 19: 0, 20: 5, 39: 5, 40: 10, 99: 20, 100: 25, 259: 25}
-    assert {epoch: grows.max_skip(epoch * per_epoch) for epoch in epochs} == epochs
+    assert {epoch: curriculum.max_skip(epoch * per_epoch) for epoch in epochs} == epochs
     assert SkipCurriculum(largest=14, grow_by=1, every_clips=100, first=3).max_skip(250) == 5
-    with pytest.raises(ValueError, match="every_clips=0"):
+    with pytest.raises(ValueError, match="every_clips=0: must be at least"):
         SkipCurriculum(every_clips=0)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 60), st.integers(0, 30), st.integers(0, 2**32))
-def test_places_are_ordered_within_the_video_and_not_too_far_apart(frames, more, max_skip, seed):
-    length = frames + more
-    places = sample_frame_indices(np.random.default_rng(seed), length, frames, max_skip)
-    steps = np.diff(places)
-    assert len(places) == frames and places[0] >= 0 and places[-1] < length
+def test_frame_indices_ascend_within_the_video_and_the_limit(frames, extra, max_skip, seed):
+    length = frames + extra
+    indices = sample_frame_indices(np.random.default_rng(seed), length, frames, max_skip)
+    steps = np.diff(indices)
+    assert len(indices) == frames and indices[0] >= 0 and indices[-1] < length
     assert (steps >= 1).all() and (steps <= 1 + max_skip).all()
 
 
-def test_skips_are_uniform_where_the_video_is_long_enough():
+def test_skips_are_uniform_in_a_long_video():
     rng = np.random.default_rng(0)
     steps = np.diff([sample_frame_indices(rng, 100, 3, 4) for _ in range(4000)], axis=1).ravel()
     counts = np.bincount(steps, minlength=6)
@@ -55,25 +55,25 @@ def test_skips_are_uniform_where_the_video_is_long_enough():
 
 
 def times(clip):
-    """Which frames of a gray video are in the clip: the value in the middle tells."""
+    """Return the indices of a gray video's frames in a clip, which their median value encodes."""
     return [int(frame[0].median()) // 10 for frame in clip.frames]
 
 
-def test_a_clip_has_the_frames_that_its_source_tells_in_order():
+def test_a_clip_has_the_frames_of_its_source_in_order():
     clips = ClipDataset([VideoClips([ten_frames()], 32, curriculum=SkipCurriculum(first=25), **PLAIN)])
-    seen = set()
+    skips = set()
     for k in range(60):
         clip = clips[k]
-        places = times(clip)
+        indices = times(clip)
         assert clip.frames.shape == (3, 3, 32, 32) and clip.frames.dtype == torch.uint8
         assert clip.masks.shape == (3, 32, 32) and clip.masks.dtype == torch.uint8
-        assert places == sorted(set(places)) and clip.index == k
-        assert clip.source == "videos/v:" + ",".join(f"{t:05d}" for t in places)
-        seen.update(np.diff(places))
-    assert seen == {1, 2, 3, 4}  # (10 - 3) // 2 skipped at most
+        assert indices == sorted(set(indices)) and clip.index == k
+        assert clip.source == "videos/v:" + ",".join(f"{t:05d}" for t in indices)
+        skips.update(np.diff(indices))
+    assert skips == {1, 2, 3, 4}  # at most (10 - 3) // 2 frames are skipped
 
 
-def test_the_largest_skip_grows_with_k_and_is_divided():
+def test_the_largest_skip_grows_with_k_and_has_a_divisor():
     curriculum = SkipCurriculum(every_clips=10)
     for divisor, largest in ((1, 6), (5, 2)):
         source = VideoClips(
@@ -85,15 +85,15 @@ def test_the_largest_skip_grows_with_k_and_is_divided():
     assert max(np.diff(times(ClipDataset([source], seed=s)[15])).max() for s in range(20)) == 2
 
 
-def test_time_may_run_backwards():
-    places = [
+def test_clips_are_reversed_at_random():
+    indices = [
         times(ClipDataset([VideoClips([ten_frames()], 32, reverse=0.5, **PLAIN)])[k]) for k in range(40)
     ]
-    backwards = sum(p == sorted(p, reverse=True) for p in places)
-    assert 8 < backwards < 32 and all(p in (sorted(p), sorted(p, reverse=True)) for p in places)
+    reversed_clips = sum(i == sorted(i, reverse=True) for i in indices)
+    assert 8 < reversed_clips < 32 and all(i in (sorted(i), sorted(i, reverse=True)) for i in indices)
 
 
-def test_objects_are_those_of_the_first_frame_relabeled_from_1():
+def test_objects_of_the_first_frame_are_relabeled_from_1():
     video = gray_video(
         "v", [boxes({11: A, 200: B}), boxes({11: A, 200: B, 5: C}), boxes({5: C, VOID: (0, 0, 4, 60)})]
     )
@@ -102,11 +102,11 @@ def test_objects_are_those_of_the_first_frame_relabeled_from_1():
         clip = clips[k]
         assert clip.objects == 2
         assert np.array_equal(clip.masks[0], boxes({1: A, 2: B}))
-        assert np.array_equal(clip.masks[1], boxes({1: A, 2: B}))  # 5 is background: it comes later
+        assert np.array_equal(clip.masks[1], boxes({1: A, 2: B}))  # 5 enters later, so it is background
         assert np.array_equal(clip.masks[2], boxes({VOID: (0, 0, 4, 60)}))
 
 
-def test_no_more_objects_than_told_and_each_is_drawn():
+def test_objects_are_drawn_up_to_the_limit():
     source = VideoClips([ten_frames()], (40, 60), max_objects=2, scale=(1, 1), **PLAIN)
     kept = set()
     for k in range(40):
@@ -118,7 +118,7 @@ def test_no_more_objects_than_told_and_each_is_drawn():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 3), st.floats(1.0, 3.0), st.floats(0.0, 45.0))
-def test_every_object_of_a_clip_is_seen_in_its_first_frame(seed, max_objects, largest, rotate):
+def test_every_object_of_a_clip_is_visible_in_its_first_frame(seed, max_objects, largest, rotate):
     source = VideoClips(
         [ten_frames()], 32, max_objects=max_objects, scale=(1.0, largest), rotate=rotate, shake=0.1
     )
@@ -127,17 +127,17 @@ def test_every_object_of_a_clip_is_seen_in_its_first_frame(seed, max_objects, la
     assert set(np.unique(clip.masks[0])) - {0} == set(range(1, clip.objects + 1))
 
 
-def test_short_videos_are_left_out_with_a_warning(caplog):
+def test_short_videos_are_dropped_with_a_warning(caplog):
     short = gray_video("short", [boxes({1: A})] * 2)
     with caplog.at_level(logging.WARNING):
         source = VideoClips([short, ten_frames()], 32)
     assert [video.name for video in source.videos] == ["v"]
-    assert "1 of 2 videos have fewer than 3 annotated frames" in caplog.text and "short" in caplog.text
-    with pytest.raises(ValueError, match="none of 1 videos has 3 annotated frames"):
+    assert "dropping 1 of 2 videos, which have fewer than 3 annotated frames: short" in caplog.text
+    with pytest.raises(ValueError, match="num_frames=3: must be at most 2"):
         VideoClips([short], 32)
 
 
-def test_a_set_without_objects_is_told_after_a_bounded_search():
+def test_videos_without_objects_are_refused_after_a_bounded_search():
     blank = gray_video("blank", [boxes({VOID: A})] * 5)
     with pytest.raises(ValueError, match=r"no object in 20 first frames.*blank:0000"):
         ClipDataset([VideoClips([blank], 32)])[0]
@@ -149,8 +149,8 @@ def test_first_frames_without_objects_are_drawn_again():
     assert all(times(clips[k])[0] >= 5 for k in range(20))
 
 
-def test_files_are_cut_as_arrays_are(tmp_path):
-    """Decoded at a reduced size or not, a clip shows the same."""
+def test_clips_of_files_equal_clips_of_arrays(tmp_path):
+    """A clip is the same whether or not its frames are decoded at a reduced size."""
     masks = [boxes({1: (20, 20, 100, 130)}, (160, 240))] * 3
     write_video(tmp_path, "v", masks, size=(160, 240))
     video = folder(tmp_path)[0]
@@ -163,7 +163,7 @@ def test_files_are_cut_as_arrays_are(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"num_frames": 1}, {"max_objects": 0}, {"skip_divisor": 0}, {"crop": 4}])
-def test_impossible_clips_are_refused(wrong):
+def test_invalid_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         VideoClips([ten_frames()], **({"crop": 32} | wrong))
 
@@ -171,19 +171,19 @@ def test_impossible_clips_are_refused(wrong):
 # --- clips of stills ---
 
 
-def test_a_stills_clip_differs_from_frame_to_frame_and_keeps_its_objects():
+def test_a_clip_of_a_still_moves_and_keeps_its_objects():
     clip = ClipDataset([StillClips(OneStill(), 48)])[3]
     assert clip.frames.shape == (3, 3, 48, 48) and clip.source.startswith("one:")
     assert not torch.equal(clip.masks[0], clip.masks[1]) and not torch.equal(clip.masks[1], clip.masks[2])
     assert set(np.unique(clip.masks[0])) - {0} == set(range(1, clip.objects + 1))
 
 
-def test_the_ramp_begins_near_identity():
+def test_the_ramp_starts_without_motion():
     def motion(k):
         clip = ClipDataset([StillClips(OneStill(), 48, ramp_clips=1000)])[k]
         return (clip.masks[0] != clip.masks[2]).float().mean()
 
-    early, late = (np.mean([motion(k) for k in range(begin, begin + 15)]) for begin in (0, 1500))
+    early, late = (np.mean([motion(k) for k in range(start, start + 15)]) for start in (0, 1500))
     assert early < 0.01 and late > 5 * early
 
 
@@ -195,19 +195,23 @@ def test_pasted_objects_are_objects_or_occluders():
     assert not any("+" in ClipDataset([StillClips(OneStill(), 48)])[k].source for k in range(10))
 
 
-def test_stills_without_objects_are_told():
+def test_stills_without_objects_are_refused():
     with pytest.raises(ValueError, match=r"one: no object in 20 first frames"):
         ClipDataset([StillClips(OneStill(boxes({})), 48)])[0]
-    with pytest.raises(ValueError, match="holds no still"):
+    with pytest.raises(ValueError, match="one: must hold at least one still"):
         StillClips(OneStill(count=0), 48)
 
 
 def test_real_clips(shared_data):
-    every = SkipCurriculum(first=10)
+    curriculum = SkipCurriculum(first=10)
     sources = [
-        VideoClips(davis(shared_data / "DAVIS", split="train"), 128, curriculum=every, name="davis"),
+        VideoClips(davis(shared_data / "DAVIS", split="train"), 128, curriculum=curriculum, name="davis"),
         VideoClips(
-            youtube_vos(shared_data / "YouTubeVOS"), 128, curriculum=every, skip_divisor=5, name="youtube"
+            youtube_vos(shared_data / "YouTubeVOS"),
+            128,
+            curriculum=curriculum,
+            skip_divisor=5,
+            name="youtube",
         ),
         StillClips(
             pairs(shared_data / "stills" / "images", shared_data / "stills" / "masks"), 128, paste=0.3
@@ -217,6 +221,6 @@ def test_real_clips(shared_data):
     for k in range(24):
         clip = clips[k]
         assert clip.frames.shape == (3, 3, 128, 128)
-        shown = np.bincount(clip.masks[0].ravel(), minlength=4)[1 : clip.objects + 1]
-        assert (shown >= 1).all() and shown.max() >= 0.002 * 128 * 128
+        areas = np.bincount(clip.masks[0].ravel(), minlength=4)[1 : clip.objects + 1]
+        assert (areas >= 1).all() and areas.max() >= 0.002 * 128 * 128
     assert {clips[k].source.split("/")[0].split(":")[0] for k in range(24)} == {"davis", "youtube", "images"}

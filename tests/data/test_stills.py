@@ -1,4 +1,4 @@
-"""Stills: pairs of files, VOC, SBD, COCO, frames of videos."""
+"""Stills: image-mask pairs, VOC, SBD, COCO, frames of videos."""
 
 import json
 import pickle
@@ -19,17 +19,17 @@ from stm.video import VOID
 A, B = (5, 5, 20, 25), (22, 30, 38, 55)
 
 
-def gray(path, mask):
+def write_gray(path, mask):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask).save(path)
 
 
-def test_pairs_read_black_and_white_masks_as_one_object_and_palettes_as_ids(tmp_path):
+def test_pairs_read_binary_masks_as_one_object_and_palette_masks_as_ids(tmp_path):
     for name in ("a", "b", "c"):
         write_frame(tmp_path / "images" / f"{name}.jpg", picture(0))
     smooth = boxes({255: A})
-    smooth[20, 5:25] = 120  # an edge as scaling leaves it
-    gray(tmp_path / "masks" / "a.png", smooth)
+    smooth[20, 5:25] = 120  # a smooth edge, as scaling produces it
+    write_gray(tmp_path / "masks" / "a.png", smooth)
     write_mask(tmp_path / "masks" / "b.png", boxes({11: A, VOID: B}))
     write_mask(tmp_path / "masks" / "c.png", boxes({VOID: B}))
     stills = pairs(tmp_path / "images", tmp_path / "masks")
@@ -42,21 +42,21 @@ def test_pairs_read_black_and_white_masks_as_one_object_and_palettes_as_ids(tmp_
     assert np.array_equal(ids.read(2)[1], boxes({VOID: B}))
 
 
-def test_pairs_may_lie_side_by_side(tmp_path):
+def test_pairs_may_share_one_folder(tmp_path):
     write_frame(tmp_path / "x.jpg", picture(0))
-    gray(tmp_path / "x.png", boxes({255: A}))
+    write_gray(tmp_path / "x.png", boxes({255: A}))
     assert np.array_equal(pairs(tmp_path).read(0)[1], boxes({1: A}))
 
 
-def test_pairs_name_what_is_missing_or_does_not_fit(tmp_path):
+def test_missing_or_mismatched_pairs_are_refused(tmp_path):
     for name in ("a", "b"):
         write_frame(tmp_path / "images" / f"{name}.jpg", picture(0))
-    gray(tmp_path / "masks" / "a.png", boxes({255: (0, 0, 5, 5)}, (20, 30)))
+    write_gray(tmp_path / "masks" / "a.png", boxes({255: (0, 0, 5, 5)}, (20, 30)))
     with pytest.raises(FileNotFoundError, match=r"masks/b\.png.*1 of 2"):
         pairs(tmp_path / "images", tmp_path / "masks")
-    gray(tmp_path / "masks" / "b.png", boxes({255: A}))
+    write_gray(tmp_path / "masks" / "b.png", boxes({255: A}))
     stills = pairs(tmp_path / "images", tmp_path / "masks")
-    with pytest.raises(ValueError, match=r"a\.jpg is 60x40.*a\.png is 30x20"):
+    with pytest.raises(ValueError, match=r"a\.jpg with 60x40.*a\.png with 30x20"):
         stills.read(0)
     Image.fromarray(picture(0)).save(tmp_path / "masks" / "b.png")
     with pytest.raises(ValueError, match=r"b\.png.*mode RGB"):
@@ -72,7 +72,7 @@ def test_voc_reads_its_list_and_keeps_void(tmp_path):
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_1\n")
     stills = voc(tmp_path)
     assert np.array_equal(stills.read(0)[1], boxes({1: A, 2: B, VOID: (0, 0, 40, 2)}))
-    with pytest.raises(FileNotFoundError, match=r"val\.txt.*there are train"):
+    with pytest.raises(FileNotFoundError, match=r"val\.txt.*available are train"):
         voc(tmp_path, "val")
 
 
@@ -95,8 +95,8 @@ def test_sbd_reads_matlab_files(tmp_path, compressed):
 # --- COCO ---
 
 
-def compress_plainly(runs):
-    """COCO's string of run lengths, straight from its description."""
+def compress_runs(runs):
+    """Encode run lengths as COCO's string, literally by its description."""
     text = ""
     for i, run in enumerate(runs):
         number = run - runs[i - 2] if i > 2 else run
@@ -109,8 +109,8 @@ def compress_plainly(runs):
     return text
 
 
-def runs_plainly(mask):
-    """Lengths of alternating runs down the columns, one pixel at a time."""
+def slow_runs(mask):
+    """Count the lengths of alternating runs in column-major order, one pixel at a time."""
     runs, now = [0], False
     for x in range(mask.shape[1]):
         for y in range(mask.shape[0]):
@@ -123,22 +123,22 @@ def runs_plainly(mask):
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.data())
-def test_run_lengths_give_the_mask_back(height, width, data):
+def test_run_lengths_are_decoded_to_the_mask(height, width, data):
     bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
     mask = np.array(bits).reshape(height, width)
-    runs = runs_plainly(mask)
-    assert uncompress_runs(compress_plainly(runs)).tolist() == runs
+    runs = slow_runs(mask)
+    assert uncompress_runs(compress_runs(runs)).tolist() == runs
     assert np.array_equal(decode_runs(np.array(runs, np.uint32), mask.shape), mask)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 2**20), max_size=12))
-def test_long_run_lengths_survive_their_string(runs):
-    assert uncompress_runs(compress_plainly(runs)).tolist() == runs
+def test_compressed_run_lengths_are_decoded(runs):
+    assert uncompress_runs(compress_runs(runs)).tolist() == runs
 
 
 def test_a_known_coco_string():
-    # 0 background pixels at first, 5 of the object, then 3 - with deltas from the fourth number on.
+    # 0 background pixels, 5 object pixels, 3 background pixels; differences from the fourth number on
     assert uncompress_runs("053").tolist() == [0, 5, 3]
     assert uncompress_runs("0530").tolist() == [0, 5, 3, 5]
 
@@ -157,7 +157,8 @@ def write_coco(root, annotations, images=1, size=(40, 60)):
             for i in range(images)
         ],
         "annotations": [
-            {"id": a, "image_id": 100, "iscrowd": 0, "area": 1.0, **one} for a, one in enumerate(annotations)
+            {"id": a, "image_id": 100, "iscrowd": 0, "area": 1.0, **annotation}
+            for a, annotation in enumerate(annotations)
         ],
     }
     (root / "instances.json").write_text(json.dumps(described))
@@ -168,12 +169,12 @@ def iou(a, b):
     return (a & b).sum() / (a | b).sum()
 
 
-def test_coco_draws_polygons_runs_and_crowds(tmp_path):
+def test_coco_draws_polygons_run_lengths_and_crowds(tmp_path):
     crowd, third = boxes({1: (0, 0, 40, 4)}), boxes({1: (30, 2, 38, 9)})
     annotations = [
         {"segmentation": [box_polygon(A), box_polygon((5, 30, 15, 40))], "area": 400},
-        {"segmentation": {"counts": runs_plainly(crowd), "size": [40, 60]}, "iscrowd": 1, "area": 160},
-        {"segmentation": {"counts": compress_plainly(runs_plainly(third)), "size": [40, 60]}, "area": 56},
+        {"segmentation": {"counts": slow_runs(crowd), "size": [40, 60]}, "iscrowd": 1, "area": 160},
+        {"segmentation": {"counts": compress_runs(slow_runs(third)), "size": [40, 60]}, "area": 56},
         {"segmentation": [box_polygon(B)], "image_id": 102, "area": 9},
     ]
     stills = write_coco(tmp_path, annotations, images=3)
@@ -188,7 +189,7 @@ def test_coco_draws_polygons_runs_and_crowds(tmp_path):
     assert iou(stills.read(1)[1] == 1, boxes({1: B}) == 1) > 0.97
 
 
-def test_coco_polygons_follow_an_exact_rasterizer(tmp_path):
+def test_coco_polygons_match_a_slow_rasterization(tmp_path):
     """A pixel belongs to a polygon if its center does."""
     polygon = [10.3, 2.1, 50.7, 12.2, 41.5, 36.9, 22.2, 30.4, 5.5, 33.3]
     stills = write_coco(tmp_path, [{"segmentation": [polygon]}])
@@ -204,7 +205,7 @@ def test_coco_polygons_follow_an_exact_rasterizer(tmp_path):
     assert iou(stills.mask(0) == 1, truth) > 0.97
 
 
-def test_coco_shows_a_small_object_on_a_large_one(tmp_path):
+def test_coco_draws_small_objects_over_large_ones(tmp_path):
     small, large = (10, 10, 16, 16), (4, 4, 36, 50)
     stills = write_coco(
         tmp_path,
@@ -216,13 +217,15 @@ def test_coco_shows_a_small_object_on_a_large_one(tmp_path):
     assert stills.mask(0)[12, 12] == 2 and stills.mask(0)[30, 30] == 1
 
 
-def test_coco_keeps_the_254_largest(tmp_path):
-    one = [{"segmentation": [box_polygon((0, i % 50, 3, i % 50 + 3))], "area": 1000 - i} for i in range(300)]
-    labels = np.unique(write_coco(tmp_path, one).mask(0))
+def test_coco_keeps_the_254_largest_objects(tmp_path):
+    annotations = [
+        {"segmentation": [box_polygon((0, i % 50, 3, i % 50 + 3))], "area": 1000 - i} for i in range(300)
+    ]
+    labels = np.unique(write_coco(tmp_path, annotations).mask(0))
     assert labels.max() <= 254
 
 
-def test_coco_holds_no_object_an_image(tmp_path):
+def test_coco_holds_no_python_object_per_image(tmp_path):
     annotations = [{"segmentation": [box_polygon(A)], "image_id": 100 + i} for i in range(50)]
     stills = write_coco(tmp_path, annotations, images=50)
     assert all(isinstance(value, np.ndarray | str | bool) for value in vars(stills).values())
@@ -230,21 +233,21 @@ def test_coco_holds_no_object_an_image(tmp_path):
     assert np.array_equal(again.mask(49), stills.mask(49))
 
 
-def test_coco_names_what_is_wrong(tmp_path):
+def test_invalid_coco_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"instances\.json"):
         coco(tmp_path, tmp_path / "instances.json")
     (tmp_path / "instances.json").write_text('{"images": []}')
     with pytest.raises(ValueError, match=r"instances\.json: must have images"):
         coco(tmp_path, tmp_path / "instances.json")
     stills = write_coco(tmp_path, [{"segmentation": {"counts": [1, 2, 3], "size": [40, 60]}}])
-    with pytest.raises(ValueError, match="add up to 6 pixels"):
+    with pytest.raises(ValueError, match="must add up to 40x60 pixels; got 6"):
         stills.read(0)
 
 
 # --- frames of videos ---
 
 
-def test_video_frames_are_the_annotated_ones_in_order():
+def test_video_frames_are_the_annotated_frames_in_order():
     videos = [gray_video(name, [boxes({7: A})] * n) for name, n in (("a", 2), ("b", 3))]
     videos[1].annotated = [0, 2]
     stills = video_frames(videos)

@@ -1,4 +1,4 @@
-"""Procedural videos and stills: repeatable, exactly masked, and as eventful as their scripts say."""
+"""Procedural videos and stills: reproducible, exactly masked, with the events of their scenarios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stm.data.synthetic.dataset import FRAMES, SyntheticVideo, synthetic_stills, synthetic_videos
+from stm.data.synthetic.dataset import DEFAULT_FRAMES, SyntheticVideo, synthetic_stills, synthetic_videos
 from stm.data.synthetic.rendering import render
 
 SIZE = 64
@@ -61,12 +61,11 @@ def test_same_bytes_in_another_process_and_in_any_order() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(["", *sys.path])}
     command, root = [sys.executable, "-c", program], Path(__file__).parents[2]
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
-    out = run.stdout.split()
-    here = [digest(video) for video in synthetic_videos(6, seed=3, split="train", size=48)]
-    assert [here[i] for i in (5, 0, 3, 1, 4, 2)] == out
+    digests = [digest(video) for video in synthetic_videos(6, seed=3, split="train", size=48)]
+    assert [digests[i] for i in (5, 0, 3, 1, 4, 2)] == run.stdout.split()
 
 
-def test_a_video_does_not_depend_on_how_many_there_are_nor_on_the_mixture() -> None:
+def test_a_video_does_not_depend_on_the_size_or_the_kinds_of_its_set() -> None:
     few, many = (synthetic_videos(n, seed=1, kind="mixed", size=48) for n in (4, 9))
     assert [digest(a) for a in few] == [digest(b) for b in many[:4]]
     events = synthetic_videos(2, seed=1, kind="event", size=48)
@@ -104,9 +103,7 @@ def test_the_first_frame_shows_every_object(
     assert {len(video.first_frames) for video in plain} == {1, 2, 3}
 
 
-def test_copying_the_first_mask_scores_low_and_so_does_an_empty_one(
-    plain: list[SyntheticVideo], events: list[SyntheticVideo]
-) -> None:
+def test_trivial_predictions_score_low(plain: list[SyntheticVideo], events: list[SyntheticVideo]) -> None:
     copied, empty = [], []
     for video in [*plain, *events]:
         masks = masks_of(video)
@@ -118,14 +115,14 @@ def test_copying_the_first_mask_scores_low_and_so_does_an_empty_one(
     assert 0.05 < np.mean(empty) < 0.2
 
 
-def test_objects_keep_a_sensible_size(plain: list[SyntheticVideo]) -> None:
+def test_objects_have_plausible_sizes(plain: list[SyntheticVideo]) -> None:
     areas = [
         np.mean(masks_of(video) == label, axis=(1, 2)) for video in plain for label in video.first_frames
     ]
     assert 0.04 < np.median(np.concatenate(areas)) < 0.12
 
 
-def test_all_objects_of_an_event_are_absent_exactly_in_its_absence(
+def test_all_objects_of_an_event_are_invisible_exactly_during_its_absence(
     events: list[SyntheticVideo], distractors: list[SyntheticVideo], plain: list[SyntheticVideo]
 ) -> None:
     for video in [*events, *distractors]:
@@ -140,21 +137,21 @@ def test_all_objects_of_an_event_are_absent_exactly_in_its_absence(
 
 
 def hue(video: SyntheticVideo, t: int, label: int) -> float:
-    """The circular mean of the hue of an object's saturated pixels, in turns."""
+    """Compute the circular mean of the hue of an object's saturated pixels, in 0..1."""
     hsv = cv2.cvtColor(video.frame(t).astype(np.float32) / 255, cv2.COLOR_RGB2HSV)[video.mask(t) == label]
     vivid = hsv[(hsv[:, 1] > 0.3) & (hsv[:, 2] > 0.15)]
     return float(np.angle(np.exp(1j * np.deg2rad(vivid[:, 0])).mean()) / (2 * np.pi))
 
 
-def test_the_hue_drifts_by_a_third_of_the_circle_then_stays(events: list[SyntheticVideo]) -> None:
+def test_the_hue_drifts_by_a_third_of_the_circle(events: list[SyntheticVideo]) -> None:
     for video in events:
         assert video.absence is not None
         masks = masks_of(video)
         gaps = []
         for label in video.first_frames:
-            seen = [t for t in range(len(video)) if np.count_nonzero(masks[t] == label) > 60]
-            late = [t for t in seen if t >= video.absence[1]]
-            if seen[0] == 0 and late:
+            visible = [t for t in range(len(video)) if np.count_nonzero(masks[t] == label) > 60]
+            late = [t for t in visible if t >= video.absence[1]]
+            if visible[0] == 0 and late:
                 gaps.append(abs((hue(video, late[0], label) - hue(video, 0, label) + 0.5) % 1 - 0.5))
         assert gaps
         low, high = (0, 0.12) if video.number % 4 == 3 else (0.25, 0.42)
@@ -173,40 +170,43 @@ def test_objects_return_elsewhere(events: list[SyntheticVideo]) -> None:
 
 
 def lookalikes(video: SyntheticVideo) -> list[int]:
-    """Places of the unlabeled layers that have exactly an object's first look."""
-    looks = [layer.texture for layer in video.scene.layers if layer.label]
+    """Return the indices of the unlabeled layers that have the texture of an object."""
+    textures = [layer.texture for layer in video.scene.layers if layer.label]
     layers = enumerate(video.scene.layers)
-    return [i for i, layer in layers if layer.label == 0 and any(layer.texture is look for look in looks)]
+    return [i for i, layer in layers if layer.label == 0 and any(layer.texture is t for t in textures)]
 
 
-def test_distractors_are_seen_but_not_in_the_mask(
+def test_distractors_are_visible_but_not_in_the_mask(
     events: list[SyntheticVideo], distractors: list[SyntheticVideo]
 ) -> None:
     assert not any(lookalikes(video) for video in events)
     for video in distractors:
-        (place,) = lookalikes(video)
+        (index,) = lookalikes(video)
         layers = list(video.scene.layers)
-        assert not layers[place].hue.any()
-        frames, masks = render(
-            replace(video.scene, layers=(*layers[:place], *layers[place + 1 :])), (SIZE, SIZE)
-        )
+        assert not layers[index].hue.any()
+        layers.pop(index)
+        frames, masks = render(replace(video.scene, layers=tuple(layers)), (SIZE, SIZE))
         differs = (frames != frames_of(video)).any(axis=3)
         assert np.mean(differs.mean(axis=(1, 2)) > 0.01) > 0.5
         np.testing.assert_array_equal(masks, masks_of(video))  # it lies behind every object
 
 
-def test_videos_are_made_once_and_left_out_of_pickles() -> None:
+def test_videos_are_rendered_once_and_left_out_of_pickles() -> None:
     videos = synthetic_videos(10, seed=4, size=48)
     for video in videos:
         assert np.shares_memory(video.frame(0), video.frame(0))
-    packed = pickle.dumps(videos)
-    assert len(packed) < 2_000 * len(videos)
-    again = pickle.loads(packed)
+    pickled = pickle.dumps(videos)
+    assert len(pickled) < 2_000 * len(videos)
+    again = pickle.loads(pickled)
     assert digest(again[3]) == digest(videos[3])
 
 
 def test_lengths() -> None:
-    assert [len(v) for v in synthetic_videos(2, size=48)] == [FRAMES["plain"], FRAMES["event"]] == [24, 40]
+    assert (
+        [len(v) for v in synthetic_videos(2, size=48)]
+        == [DEFAULT_FRAMES["plain"], DEFAULT_FRAMES["event"]]
+        == [24, 40]
+    )
     assert [len(v) for v in synthetic_videos(2, size=48, frames=30)] == [30, 30]
     (shortest,) = synthetic_videos(1, kind="plain", size=48, frames=2)
     assert frames_of(shortest).shape == (2, 48, 48, 3)
@@ -229,22 +229,22 @@ def test_stills() -> None:
     assert len(counts) >= 3 and counts <= {1, 2, 3, 4}
     np.testing.assert_array_equal(stills.read(7)[0], pickle.loads(pickle.dumps(stills)).read(7)[0])
     assert (synthetic_stills(1, 3, "val", (60, 80)).read(0)[0] != stills.read(0)[0]).any()
-    with pytest.raises(IndexError, match="number 12"):
+    with pytest.raises(IndexError, match="i=12: must be in 0..11"):
         stills.read(12)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
-        ({"kind": "plane"}, "kind='plane'.*plain, event"),
+        ({"kind": "plane"}, "kind='plane': must be plain, event"),
         ({"kind": "still"}, "kind='still'"),
-        ({"split": "training"}, "split='training'.*train, val, test"),
-        ({"seed": -1}, "seed=-1"),
-        ({"size": 16}, "size=16.*for example"),
-        ({"frames": 10, "kind": "event"}, "frames=10.*at least 20"),
-        ({"frames": 1, "kind": "plain"}, "frames=1.*at least 2"),
+        ({"split": "training"}, "split='training': must be one of train, val, test"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"size": 16}, "size=16: each side must have at least 32 pixels, such as 96"),
+        ({"frames": 10, "kind": "event"}, "frames=10: must be at least 20"),
+        ({"frames": 1, "kind": "plain"}, "frames=1: must be at least 2"),
     ],
 )
-def test_mistakes_are_named(wrong: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_invalid_arguments_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         synthetic_videos(1, **wrong)

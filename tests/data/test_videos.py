@@ -1,4 +1,4 @@
-"""Videos on disk: names, order, objects, sparse masks, and what is said of broken files."""
+"""Videos on disk: names, order, objects, sparse masks, errors for broken files."""
 
 import json
 import pickle
@@ -36,7 +36,7 @@ def test_davis_keeps_the_order_of_its_list_and_the_ids_of_its_masks(tmp_path):
     assert list(videos[0].annotated) == [0, 1, 2]
 
 
-def test_frames_are_rgb_as_another_decoder_reads_them(tmp_path):
+def test_frames_equal_those_of_another_decoder(tmp_path):
     write_davis(tmp_path, {"ImageSets/2017/train.txt": "bear"})
     video = davis(tmp_path)[0]
     expected = np.asarray(Image.open(video.frame_path(2)).convert("RGB")).astype(int)
@@ -44,7 +44,7 @@ def test_frames_are_rgb_as_another_decoder_reads_them(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["ImageSets/2016/val.txt", "ImageSets/480p/val.txt"])
-def test_davis_2016_reads_lists_of_two_paths_a_line(tmp_path, path):
+def test_davis_2016_reads_lists_with_two_paths_per_line(tmp_path, path):
     line = "/JPEGImages/480p/{0}/0000{1}.jpg /Annotations/480p/{0}/0000{1}.png \n"
     write_davis(tmp_path, {path: "".join(line.format(n, t) for n in ("bear", "ant") for t in range(3))})
     assert [video.name for video in davis(tmp_path, year=2016, split="val")] == ["bear", "ant"]
@@ -60,7 +60,7 @@ def test_davis_2016_merges_the_objects_of_2017_and_keeps_void(tmp_path):
     assert dict(video.first_frames) == {1: 0}
 
 
-def test_davis_2016_takes_255_for_the_object_in_a_tree_of_its_own(tmp_path):
+def test_255_is_the_object_in_the_davis_2016_archive(tmp_path):
     write_video(tmp_path, "v", [boxes({VOID: A}), boxes({})], below="480p")
     (tmp_path / "ImageSets" / "2016").mkdir(parents=True)
     (tmp_path / "ImageSets" / "2016" / "train.txt").write_text("v")
@@ -69,7 +69,7 @@ def test_davis_2016_takes_255_for_the_object_in_a_tree_of_its_own(tmp_path):
     assert not video.mask(1).any()
 
 
-def test_a_tree_of_0_and_255_may_begin_with_empty_masks(tmp_path):
+def test_binary_masks_may_start_with_empty_ones(tmp_path):
     write_video(tmp_path, "late", [boxes({}), boxes({}), boxes({VOID: A}), boxes({VOID: B})])
     write_video(tmp_path, "void", [boxes({}), boxes({VOID: A, 3: B}), boxes({VOID: A})])
     write_video(tmp_path, "empty", [boxes({})] * 2)
@@ -79,32 +79,32 @@ def test_a_tree_of_0_and_255_may_begin_with_empty_masks(tmp_path):
     assert dict(empty.first_frames) == {}
 
 
-def test_names_in_a_list_may_hold_spaces(tmp_path):
+def test_names_in_a_list_may_contain_spaces(tmp_path):
     write_davis(tmp_path, {"ImageSets/2017/train.txt": "bear\nmy cat \n"})
     write_video(tmp_path, "my cat", [boxes({1: A})] * 2, below="480p")
     assert [video.name for video in davis(tmp_path)] == ["bear", "my cat"]
 
 
-def test_a_missing_root_is_told_as_such(tmp_path):
+def test_a_missing_root_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
         davis(tmp_path / "nowhere")
 
 
-def test_a_missing_list_is_told_with_those_that_are_there(tmp_path):
+def test_the_error_for_a_missing_list_names_the_available_ones(tmp_path):
     write_davis(tmp_path, {"ImageSets/2017/train.txt": "bear"})
-    with pytest.raises(FileNotFoundError, match=r"trian\.txt.*there are ImageSets/2017/train\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"trian\.txt.*available are ImageSets/2017/train\.txt"):
         davis(tmp_path, split="trian")
-    with pytest.raises(ValueError, match="year=2018"):
+    with pytest.raises(ValueError, match="year=2018: must be 2016 or 2017"):
         davis(tmp_path, year=2018)
 
 
-def test_a_missing_video_is_told_with_its_path(tmp_path):
+def test_the_error_for_a_missing_video_names_its_path(tmp_path):
     write_davis(tmp_path, {"ImageSets/2017/train.txt": "bear\ncat"})
     with pytest.raises(FileNotFoundError, match=r"JPEGImages/480p/cat"):
         davis(tmp_path)
 
 
-def test_frames_are_in_natural_order(tmp_path):
+def test_frames_are_sorted_naturally(tmp_path):
     for name in ("frame2", "frame10", "frame1"):
         write_frame(tmp_path / "JPEGImages" / "v" / f"{name}.png", picture(0))
     assert list(folder(tmp_path)[0].frame_names) == ["frame1", "frame2", "frame10"]
@@ -125,7 +125,7 @@ def write_youtube(root: Path) -> None:
     (root / "train" / "meta.json").write_text(text)
 
 
-def test_youtube_vos_knows_late_objects_and_categories(tmp_path):
+def test_youtube_vos_has_late_objects_and_categories(tmp_path):
     write_youtube(tmp_path)
     video = youtube_vos(tmp_path)[0]
     assert dict(video.first_frames) == {1: 0, 12: 2}
@@ -134,7 +134,7 @@ def test_youtube_vos_knows_late_objects_and_categories(tmp_path):
     assert np.array_equal(video.prompt_mask(2), boxes({12: B}))
 
 
-def test_youtube_vos_runs_on_all_frames_where_they_are_and_writes_those_asked_for(tmp_path):
+def test_youtube_vos_reads_all_frames_if_available_and_outputs_the_listed_ones(tmp_path):
     root = tmp_path / "valid"
     for t in range(0, 11, 5):
         write_frame(root / "JPEGImages" / "aaa" / f"{t:05d}.jpg", picture(t))
@@ -151,35 +151,37 @@ def test_youtube_vos_runs_on_all_frames_where_they_are_and_writes_those_asked_fo
     assert full.mask(0) is None
 
 
-def test_holdout_is_what_train_withholds(tmp_path):
+def test_holdout_is_the_withheld_part_of_train(tmp_path):
     write_youtube(tmp_path)
-    for switches in ({"holdout_categories": ["dog"]}, {"holdout_share": 0.5}, {"holdout_share": 1.0}):
-        train = {video.name for video in youtube_vos(tmp_path, "train", **switches)}
-        held = {video.name for video in youtube_vos(tmp_path, "holdout", **switches)}
-        assert train | held == {"aaa", "bbb", "ccc"} and not train & held
+    for arguments in ({"holdout_categories": ["dog"]}, {"holdout_share": 0.5}, {"holdout_share": 1.0}):
+        train = {video.name for video in youtube_vos(tmp_path, "train", **arguments)}
+        holdout = {video.name for video in youtube_vos(tmp_path, "holdout", **arguments)}
+        assert train | holdout == {"aaa", "bbb", "ccc"} and not train & holdout
     assert [video.name for video in youtube_vos(tmp_path, "holdout", holdout_categories=["dog"])] == ["aaa"]
-    with pytest.raises(ValueError, match="no category 'dgo'; did you mean dog"):
+    with pytest.raises(
+        ValueError, match="holdout_categories=dgo: must be categories in .*; did you mean dog"
+    ):
         youtube_vos(tmp_path, holdout_categories=["dgo"])
 
 
 @pytest.mark.parametrize(
     "text", ["[]", "{", '{"videos": {"a": {}}}', '{"videos": {"a": {"objects": {"x": {"frames": [0]}}}}}']
 )
-def test_a_broken_meta_json_is_told_with_its_path(tmp_path, text):
+def test_the_error_for_a_broken_meta_json_names_its_path(tmp_path, text):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "meta.json").write_text(text)
     with pytest.raises(ValueError, match=r"train/meta\.json"):
         youtube_vos(tmp_path)
 
 
-def test_a_frame_that_meta_json_lists_must_be_there(tmp_path):
+def test_a_frame_that_meta_json_lists_must_exist(tmp_path):
     write_youtube(tmp_path)
     (tmp_path / "train" / "JPEGImages" / "bbb" / "00005.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"bbb/00005\.jpg"):
         youtube_vos(tmp_path)
 
 
-def test_a_plain_folder_has_sparse_masks_and_late_objects(tmp_path):
+def test_a_plain_folder_may_have_sparse_masks_and_late_objects(tmp_path):
     write_video(tmp_path, "v", [None, boxes({5: A}), None, boxes({5: A, 30: B})])
     write_video(tmp_path, "unlabeled", [None, None])
     unlabeled, video = folder(tmp_path)
@@ -192,32 +194,32 @@ def test_a_plain_folder_has_sparse_masks_and_late_objects(tmp_path):
     assert dict(video.first_frames) == {5: 1, 30: 3}
 
 
-def test_a_plain_folder_of_black_and_white_masks_has_one_object(tmp_path):
+def test_a_plain_folder_of_binary_masks_has_one_object(tmp_path):
     write_video(tmp_path, "v", [boxes({VOID: A})] * 2)
     assert np.array_equal(folder(tmp_path)[0].mask(1), boxes({1: A}))
 
 
-def test_frame_and_mask_of_different_size_are_told_with_both_paths(tmp_path):
+def test_the_error_for_different_sizes_names_both_files(tmp_path):
     write_video(tmp_path, "v", [boxes({1: A})])
     write_mask(tmp_path / "Annotations" / "v" / "00000.png", boxes({1: A}, (20, 30)))
-    with pytest.raises(ValueError, match=r"JPEGImages/v/00000\.jpg is 60x40.*v/00000\.png is 30x20"):
+    with pytest.raises(ValueError, match=r"JPEGImages/v/00000\.jpg with 60x40.*v/00000\.png with 30x20"):
         folder(tmp_path)[0].mask(0)
 
 
-def test_a_mask_with_colors_is_refused_with_its_path(tmp_path):
+def test_the_error_for_a_mask_with_colors_names_its_path(tmp_path):
     write_video(tmp_path, "v", [boxes({1: A})])
     Image.fromarray(picture(0)).save(tmp_path / "Annotations" / "v" / "00000.png")
     with pytest.raises(ValueError, match=r"v/00000\.png.*mode RGB"):
         folder(tmp_path)[0].mask(0)
 
 
-def test_building_decodes_nothing_and_reading_names_the_broken_file(tmp_path):
+def test_broken_frames_are_refused_when_they_are_read(tmp_path):
     write_video(tmp_path, "v", [boxes({1: A})] * 2)
     path = tmp_path / "JPEGImages" / "v" / "00001.jpg"
-    whole = path.read_bytes()
+    content = path.read_bytes()
     video = folder(tmp_path)[0]
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"00001\.jpg: the JPEG is cut short"):
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"00001\.jpg: the JPEG is truncated"):
         video.frame(1)
     for text in (b"no image", b""):
         path.write_bytes(text)
@@ -228,24 +230,24 @@ def test_building_decodes_nothing_and_reading_names_the_broken_file(tmp_path):
         video.frame(1)
 
 
-def test_frames_of_two_suffixes_are_refused(tmp_path):
+def test_frames_with_two_suffixes_are_refused(tmp_path):
     write_video(tmp_path, "v", [boxes({1: A})] * 2)
     write_frame(tmp_path / "JPEGImages" / "v" / "00000.png", picture(0))
-    with pytest.raises(ValueError, match=r"share one suffix, found \.jpg, \.png"):
+    with pytest.raises(ValueError, match=r"share one suffix; got \.jpg, \.png"):
         folder(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("by", [2, 4, 8])
-def test_a_shrunk_frame_averages_the_whole_one(tmp_path, suffix, by):
+def test_a_shrunk_frame_averages_blocks_of_pixels(tmp_path, suffix, by):
     path = tmp_path / f"x{suffix}"
     write_frame(path, picture(3, (83, 121)))
-    small, whole = read_frame(path, by), read_frame(path)
+    small, full = read_frame(path, by), read_frame(path)
     assert small.shape == (-(-83 // by), -(-121 // by), 3)
-    rows, columns = 83 // by, 121 // by  # the whole blocks
-    blocks = whole[: rows * by, : columns * by].reshape(rows, by, columns, by, 3).mean(axis=(1, 3))
+    rows, columns = 83 // by, 121 // by  # complete blocks
+    blocks = full[: rows * by, : columns * by].reshape(rows, by, columns, by, 3).mean(axis=(1, 3))
     assert np.abs(small[:rows, :columns] - blocks).mean() < 2
-    assert np.abs(shrink_image(whole, by)[:rows, :columns] - blocks).max() <= 1
+    assert np.abs(shrink_image(full, by)[:rows, :columns] - blocks).max() <= 1
 
 
 def test_videos_are_cheap_to_pickle(tmp_path):

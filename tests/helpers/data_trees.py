@@ -1,4 +1,4 @@
-"""Small data sets, in memory and in their real formats in a folder, for the tests of the data room."""
+"""Small data sets for tests, in memory and in their real formats on disk."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ A, B, C = (5, 5, 20, 25), (22, 30, 38, 55), (2, 40, 18, 58)
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
-    """A smooth color picture, uint8 (H, W, 3), which survives JPEG."""
+    """Return a smooth random color image, uint8 (H, W, 3), that JPEG compression hardly changes."""
     corners = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(corners).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def boxes(labels: Mapping[int, tuple[int, int, int, int]], size: tuple[int, int] = (40, 60)) -> np.ndarray:
-    """An index mask with a box (top, left, bottom, right) a label."""
+    """Return an index mask with a box (top, left, bottom, right) for each label."""
     mask = np.zeros(size, dtype=np.uint8)
     for label, (top, left, bottom, right) in labels.items():
         mask[top:bottom, left:right] = label
@@ -36,7 +36,7 @@ def write_frame(path: Path, frame: np.ndarray) -> None:
 def write_video(
     root: Path, name: str, masks: Sequence[np.ndarray | None], step: int = 1, below: str = "", size=(40, 60)
 ) -> None:
-    """JPEGImages/<below>/<name>/00000.jpg ... and the same in Annotations, numbered by `step`."""
+    """Write JPEGImages/<below>/<name>/00000.jpg ... and masks in Annotations, numbered by `step`."""
     for t, mask in enumerate(masks):
         frame = f"{t * step:05d}"
         write_frame(root / "JPEGImages" / below / name / f"{frame}.jpg", picture(t, size))
@@ -45,23 +45,23 @@ def write_video(
 
 
 def gray_video(name: str, masks: Sequence[np.ndarray]) -> ArrayVideo:
-    """A video whose frame t is all of the value 10 t, so that a clip shows which frames it has."""
+    """Return a video whose frame t has the value 10 t everywhere, which identifies the frames of a clip."""
     stacked = np.stack(masks)
     values = 10 * np.arange(len(stacked), dtype=np.uint8)
     frames = np.broadcast_to(values[:, None, None, None], (*stacked.shape, 3)).copy()
     return ArrayVideo(name, frames, stacked)
 
 
-class Listed(ArrayVideo):
-    """A video of which some frames have no truth, or are not asked for, and that notes what is read."""
+class RecordingVideo(ArrayVideo):
+    """A video that records which frames are read; some frames may lack masks or not be output frames."""
 
-    def __init__(self, *arguments, annotated=None, written=None, categories=None, **named):
+    def __init__(self, *arguments, annotated=None, output_frames=None, categories=None, **named):
         super().__init__(*arguments, **named)
         self.read = []
         if annotated is not None:
             self.annotated = annotated
-        if written is not None:
-            self.output_frames = written
+        if output_frames is not None:
+            self.output_frames = output_frames
         if categories is not None:
             self.categories = categories
 
@@ -73,25 +73,25 @@ class Listed(ArrayVideo):
         return super().mask(t) if t in self.annotated else None
 
 
-def moving(name="box", ids=(3, 7), length=7, size=(40, 56), entries=None, **named):
-    """Boxes that move two pixels a frame over noise; objects are there from their entry on."""
+def moving(name="box", ids=(3, 7), length=7, size=(40, 56), first_frames=None, **named):
+    """Return a video of boxes that move two pixels per frame over noise, each from its first frame on."""
     rng = np.random.default_rng(len(name))
     frames = rng.integers(0, 256, (length, *size, 3), dtype=np.uint8)
     masks = np.zeros((length, *size), dtype=np.uint8)
     for t in range(length):
-        for place, label in enumerate(ids):
-            if t >= (entries or {}).get(label, 0):
-                masks[t, 4 + 16 * place : 16 + 16 * place, 4 + 2 * t : 20 + 2 * t] = label
-    return Listed(name, frames, masks, entries=entries, **named)
+        for i, label in enumerate(ids):
+            if t >= (first_frames or {}).get(label, 0):
+                masks[t, 4 + 16 * i : 16 + 16 * i, 4 + 2 * t : 20 + 2 * t] = label
+    return RecordingVideo(name, frames, masks, first_frames=first_frames, **named)
 
 
 def ten_frames(labels=(3, 11, 200), name="v"):
-    """A gray video with a box that stays where it is for each label."""
+    """Return a gray video with a box at rest for each label."""
     return gray_video(name, [boxes(dict(zip(labels, (A, B, C), strict=False)))] * 10)
 
 
 class OneStill:
-    """A set of stills with one mask."""
+    """Stills that share one mask."""
 
     name = "one"
 

@@ -27,8 +27,7 @@ TRAINING = (*TINY, "final_benchmark=null", "trainer.log_every_n_steps=1")
 def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(tmp_path: Path) -> None:
     code, output = run("train.py", *TRAINING, *TWO, "batch_size=3", "name=odd", folder=tmp_path)
     assert code == 1 and "Traceback" not in output
-    assert "batch_size=3 is the global batch, over all processes" in output
-    assert "a multiple of their number, 2, for example 4" in output
+    assert "batch_size=3: must be a multiple of the number of processes, 2, such as 4" in output
     assert "Initializing distributed" not in output
 
 

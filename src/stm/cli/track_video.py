@@ -27,7 +27,7 @@ from stm.inference import PreparedFrame, Segmenter
 from stm.masks import read_mask, write_mask
 from stm.memory import MemoryPolicy
 from stm.network import BUNDLED_CHECKPOINT, fingerprint
-from stm.visualization import FASTEST, SLOWEST, overlay, write_video
+from stm.visualization import MAX_FPS, MIN_FPS, overlay, write_video
 
 COLUMNS = ("frame", "name", "object", "score", "mean_probability", "area")
 STATE = "resume.pth"
@@ -115,7 +115,7 @@ def track_video(
         state.unlink(missing_ok=True)
     if write_overlay and not (output / "overlay.mp4").exists():
         with Progress("overlay", len(frames)) as progress:
-            fps = min(max(frames.fps or 24, SLOWEST), FASTEST)
+            fps = min(max(frames.fps or 24, MIN_FPS), MAX_FPS)
             write_video(output / "overlay.mp4", _overlaid(frames, output, progress), fps)
     print(f"{output}: {_describe(record)}")
 
@@ -208,7 +208,7 @@ def _save(
 ) -> tuple[float, float]:
     """Save the memory once all earlier masks are on disk; return the next pause in seconds, and the time."""
     began = perf_counter()
-    pool.settle()
+    pool.wait()
     rows.flush()
     segmenter.save(path)
     now = perf_counter()

@@ -1,4 +1,4 @@
-"""What was read from a large file once, kept as flat arrays that processes map instead of reading it."""
+"""Arrays parsed from a large file, cached in a file that processes map into memory."""
 
 from __future__ import annotations
 
@@ -20,44 +20,49 @@ log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
 VERSION = 1
-"""Goes up when the arrays that are kept change; older indexes are then made anew."""
+"""Increase this when the cached arrays change, so that older index files are rebuilt."""
 
 
 def cached_arrays(source: str | Path, build: Callable[[], Arrays]) -> tuple[Arrays, bool]:
-    """The arrays that `build` makes of a file, from its index where there is one; else it is made now.
+    """Return the arrays that `build` computes from a file, from an index file if a valid one exists.
 
-    The index lies beside the file as `<file>.index`, or in the user's cache where that folder cannot be
-    written. It holds for the file's size and time. Processes that need it at once wait for the first to make
-    it, each finds a whole one or none, and all map the same memory.
+    Otherwise the index file is written, as `<file>.index` beside the file, or in the user's cache folder if
+    that fails. It is valid for the size and the modification time of the file. Processes that need it at the
+    same time wait for the first one to write it, and all of them map the same memory.
+
+    Args:
+        source: the large file.
+        build: computes the arrays from the file.
 
     Returns:
-        The arrays, read-only; and whether they are mapped from an index, False where none could be written.
+        The arrays, read-only, and whether they are mapped from an index file (False if none can be written).
     """
     source = Path(source)
     state = source.stat()
     key = [VERSION, state.st_size, state.st_mtime_ns]
-    places = (source.with_name(f"{source.name}.index"), _cache() / _unique_name(source))
-    if (found := _first_valid(places, key)) is not None:
-        return found, True
-    for place in places:
+    paths = (source.with_name(f"{source.name}.index"), _cache_folder() / _unique_name(source))
+    for path in paths:
+        if (arrays := _read_index(path, key)) is not None:
+            return arrays, True
+    for path in paths:
         try:
-            with _alone(place):
-                if (found := _mapped(place, key)) is not None:
-                    return found, True  # another process has made it meanwhile
+            with _exclusive_lock(path):
+                if (arrays := _read_index(path, key)) is not None:
+                    return arrays, True  # another process has written it in the meantime
                 arrays = build()
-                log.info("%s: read; its index is %s", source, place)
-                _write(place, key, arrays)
+                log.info("%s: parsed; the index file is %s", source, path)
+                _write_index(path, key, arrays)
         except OSError as error:
-            log.debug("%s cannot be written: %s", place, error)
+            log.debug("%s: cannot be written: %s", path, error)
             continue
-        found = _mapped(place, key)
-        assert found is not None, place
-        return found, True
-    log.warning("%s: no index can be written, beside it or in %s", source, places[1].parent)
+        written = _read_index(path, key)
+        assert written is not None, path
+        return written, True
+    log.warning("%s: no index file can be written beside it or in %s", source, paths[1].parent)
     return build(), False
 
 
-def _cache() -> Path:
+def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stm"
 
 
@@ -65,39 +70,35 @@ def _unique_name(source: Path) -> str:
     return f"{hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16]}_{source.name}.index"
 
 
-def _first_valid(places: tuple[Path, ...], key: list[int]) -> Arrays | None:
-    return next((found for place in places if (found := _mapped(place, key)) is not None), None)
-
-
-def _mapped(place: Path, key: list[int]) -> Arrays | None:
-    """The arrays of an index, mapped; None where there is none of that key, or not a whole one."""
+def _read_index(path: Path, key: list[int]) -> Arrays | None:
+    """Map the arrays of an index file; None if there is no complete one with that key."""
     try:
-        with place.open("rb") as file:
-            head = json.loads(file.readline())
+        with path.open("rb") as file:
+            header = json.loads(file.readline())
             begin = _aligned(file.tell())
-        size = begin + head["bytes"]
-        if head["key"] != key or place.stat().st_size != size:
+        size = begin + header["bytes"]
+        if header["key"] != key or path.stat().st_size != size:
             return None
-        mapped = np.memmap(place, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+        mapped = np.memmap(path, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     arrays = {}
-    for name, (kind, shape, offset) in head["arrays"].items():
+    for name, (kind, shape, offset) in header["arrays"].items():
         dtype = np.dtype(kind)
         end = begin + offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         arrays[name] = mapped[begin + offset : end].view(dtype).reshape(shape)
     return arrays
 
 
-def _write(place: Path, key: list[int], arrays: Arrays) -> None:
-    """A line of JSON that tells what lies where, then the arrays; written beside, then renamed."""
-    told: dict[str, Any] = {"key": key, "arrays": {}, "bytes": 0}
+def _write_index(path: Path, key: list[int], arrays: Arrays) -> None:
+    """Write a line of JSON with the type, shape and offset of each array, then the arrays, atomically."""
+    header: dict[str, Any] = {"key": key, "arrays": {}, "bytes": 0}
     for name, array in arrays.items():
-        told["arrays"][name] = (array.dtype.str, array.shape, told["bytes"])
-        told["bytes"] += _aligned(array.nbytes)
-    head = json.dumps(told).encode() + b"\n"
-    with atomic_path(place) as beside, beside.open("wb") as file:
-        file.write(head.ljust(_aligned(len(head)), b"\0"))
+        header["arrays"][name] = (array.dtype.str, array.shape, header["bytes"])
+        header["bytes"] += _aligned(array.nbytes)
+    line = json.dumps(header).encode() + b"\n"
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(line.ljust(_aligned(len(line)), b"\0"))
         for array in arrays.values():
             file.write(np.ascontiguousarray(array).data)
             file.write(bytes(_aligned(array.nbytes) - array.nbytes))
@@ -108,14 +109,14 @@ def _aligned(count: int) -> int:
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """One process at a time makes an index, where the file system can lock; the lock ends with its process.
+def _exclusive_lock(path: Path) -> Iterator[None]:
+    """Let one process at a time write a file if the file system supports locks, which end with a process.
 
     Raises:
-        OSError: the index cannot be written there.
+        OSError: nothing can be written there.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = place.with_name(f"{place.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
     with lock.open("wb") as file:
         with suppress(ImportError, OSError):  # Windows has no fcntl, some network file systems no locks
             import fcntl
@@ -127,39 +128,39 @@ def _alone(place: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def members(text: str) -> Iterator[tuple[str, Any]]:
-    """The members of the lists in a JSON object, under the lists' names, one at a time.
+def iterate_list_members(text: str) -> Iterator[tuple[str, Any]]:
+    """Iterate over the members of all lists in a JSON object, with the list's name, one at a time.
 
-    Python's parser would hold all of them: 3.6 GB for COCO's training part, whose text is 0.5 GB.
+    Python's parser would hold all members at once: 3.6 GB for the 0.5 GB of text of COCO's training set.
 
     Raises:
-        json.JSONDecodeError: the text is no JSON object.
+        json.JSONDecodeError: the text is not a JSON object.
     """
     decoder, space = json.JSONDecoder(), re.compile(r"[ \t\n\r]*")
 
-    def passed(at: int, one_of: str) -> tuple[str, int]:
-        """The next character, which must be one of these, and the place of what follows."""
+    def expect(at: int, allowed: str) -> tuple[str, int]:
+        """Return the next character, which must be one of `allowed`, and the position of the next token."""
         at = space.match(text, at).end()  # type: ignore[union-attr]
-        if at >= len(text) or text[at] not in one_of:
-            raise json.JSONDecodeError(f"Expecting one of {one_of}", text, at)
+        if at >= len(text) or text[at] not in allowed:
+            raise json.JSONDecodeError(f"Expecting one of {allowed}", text, at)
         return text[at], space.match(text, at + 1).end()  # type: ignore[union-attr]
 
-    _, at = passed(0, "{")
-    more = text[at : at + 1] != "}"
-    while more:
+    _, at = expect(0, "{")
+    has_more_keys = text[at : at + 1] != "}"
+    while has_more_keys:
         name, at = decoder.raw_decode(text, at)
-        _, at = passed(at, ":")
+        _, at = expect(at, ":")
         if text[at : at + 1] != "[":
             _, at = decoder.raw_decode(text, at)
         else:
-            _, at = passed(at, "[")
-            inside = text[at : at + 1] != "]"
-            if not inside:
-                _, at = passed(at, "]")
-            while inside:
+            _, at = expect(at, "[")
+            has_more_members = text[at : at + 1] != "]"
+            if not has_more_members:
+                _, at = expect(at, "]")
+            while has_more_members:
                 member, at = decoder.raw_decode(text, at)
                 yield name, member
-                mark, at = passed(at, ",]")
-                inside = mark == ","
-        mark, at = passed(at, ",}")
-        more = mark == ","
+                mark, at = expect(at, ",]")
+                has_more_members = mark == ","
+        mark, at = expect(at, ",}")
+        has_more_keys = mark == ","

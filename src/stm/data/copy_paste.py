@@ -1,4 +1,4 @@
-"""A moving object cut from another still and pasted over a clip, as an occluder or as one more object."""
+"""Copy-paste augmentation: an object of another still moves across a clip, as an occluder or as an object."""
 
 from __future__ import annotations
 
@@ -15,27 +15,40 @@ from stm.video import VOID
 def cut_out(
     rng: np.random.Generator, frame: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The box of a random object: its pixels uint8 (h, w, 3) and where it is, uint8 (h, w) of 0 and 255.
+    """Cut out the box of a random object of at least 64 pixels; None if the still shows none.
 
-    None where the still shows no object of at least 64 pixels.
+    Args:
+        rng: draws the object.
+        frame: uint8 (H, W, 3), RGB.
+        mask: uint8 (H, W), object ids.
+
+    Returns:
+        Pixels uint8 (h, w, 3) and opacity uint8 (h, w), 0 or 255.
     """
     ids = np.flatnonzero(label_areas(mask) >= 64)
     if len(ids) == 0:
         return None
-    there = (mask == rng.choice(ids)).astype(np.uint8)
-    x, y, width, height = cv2.boundingRect(there)
-    inside = np.s_[y : y + height, x : x + width]
-    # A rim of one transparent pixel, so that the edge is smooth on all sides.
-    return cv2.copyMakeBorder(frame[inside], 1, 1, 1, 1, cv2.BORDER_REPLICATE), np.pad(255 * there[inside], 1)
+    region = (mask == rng.choice(ids)).astype(np.uint8)
+    x, y, width, height = cv2.boundingRect(region)
+    box = np.s_[y : y + height, x : x + width]
+    # A border of one transparent pixel makes the edge smooth on all sides.
+    return cv2.copyMakeBorder(frame[box], 1, 1, 1, 1, cv2.BORDER_REPLICATE), np.pad(255 * region[box], 1)
 
 
 def moving_matrices(
     rng: np.random.Generator, patch: Size, crop: Size, frames: int, strength: float = 1.0
 ) -> list[np.ndarray]:
-    """A matrix a frame that takes the patch across the crop, smoothly.
+    """Draw a smooth motion of a patch across the crop, as a matrix for each frame.
 
-    Its longer side is 0.2-0.6 of the crop's shorter one. It starts anywhere; a frame, it moves by up to 0.25
-    of the crop, turns by up to 15 degrees and grows or shrinks by up to 15%, scaled by `strength` in 0..1.
+    The patch's longer side is 0.2 to 0.6 of the crop's shorter side, and its start is random. Per frame it
+    moves by up to 0.25 of the crop, turns by up to 15 degrees, and grows or shrinks by up to 15%.
+
+    Args:
+        rng: draws the motion.
+        patch: height and width of the patch.
+        crop: height and width of the crop.
+        frames: number of frames.
+        strength: factor on the motion per frame, 0..1.
     """
     zoom = rng.uniform(0.2, 0.6) * min(crop) / max(patch)
     angle, flip = rng.uniform(-30, 30), bool(rng.random() < 0.5)
@@ -58,26 +71,26 @@ def paste(
     matrices: Sequence[np.ndarray],
     label: int,
 ) -> None:
-    """Draw the patch over each frame and write its label into each mask, in place; void is covered, too.
+    """Draw a patch over each frame and its label into each mask, in place; void is covered as well.
 
     Args:
         frames: uint8 (h, w, 3) each.
         masks: uint8 (h, w) each.
-        patch: pixels and opacity, as from `cut_out`.
-        matrices: where it is in each frame.
-        label: the pasted object's label; 0 makes it an occluder.
+        patch: pixels and opacity, as `cut_out` returns them.
+        matrices: position of the patch in each frame.
+        label: label of the patch; 0 for an occluder.
     """
     assert label != VOID
     for frame, mask, matrix in zip(frames, masks, matrices, strict=True):
         size = mask.shape[:2]
         opacity = cv2.warpAffine(patch[1], matrix, size[::-1], flags=cv2.INTER_LINEAR)
         x, y, width, height = cv2.boundingRect(warp_mask((patch[1] >= 0).astype(np.uint8), matrix, size))
-        inside = np.s_[y : y + height, x : x + width]
+        box = np.s_[y : y + height, x : x + width]
         if width == 0:
             continue
         pixels = cv2.warpAffine(
             patch[0], matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )[inside]
-        share = opacity[inside][..., None].astype(np.uint16)
-        frame[inside] = (frame[inside] * (255 - share) + pixels * share + 127) // 255
-        mask[inside][opacity[inside] >= 128] = label
+        )[box]
+        alpha = opacity[box][..., None].astype(np.uint16)
+        frame[box] = (frame[box] * (255 - alpha) + pixels * alpha + 127) // 255
+        mask[box][opacity[box] >= 128] = label

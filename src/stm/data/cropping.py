@@ -1,4 +1,4 @@
-"""Where is a clip cut out? Around objects of its first frame, so that they can be seen there."""
+"""Crops around objects of a clip's first frame, so that they are visible there."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ from stm.masks import relabel
 from stm.video import VOID, Clip
 
 ATTEMPTS = 20
-"""Draws of a first frame before a set is blamed for showing no object."""
+"""Number of first frames drawn before a data set without visible objects is reported."""
 
-_CROPS = 8
-_KEPT = 0.3
-"""Share of the object that a crop must keep, unless it covers a tenth of the crop anyway."""
+_CROP_ATTEMPTS = 8
+_MIN_KEPT = 0.3
+"""Fraction of an object that a crop must keep unless the object covers a tenth of the crop."""
 
 
 def label_areas(mask: np.ndarray) -> np.ndarray:
-    """Pixels of each object id, int64 (256,); 0 for background and void. Faster than a bincount."""
+    """Count the pixels of each object id, int64 (256,); 0 for background and void."""
+    # faster than np.bincount
     areas = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     areas[[0, VOID]] = 0
     return areas
 
 
 class CropAroundObjects:
-    """Draws crops that show an object of a mask.
+    """Random crops that show an object of a mask.
 
     Args:
-        size: height and width of the crop.
-        scale: smallest and largest zoom, relative to the largest cut of the crop's shape that fits the frame:
-            1 takes all of it, 2 a half in each direction; drawn log-uniformly. Below 1 the crop reaches
-            beyond the frame.
-        min_object_area: share of the crop's area that an object needs to count as visible.
+        size: height and width of the crop in pixels.
+        scale: smallest and largest zoom relative to the largest window of the crop's shape that fits into the
+            frame, drawn log-uniformly: 1 takes the largest window, 2 half of it in each direction. Below 1,
+            the crop extends beyond the frame.
+        min_object_area: fraction of the crop's area from which on an object counts as visible.
         flip: probability of mirroring left and right.
-        rotate: largest rotation in degrees, either way.
-        stretch: largest change of the aspect ratio, as a factor (1.0: none).
+        rotate: largest rotation in degrees, in either direction.
+        stretch: largest factor by which the aspect ratio changes; 1.0 for no change.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -53,23 +57,23 @@ class CropAroundObjects:
     ) -> None:
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(
-                f"scale={tuple(scale)}: must be (smallest, largest) above 0, for example (1.0, 1.7)"
+                f"scale={tuple(scale)}: must be (smallest, largest), both above 0, such as (1.0, 1.7)"
             )
         if stretch < 1:
-            raise ValueError(f"stretch={stretch}: a factor of at least 1, for example 1.3")
+            raise ValueError(f"stretch={stretch}: must be a factor of at least 1, such as 1.3")
         self.size, self.scale, self.min_object_area = size, tuple(scale), min_object_area
         self.flip, self.rotate, self.stretch = flip, rotate, stretch
 
     def visible(self, mask: np.ndarray) -> np.ndarray:
-        """The ids that are large enough in a mask cut to the crop, ascending."""
+        """Return the ids that are large enough in a cropped mask, ascending."""
         return np.flatnonzero(label_areas(mask) >= max(1.0, self.min_object_area * mask.size))
 
     def draw(self, rng: np.random.Generator, mask: np.ndarray) -> np.ndarray | None:
-        """The matrix of a crop that shows an object of the mask, uint8 (H, W); None where it has none.
+        """Draw the matrix of a crop that shows an object of the mask, uint8 (H, W); None if it has no object.
 
-        A crop around a random pixel of a random object is taken if enough of the object is in it. After 8
-        draws that fail, it is the largest object's box with a margin: its place is no longer random. In a
-        frame much larger than the crop, a thin object may still fall between its pixels.
+        A crop around a random pixel of a random object is accepted if it keeps enough of the object. After 8
+        rejected crops, the crop is the largest object's box with a margin, whose position is not random. In a
+        frame much larger than the crop, a thin object may still fall between pixels of the crop.
         """
         areas = label_areas(mask)
         ids = np.flatnonzero(areas)
@@ -78,35 +82,35 @@ class CropAroundObjects:
         angle = rng.uniform(-self.rotate, self.rotate)
         stretch = math.exp(rng.uniform(-1, 1) * math.log(self.stretch))
         flip = bool(rng.random() < self.flip)
-        for _ in range(_CROPS):
+        for _ in range(_CROP_ATTEMPTS):
             anchor = int(rng.choice(ids))
             center, zoom = self._around(rng, mask, anchor)
             matrix = crop_matrix(center, zoom, self.size, angle, stretch, flip)
             shown = int(label_areas(warp_mask(mask, matrix, self.size))[anchor])
             pixels = self.size[0] * self.size[1]
-            whole = areas[anchor] * zoom_of(matrix) ** 2
-            if shown >= max(1.0, self.min_object_area * pixels) and shown >= min(_KEPT * whole, 0.1 * pixels):
+            needed = min(_MIN_KEPT * (areas[anchor] * zoom_of(matrix) ** 2), 0.1 * pixels)
+            if shown >= max(1.0, self.min_object_area * pixels) and shown >= needed:
                 return matrix
         return self._box(mask, int(areas.argmax()), angle, stretch, flip)
 
     def _around(
         self, rng: np.random.Generator, mask: np.ndarray, anchor: int
     ) -> tuple[tuple[float, float], float]:
-        """Center and zoom of a cut within the frame with a random pixel of the object in its inner part."""
+        """Draw center and zoom of a window in the frame, with a random pixel of the object in its middle."""
         fit = max(self.size[0] / mask.shape[0], self.size[1] / mask.shape[1])
         zoom = fit * math.exp(rng.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
         pixels = np.flatnonzero(mask == anchor)
         y, x = divmod(int(pixels[rng.integers(len(pixels))]), mask.shape[1])
         height, width = self.size[0] / zoom, self.size[1] / zoom
         return (
-            _within(x + width * rng.uniform(-0.4, 0.4), width, mask.shape[1]),
-            _within(y + height * rng.uniform(-0.4, 0.4), height, mask.shape[0]),
+            _clamp_center(x + width * rng.uniform(-0.4, 0.4), width, mask.shape[1]),
+            _clamp_center(y + height * rng.uniform(-0.4, 0.4), height, mask.shape[0]),
         ), zoom
 
     def _box(self, mask: np.ndarray, label: int, angle: float, stretch: float, flip: bool) -> np.ndarray:
-        """The object's box in the middle of the crop and half as large, as far as an 8-fold zoom allows.
+        """Center the object's box in the crop at half the crop's size, limited to an 8-fold zoom.
 
-        An object that would be thinner than two pixels of the crop is shown larger, and not all of it.
+        An object that would be thinner than two pixels of the crop is enlarged further and only partly shown.
         """
         x, y, width, height = cv2.boundingRect((mask == label).astype(np.uint8))
         fit = max(self.size[0] / mask.shape[0], self.size[1] / mask.shape[1])
@@ -116,26 +120,26 @@ class CropAroundObjects:
         return crop_matrix(center, zoom, self.size, angle, stretch, flip)
 
 
-def _within(center: float, length: float, extent: int) -> float:
-    """The center moved so that the cut stays within the frame; the frame's middle where the cut is larger."""
+def _clamp_center(center: float, length: float, extent: int) -> float:
+    """Move a center so that the window stays in the frame, or to the middle if the window is larger."""
     if length >= extent:
         return (extent - 1) / 2
     return min(max(center, (length - 1) / 2), extent - 1 - (length - 1) / 2)
 
 
 def crop_size(crop: int | Sequence[int]) -> Size:
-    """A crop given as a side or as height and width.
+    """Convert a side, or height and width, to height and width.
 
     Raises:
-        ValueError: it is neither, or below 16 pixels.
+        ValueError: it is neither of the two, or a side is below 16 pixels.
     """
     size = (crop, crop) if isinstance(crop, int) else tuple(crop)
     if len(size) != 2 or min(size) < 16:
-        raise ValueError(f"crop={crop}: a side or [height, width] in pixels, 16 or more, for example 384")
+        raise ValueError(f"crop={crop}: must be a side or [height, width], at least 16 pixels, such as 384")
     return int(size[0]), int(size[1])
 
 
-def clip_of(
+def make_clip(
     rng: np.random.Generator,
     images: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
@@ -144,14 +148,16 @@ def clip_of(
     k: int,
     source: str,
 ) -> Clip:
-    """Choose the clip's objects among those visible in its first frame and lay it out.
+    """Draw a clip's objects among those visible in its first frame, and relabel and stack its frames.
 
     Args:
+        rng: draws the objects.
         images: uint8 (3, h, w) each.
         masks: uint8 (h, w) each, object ids.
-        visible: ids that are large enough in the first mask; if none is, the largest is the object.
-        max_objects: at most so many are drawn; the others become background.
-        k, source: see `Clip`.
+        visible: ids that are large enough in the first mask; if empty, the largest object is taken.
+        max_objects: largest number of objects; the others become background.
+        k: see `Clip.index`.
+        source: see `Clip.source`.
     """
     ids = visible if len(visible) else np.array([label_areas(masks[0]).argmax()])
     chosen = np.sort(rng.permutation(ids)[:max_objects])
@@ -160,9 +166,9 @@ def clip_of(
     return Clip(torch.from_numpy(frames), torch.from_numpy(labels), len(chosen), k, source)
 
 
-def blank_source(name: str, tried: Sequence[str]) -> str:
-    """What to say of a set whose first frames show no object."""
+def no_object_message(name: str, tried: Sequence[str]) -> str:
+    """Return the error message for a data set whose first frames show no object."""
     return (
         f"{name}: no object in {len(tried)} first frames drawn in a row, such as {', '.join(tried[:3])}; "
-        "are these index masks? (0 background, 1..254 objects, 255 void)"
+        "must be index masks (0 background, 1..254 objects, 255 void)"
     )

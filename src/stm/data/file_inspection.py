@@ -1,4 +1,4 @@
-"""What does a picture file hold? Each file is opened once, whatever it is, and never trusted."""
+"""Inspection of untrusted image and mask files, each of which is opened once."""
 
 from __future__ import annotations
 
@@ -16,108 +16,109 @@ from stm.data.image_io import read_frame
 from stm.masks import object_ids, read_mask
 from stm.video import VOID
 
-LARGEST = 89_478_485
-"""Pixels of a picture that is still decoded: what PIL holds for plausible."""
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded, Pillow's limit against decompression bombs."""
 FLAT_COLORS = 32
-"""A mask with more colors than these is a picture, not a map of objects."""
+"""Largest number of colors in a mask; a file with more is a photo."""
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 _BLOCK = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What a file holds.
+    """Content of an image or mask file.
 
     Attributes:
-        fault: code and reason, where the file cannot be used at all; the rest then says nothing.
+        fault: code and reason if the file is unusable; the other attributes are then meaningless.
         size: height and width in pixels.
-        mode: as PIL calls it.
-        format: what the content is, whatever the name says.
-        turned: EXIF asks viewers to turn the picture.
-        labels: of a mask, label -> pixels, background included; of a gray mask stored as RGB, too; empty
-            where it holds colors.
-        smooth: of a mask, its values look blended at the edges.
-        colors: of a mask that holds a few flat colors, 0xRRGGBB -> pixels; empty otherwise.
+        mode: Pillow's name of the pixel format.
+        format: format of the content, whatever the suffix of the file is.
+        rotated: whether EXIF metadata asks viewers to rotate or flip the image.
+        labels: label -> pixels of a mask, background included, also for a grayscale mask stored as RGB; empty
+            if the mask holds colors.
+        smooth: whether the values of a mask look blended at the edges of objects.
+        colors: 0xRRGGBB -> pixels of a mask that holds a few flat colors; otherwise empty.
     """
 
     fault: tuple[str, str] | None = None
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     format: str = ""
-    turned: bool = False
+    rotated: bool = False
     labels: Mapping[int, int] = field(default_factory=dict)
     smooth: bool = False
     colors: Mapping[int, int] = field(default_factory=dict)
 
 
 def inspect_frame(path: Path) -> FileInfo:
-    """The facts of a frame. A JPEG is decoded at an eighth of its size, which finds the same faults.
+    """Inspect a frame. A JPEG is decoded at an eighth of its size, which reveals the same faults.
 
-    Two decoders look at it: one that tells most faults, then the one that training reads frames with.
+    It is decoded twice: by Pillow, which reports most faults, and by the decoder that training uses.
     """
-    return _look(path, mask=False)
+    return _inspect(path, is_mask=False)
 
 
 def inspect_mask(path: Path) -> FileInfo:
-    """The facts of a mask."""
-    return _look(path, mask=True)
+    """Inspect a mask."""
+    return _inspect(path, is_mask=True)
 
 
-def _look(path: Path, mask: bool) -> FileInfo:
+def _inspect(path: Path, is_mask: bool) -> FileInfo:
     try:
         status = path.stat()
     except OSError as error:
         return FileInfo(("not-a-file", f"it cannot be opened ({error.strerror})"))
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        return FileInfo(("not-a-file", "it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no file"))
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+        is_folder = stat.S_ISDIR(status.st_mode)
+        return FileInfo(("not-a-file", "it is a folder" if is_folder else "it is not a regular file"))
     if status.st_size == 0:
-        return FileInfo(("empty-file", "the file holds no byte"))
+        return FileInfo(("empty-file", "the file is empty"))
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            facts = _of_picture(image, mask)
-        if not mask and not facts.fault:
+            info = _describe(image, is_mask)
+        if not is_mask and not info.fault:
             read_frame(path, shrink=8)
-        return facts
+        return info
     except UnidentifiedImageError:
-        return FileInfo(("broken-file", "the content is no picture"))
+        return FileInfo(("broken-file", "the content is not an image"))
     except Image.DecompressionBombError:
-        return FileInfo(("huge-image", f"its header asks for more than {LARGEST} pixels"))
-    except Exception as error:  # hostile content raises nearly anything
+        return FileInfo(("huge-image", f"its header asks for more than {MAX_PIXELS} pixels"))
+    except Exception as error:  # malicious content can raise nearly any exception
         reason = str(error).removeprefix(f"{path}: ").strip() or type(error).__name__
         return FileInfo(("broken-file", f"decoding fails ({reason})"))
 
 
-def _of_picture(image: Image.Image, mask: bool) -> FileInfo:
+def _describe(image: Image.Image, is_mask: bool) -> FileInfo:
     width, height = image.size
-    if width * height > LARGEST:
+    if width * height > MAX_PIXELS:
         return FileInfo(("huge-image", f"its header asks for {width}x{height} pixels"))
     kind, mode = image.format or "", image.mode
-    if not mask:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    if not is_mask:
+        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         image.draft(None, (max(1, width // 8), max(1, height // 8)))
         image.load()
-        return FileInfo(size=(height, width), mode=mode, format=kind, turned=turned)
-    facts: dict[str, Any] = {"size": (height, width), "mode": mode, "format": kind}
+        return FileInfo(size=(height, width), mode=mode, format=kind, rotated=rotated)
+    attributes: dict[str, Any] = {"size": (height, width), "mode": mode, "format": kind}
     pixels = np.asarray(image)
     if mode in ("P", "L", "1"):
-        return FileInfo(**facts, **_of_labels(pixels.astype(np.uint8)))
+        return FileInfo(**attributes, **_describe_labels(pixels.astype(np.uint8)))
     if mode == "RGB" or (mode == "RGBA" and (pixels[..., 3] == 255).all()):
-        return FileInfo(**facts, **_of_colors(pixels[..., :3]))
-    return FileInfo(**facts)
+        return FileInfo(**attributes, **_describe_colors(pixels[..., :3]))
+    return FileInfo(**attributes)
 
 
-def _of_labels(mask: np.ndarray) -> dict[str, Any]:
+def _describe_labels(mask: np.ndarray) -> dict[str, Any]:
     counts = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
     labels = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
     return {"labels": labels, "smooth": len(labels.keys() - {0, 255}) > 2 and _is_smooth(mask, labels)}
 
 
 def _is_smooth(mask: np.ndarray, labels: Mapping[int, int]) -> bool:
-    """Are there labels that only edges have, with values between those of their neighbors?
+    """Return whether some labels occur only at edges, with values between those of their neighbors.
 
-    An object has an inside, be it one pixel whose eight neighbors share its label; a blended edge has none.
+    An object has at least one pixel whose eight neighbors share its label; a blended edge has none.
     """
-    lowest, highest = _around(mask)
+    lowest, highest = _neighborhood_range(mask)
     inside = set(np.unique(mask[lowest == highest]).tolist())
     thin = sorted(labels.keys() - inside - {0, 255})
     edge = np.isin(mask, thin)
@@ -125,75 +126,77 @@ def _is_smooth(mask: np.ndarray, labels: Mapping[int, int]) -> bool:
     return len(thin) > 2 and bool(2 * np.count_nonzero(between) > np.count_nonzero(edge))
 
 
-def _around(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest label among each pixel and its neighbors."""
+def _neighborhood_range(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the lowest and the highest label in the 3x3 neighborhood of each pixel."""
     border = cv2.BORDER_REPLICATE
     return cv2.erode(mask, _BLOCK, borderType=border), cv2.dilate(mask, _BLOCK, borderType=border)
 
 
-def _of_colors(pixels: np.ndarray) -> dict[str, Any]:
-    """Colors, where they are few and each has an inside; the labels of one channel, where all are gray."""
-    packed = pack(pixels)
+def _describe_colors(pixels: np.ndarray) -> dict[str, Any]:
+    """Count the colors if they are few and each fills a 3x3 block; count labels if all pixels are gray."""
+    packed = pack_rgb(pixels)
     colors, ranks, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    facts: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     if len(colors) <= FLAT_COLORS:
-        lowest, highest = _around(ranks.reshape(packed.shape).astype(np.uint8))
+        lowest, highest = _neighborhood_range(ranks.reshape(packed.shape).astype(np.uint8))
         if len(np.unique(lowest[lowest == highest])) == len(colors):
-            facts["colors"] = dict(zip(colors.tolist(), counts.tolist(), strict=True))
+            attributes["colors"] = dict(zip(colors.tolist(), counts.tolist(), strict=True))
     if (pixels == pixels[..., :1]).all():
-        facts |= _of_labels(np.ascontiguousarray(pixels[..., 0]))
-    return facts
+        attributes |= _describe_labels(np.ascontiguousarray(pixels[..., 0]))
+    return attributes
 
 
-def pack(pixels: np.ndarray) -> np.ndarray:
-    """Colors (..., 3) as numbers 0xRRGGBB."""
+def pack_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Convert RGB colors (..., 3) to integers 0xRRGGBB (...)."""
     red, green, blue = np.moveaxis(pixels.astype(np.int64), -1, 0)
     return red << 16 | green << 8 | blue
 
 
 def read_image_file(path: Path) -> np.ndarray:
-    """A picture, uint8 (H, W, 3).
+    """Read an untrusted image, uint8 (H, W, 3), RGB.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture, a broken one, or larger than is plausible.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image, is broken, or is larger than `MAX_PIXELS`.
     """
-    _refuse(path, inspect_frame(path))
+    _raise_fault(path, inspect_frame(path))
     return read_frame(path)
 
 
-def read_mask_prompt(path: Path, size: tuple[int, int], picture: object) -> np.ndarray:
-    """A mask that shows objects, uint8 (H, W) with their ids; where it holds only 0 and 255, 255 is object 1.
+def read_mask_prompt(path: Path, size: tuple[int, int], image: object) -> np.ndarray:
+    """Read a mask of object ids, uint8 (H, W); if it holds only 0 and 255, 255 becomes object 1.
 
     Args:
-        size: (H, W) of its picture, and what that is called.
+        path: a mask file.
+        size: height and width of the image.
+        image: name of the image for error messages.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no index mask, of another size, smoothed at the edges, or shows no object.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an index mask, has another size, has smooth edges, or shows no object.
     """
-    facts = inspect_mask(path)
-    _refuse(path, facts)
+    info = inspect_mask(path)
+    _raise_fault(path, info)
     mask = read_mask(path)
-    if facts.smooth:
+    if info.smooth:
         raise ValueError(
-            f"{path}: the mask is smoothed at its edges, so that its values are no object ids; export it "
-            "without smoothing (`stm check` mends whole folders)"
+            f"{path}: the edges of the mask are smoothed, so its values are not object ids; export it "
+            "without smoothing (`stm check --fix` repairs whole folders)"
         )
     if mask.shape != size:
         raise ValueError(
-            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, {picture} is {size[1]}x{size[0]} "
-            "(width x height)"
+            f"{path}: the mask must have the size of {image}, {size[1]}x{size[0]} (width x height); "
+            f"got {mask.shape[1]}x{mask.shape[0]}"
         )
     if not object_ids(mask):
         mask = (mask == VOID).astype(np.uint8)
     if not mask.any():
-        raise ValueError(f"{path}: the mask shows no object: all its pixels are 0")
+        raise ValueError(f"{path}: the mask must show an object; got only zeros")
     return mask
 
 
-def _refuse(path: Path, facts: FileInfo) -> None:
+def _raise_fault(path: Path, info: FileInfo) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file")
-    if facts.fault:
-        raise ValueError(f"{path}: {facts.fault[1]}")
+    if info.fault:
+        raise ValueError(f"{path}: {info.fault[1]}")

@@ -1,4 +1,4 @@
-"""Frames on disk: how they are listed, measured and decoded."""
+"""Frames on disk: listing, measuring, decoding."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ _REDUCED = {
 
 
 def list_images(folder: str | Path, suffixes: tuple[str, ...] = FRAME_SUFFIXES) -> tuple[list[str], str]:
-    """The names of a folder's images without suffix, in natural order (2 before 10), and their one suffix.
+    """List the names of a folder's images without suffix, in natural order (2 before 10), and their suffix.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: the images have several suffixes, so a name could mean two files.
+        FileNotFoundError: the folder does not exist or holds no image.
+        ValueError: the images have several suffixes, so that a name could mean two files.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
-    found = [path.name for path in folder.iterdir() if path.suffix in suffixes and path.name[0] != "."]
-    if not found:
+    files = [path.name for path in folder.iterdir() if path.suffix in suffixes and path.name[0] != "."]
+    if not files:
         raise FileNotFoundError(
             f"{folder}: holds no image ({', '.join(sorted({*map(str.lower, suffixes)}))})"
         )
-    endings = sorted({Path(name).suffix for name in found})
+    endings = sorted({Path(name).suffix for name in files})
     if len(endings) > 1:
-        raise ValueError(f"{folder}: images must share one suffix, found {', '.join(endings)}")
-    # Videos share most of their names (00000, 00005, ...): interned, 100 k frames are a few thousand strings.
-    names = [sys.intern(name.removesuffix(endings[0])) for name in found]
+        raise ValueError(f"{folder}: images must share one suffix; got {', '.join(endings)}")
+    # Videos share most names (00000, 00005, ...): interned, 100 k names are a few thousand strings.
+    names = [sys.intern(name.removesuffix(endings[0])) for name in files]
     return sorted(names, key=natural), endings[0]
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:
+    """Return a sort key that compares digits in a name as numbers, before text."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def frame_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of an image in pixels, from the file's header.
+    """Read the height and width of an image in pixels from the file's header.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no image.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -63,22 +64,22 @@ def frame_size(path: str | Path) -> tuple[int, int]:
 def read_frame(path: str | Path, shrink: int = 1) -> np.ndarray:
     """Decode a frame, uint8 (ceil(H / shrink), ceil(W / shrink), 3), RGB.
 
-    The pixels are those that are stored: an EXIF orientation is not applied, since masks don't have one.
+    The EXIF orientation is not applied, since masks have none.
 
     Args:
         path: a JPEG or PNG file.
         shrink: 1, 2, 4 or 8. A JPEG is decoded at the smaller size, which is several times as fast.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no image, or it is cut short.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image, or it is truncated.
     """
     path = str(path)
     data = np.fromfile(path, dtype=np.uint8)
-    is_jpeg = data[:2].tobytes() == b"\xff\xd8"  # whatever its name says
-    # The decoder silently fills the missing part of a truncated JPEG with gray: look for the end mark.
+    is_jpeg = data[:2].tobytes() == b"\xff\xd8"  # whatever the suffix is
+    # The decoder silently fills the missing part of a truncated JPEG with gray, so look for the end marker.
     if is_jpeg and b"\xff\xd9" not in data[len(data) // 2 :].tobytes():
-        raise ValueError(f"{path}: the JPEG is cut short ({len(data)} bytes); copy or download it again")
+        raise ValueError(f"{path}: the JPEG is truncated ({len(data)} bytes); copy or download it again")
     flags = _REDUCED[shrink] if is_jpeg else cv2.IMREAD_COLOR
     frame = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
     if frame is None:
@@ -88,7 +89,7 @@ def read_frame(path: str | Path, shrink: int = 1) -> np.ndarray:
 
 
 def shrink_image(image: np.ndarray, by: int) -> np.ndarray:
-    """Average blocks of by x by pixels, as a reduced JPEG does: (H, W, 3) -> (ceil(H/by), ceil(W/by), 3)."""
+    """Average blocks of by x by pixels like a reduced JPEG: (H, W, 3) -> (ceil(H / by), ceil(W / by), 3)."""
     if by == 1:
         return image
     down, right = -image.shape[0] % by, -image.shape[1] % by
@@ -98,20 +99,20 @@ def shrink_image(image: np.ndarray, by: int) -> np.ndarray:
 
 
 def shrink_mask(mask: np.ndarray, by: int) -> np.ndarray:
-    """Take the middle label of each block of by x by pixels: (H, W) -> (ceil(H/by), ceil(W/by))."""
+    """Take the middle label of each block of by x by pixels: (H, W) -> (ceil(H / by), ceil(W / by))."""
     rows, columns = (np.minimum(np.arange(by // 2, n + by // 2, by), n - 1) for n in mask.shape)
     return mask[np.ix_(rows, columns)]
 
 
 def check_size(frame: str | Path, mask: str | Path, mask_shape: tuple[int, ...]) -> None:
-    """Refuse a mask whose size is not its frame's.
+    """Check that a mask has the size of its frame.
 
     Raises:
-        ValueError: they differ; both paths and sizes are named.
+        ValueError: the sizes differ; the message names both files and sizes.
     """
     height, width = frame_size(frame)
     if mask_shape != (height, width):
         raise ValueError(
-            f"frame and mask must be of one size: {frame} is {width}x{height}, "
-            f"{mask} is {mask_shape[1]}x{mask_shape[0]} (width x height)"
+            f"frame and mask must have the same size (width x height); got {frame} with {width}x{height} "
+            f"and {mask} with {mask_shape[1]}x{mask_shape[0]}"
         )

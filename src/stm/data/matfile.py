@@ -1,7 +1,7 @@
-"""The label matrix in a MATLAB 5 file, as the Semantic Boundaries Dataset (SBD) stores its masks.
+"""A reader for the MATLAB 5 files that hold the masks of the Semantic Boundaries Dataset (SBD).
 
-Only what those files need is understood: numbers in structures and cells, compressed or not. The format is
-described in "MAT-File Format", The MathWorks.
+It supports only what those files contain: numbers in structures and cells, compressed or not. See "MAT-File
+Format", The MathWorks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _CELL, _STRUCTURE = 1, 2
 
 
 def read_mat_field(path: str | Path, variable: str, field: str) -> np.ndarray:
-    """A numeric field of a structure, (rows, columns).
+    """Read a numeric field of a structure, (rows, columns).
 
     Args:
         path: the file.
-        variable: the structure's name, such as `GTinst`.
-        field: the field's name, such as `Segmentation`.
+        variable: name of the structure, such as `GTinst`.
+        field: name of the field, such as `Segmentation`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is of another format, or has no such field.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another format or no such field.
     """
     data = Path(path).read_bytes()
     try:
@@ -48,11 +48,11 @@ def read_mat_field(path: str | Path, variable: str, field: str) -> np.ndarray:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each element. Bodies of up to four bytes share the eight of their tag."""
+    """Iterate over the type and the body of each element."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, at)
-        if kind >> 16:
+        if kind >> 16:  # a body of up to four bytes is stored inside the eight bytes of the tag
             kind, size, begin, step = kind & 0xFFFF, kind >> 16, at + 4, 8
         else:
             begin = at + 8
@@ -62,7 +62,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _matrix(data: bytes, order: str) -> tuple[str, object]:
-    """Name and value of an array: numbers, a list (cell), a dict (structure of one element), or None."""
+    """Decode the name and the value of an array: numbers, list (cell), dict (structure), or None."""
     if not data:
         return "", None
     elements = _elements(data, order)

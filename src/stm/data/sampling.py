@@ -1,7 +1,7 @@
-"""Which clip is the k-th of a run, and who computes it? A pure function of (seed, k).
+"""The sequence of training clips: clip k is a pure function of (seed, k).
 
-Everything random is drawn from `np.random.default_rng((seed, k))`, so the number of workers and of processes
-does not matter and a resumed run goes on exactly where it was.
+All random numbers of clip k come from `np.random.default_rng((seed, k))`. So the clips do not depend on the
+number of workers or processes, and a resumed run sees the clips that the interrupted run would have seen.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ __all__ = ["ClipBatches", "ClipDataset", "ClipSource", "SkipCurriculum", "StillC
 
 
 class ClipSource(Protocol):
-    """Where clips come from: videos or stills."""
+    """A source of clips, such as videos or stills."""
 
     def clip(self, k: int, rng: np.random.Generator) -> Clip:
-        """The clip that the generator draws; k is its place in the training sequence."""
+        """Draw a clip with the generator; k is its index in the training sequence."""
 
 
 class ClipDataset(Dataset[Clip]):
-    """The training sequence: clip k of a seed, drawn from one of several sources.
+    """The sequence of training clips of a seed, each drawn from one of several sources.
 
     Args:
-        sources: where clips come from.
-        weights: how often each source is drawn, relative to the others; alike if None.
-        seed: with k, it determines clip k.
-        length: how many clips the sequence has.
-        num_unique_clips: go through the first `num_unique_clips` clips over and over (to overfit on purpose).
+        sources: sources of clips.
+        weights: how often each source is drawn relative to the others; by default equally often.
+        seed: seed of the sequence.
+        length: number of clips.
+        num_unique_clips: repeat the first `num_unique_clips` clips, to overfit on purpose.
 
     Raises:
-        ValueError: there is no source, or the weights don't fit.
+        ValueError: there is no source, the weights do not match the sources, or a number is out of range.
     """
 
     def __init__(
@@ -52,17 +52,20 @@ class ClipDataset(Dataset[Clip]):
         length: int = 1_000_000_000,
         num_unique_clips: int | None = None,
     ) -> None:
-        shares = np.asarray([1.0] * len(sources) if weights is None else weights, dtype=np.float64)
-        if len(sources) == 0 or len(shares) != len(sources) or not (shares >= 0).all() or shares.sum() <= 0:
+        weights = [1.0] * len(sources) if weights is None else list(weights)
+        if len(sources) != len(weights) or min(weights, default=0) < 0 or not sum(weights) > 0:
             raise ValueError(
-                f"weights={None if weights is None else list(weights)} for {len(sources)} sources: "
-                "there must be a source, and a weight for each, none negative and one above 0"
+                f"weights={weights}: must be one weight for each source, none below 0 and one above 0; "
+                f"got {len(sources)} sources"
             )
-        if seed < 0 or length < 1 or (num_unique_clips is not None and num_unique_clips < 1):
-            raise ValueError(
-                f"seed={seed} must not be negative, length={length} and num_unique_clips={num_unique_clips} at least 1"
-            )
-        self.sources, self.shares = list(sources), shares / shares.sum()
+        if seed < 0:
+            raise ValueError(f"seed={seed}: must be at least 0")
+        if length < 1:
+            raise ValueError(f"length={length}: must be at least 1")
+        if num_unique_clips is not None and num_unique_clips < 1:
+            raise ValueError(f"num_unique_clips={num_unique_clips}: must be None or at least 1")
+        self.sources, self.probabilities = list(sources), np.asarray(weights, np.float64)
+        self.probabilities /= self.probabilities.sum()
         self.seed, self.length, self.num_unique_clips = seed, length, num_unique_clips
 
     def __len__(self) -> int:
@@ -73,23 +76,23 @@ class ClipDataset(Dataset[Clip]):
             raise IndexError(f"clip {k} of {self.length}")
         k = k % self.num_unique_clips if self.num_unique_clips else int(k)
         rng = np.random.default_rng((self.seed, k))
-        return self.sources[int(rng.choice(len(self.sources), p=self.shares))].clip(k, rng)
+        return self.sources[int(rng.choice(len(self.sources), p=self.probabilities))].clip(k, rng)
 
 
 class ClipBatches(Sampler[list[int]]):
-    """Which clips are in each batch of this process? A batch sampler over the global batches.
+    """Batch sampler over the clips that one process loads.
 
-    Global batch s holds clips s * batch_size .. (s + 1) * batch_size - 1; a process takes its slice of it.
+    Global batch s holds clips s * batch_size .. (s + 1) * batch_size - 1; each process takes a slice of it.
 
     Args:
         batch_size: clips of a global batch, over all processes.
-        steps: the batches of the whole run.
-        start_step: the first one to yield, where a run is resumed.
-        rank: this process, 0..world_size - 1.
-        world_size: processes.
+        steps: batches of the whole run.
+        start_step: first batch to yield, for a resumed run.
+        rank: number of this process, 0..world_size - 1.
+        world_size: number of processes.
 
     Raises:
-        ValueError: the global batch does not divide among the processes.
+        ValueError: the batch cannot be divided evenly among the processes, or a number is out of range.
     """
 
     def __init__(
@@ -98,12 +101,12 @@ class ClipBatches(Sampler[list[int]]):
         if batch_size < 1 or batch_size % world_size != 0:
             allowed = world_size * max(1, round(batch_size / world_size))
             raise ValueError(
-                f"batch_size={batch_size} is the global batch, over all processes: it must be a multiple of "
-                f"their number, {world_size}, for example {allowed}"
+                f"batch_size={batch_size}: must be a multiple of the number of processes, {world_size}, such "
+                f"as {allowed}, since it is the global batch over all processes"
             )
         if not 0 <= rank < world_size or steps < 0 or start_step < 0:
             raise ValueError(
-                f"rank={rank} must be in 0..{world_size - 1}, steps={steps} and {start_step=} at least 0"
+                f"{rank=}, {steps=}, {start_step=}: must be in 0..{world_size - 1}, at least 0 and at least 0"
             )
         self.batch_size, self.steps, self.start_step = batch_size, steps, start_step
         self.rank, self.world_size = rank, world_size
@@ -112,27 +115,27 @@ class ClipBatches(Sampler[list[int]]):
         return max(0, self.steps - self.start_step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.world_size
+        count = self.batch_size // self.world_size
         for step in range(self.start_step, self.steps):
-            begin = step * self.batch_size + self.rank * share
-            yield list(range(begin, begin + share))
+            begin = step * self.batch_size + self.rank * count
+            yield list(range(begin, begin + count))
 
 
 def start_worker(_: int) -> None:
-    """What a loading process does first: one thread, since there are many processes; it ends with its parent.
+    """Set up a loading process: one thread, as there are many processes, and signals only from its parent.
 
-    SLURM's signals go to all processes of a job. A loading process that ended by one would take the training
-    along before its checkpoint is written.
+    SLURM sends signals to all processes of a job. If one ended a loading process, the training would fail
+    before it writes its checkpoint.
     """
     cv2.setNumThreads(0)
-    if hasattr(signal, "sigwaitinfo"):  # macOS has none, nor SLURM
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SLURM does not run
         numbers = signal.SIGTERM, signal.SIGUSR1
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-        Thread(target=_end_by_parent, args=(numbers,), daemon=True).start()
+        Thread(target=_exit_on_parent_signal, args=(numbers,), daemon=True).start()
 
 
-def _end_by_parent(numbers: Sequence[int]) -> None:
-    """Of these signals, obey those of the training process alone."""
+def _exit_on_parent_signal(numbers: Sequence[int]) -> None:
+    """Exit when the training process sends one of these signals; ignore other senders."""
     while signal.sigwaitinfo(numbers).si_pid != os.getppid():
         pass
-    os._exit(0)  # as torch's own answer does
+    os._exit(0)  # like torch's own signal handler

@@ -1,4 +1,4 @@
-"""Clips of stills: a random affine transform of one picture a frame (paper, section 3.5)."""
+"""Training clips of stills: a random affine transform of one image for each frame (paper, section 3.5)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ import numpy as np
 
 from stm.data.augment import ColorJitter, StillMotion, after_shrinking, shrinkage
 from stm.data.copy_paste import cut_out, moving_matrices, paste
-from stm.data.cropping import ATTEMPTS, CropAroundObjects, blank_source, clip_of, crop_size
+from stm.data.cropping import ATTEMPTS, CropAroundObjects, crop_size, make_clip, no_object_message
 from stm.data.image_io import shrink_image, shrink_mask
 from stm.data.stills import Stills
 from stm.video import Clip
 
-_PASTED = 254
+_PASTED_LABEL = 254
 
 
 class StillClips:
-    """Clips of stills: each frame is the same cut around objects, moved by an affine transform of its own.
+    """Clips of stills: all frames share one crop around objects, and each has an affine transform of its own.
 
-    The paper tells the kinds (rotation, shear, zoom, translation, crop), not the amounts, which are ours.
+    The paper names the kinds of transform (rotation, shear, zoom, translation, crop) but not the amounts; the
+    defaults are ours.
 
     Args:
-        stills: where to draw from, each alike.
+        stills: stills, drawn with equal probability.
         crop: side, or height and width, of the clips in pixels.
-        num_frames: frames of a clip.
-        max_objects: objects of a clip at most; the others become background.
-        rotate, shear, zoom, translate: largest motion of each frame, see `stm.data.augment.StillMotion`.
-        scale, min_object_area, flip, stretch: the cut that all frames share, see `stm.data.cropping.CropAroundObjects`.
-        color, color_each, permute: see `stm.data.augment.ColorJitter`.
-        paste: probability that an object cut from another still moves across the clip; half of them are
+        num_frames: frames per clip.
+        max_objects: largest number of objects per clip; the others become background.
+        rotate: largest motion of each frame, see `stm.data.augment.StillMotion`.
+        shear: see `StillMotion`.
+        zoom: see `StillMotion`.
+        translate: see `StillMotion`.
+        scale: the crop that all frames share, see `stm.data.cropping.CropAroundObjects`.
+        min_object_area: see `CropAroundObjects`.
+        flip: see `CropAroundObjects`.
+        stretch: see `CropAroundObjects`.
+        color: see `stm.data.augment.ColorJitter`.
+        color_each: see `ColorJitter`.
+        permute: see `ColorJitter`.
+        paste: probability that an object cut from another still moves across the clip. Half of these are
             objects of the clip, half are occluders.
-        ramp_clips: motion, color and the speed of pasted objects grow from nothing to their full amounts
-            over so many clips at the start of the run; 0 for full amounts from the first.
+        ramp_clips: number of clips at the start of the run over which motion, color and the speed of pasted
+            objects grow from zero to their full amounts; 0 for full amounts from the first clip.
 
     Raises:
         ValueError: an argument is out of range.
@@ -59,12 +68,9 @@ class StillClips:
         ramp_clips: int = 0,
     ) -> None:
         if num_frames < 2 or max_objects < 1 or ramp_clips < 0:
-            raise ValueError(
-                f"num_frames={num_frames} must be at least 2, max_objects={max_objects} at least 1, "
-                f"ramp_clips={ramp_clips} not negative"
-            )
+            raise ValueError(f"{num_frames=}, {max_objects=}, {ramp_clips=}: must be at least 2, 1 and 0")
         if len(stills) == 0:
-            raise ValueError(f"{stills.name}: the set holds no still")
+            raise ValueError(f"{stills.name}: must hold at least one still")
         self.stills, self.size = stills, crop_size(crop)
         self.num_frames, self.max_objects = num_frames, max_objects
         self.paste, self.ramp_clips = paste, ramp_clips
@@ -73,7 +79,7 @@ class StillClips:
         self._color = ColorJitter(color, color_each, permute)
 
     def clip(self, k: int, rng: np.random.Generator) -> Clip:
-        """The clip that the generator draws; k sets the place on the ramp.
+        """Draw a clip with the generator; k determines the strength of the augmentation during the ramp.
 
         Raises:
             ValueError: 20 stills in a row show no object, or a file is broken.
@@ -88,24 +94,24 @@ class StillClips:
             cut = self._crop.draw(rng, mask)
             if cut is None:
                 continue
-            images, masks = self._moved(rng, frame, mask, cut, strength)
+            images, masks = self._move(rng, frame, mask, cut, strength)
             if rng.random() < self.paste:
                 source += self._paste(rng, images, masks, strength)
             visible = self._crop.visible(masks[0])
             if len(visible) > 0:
                 break
         else:
-            raise ValueError(blank_source(self.stills.name, tried))
+            raise ValueError(no_object_message(self.stills.name, tried))
         recolored = self._color.draw(rng, self.num_frames, strength)
         images = [recolor(image) for recolor, image in zip(recolored, images, strict=True)]
-        return clip_of(rng, images, masks, visible, self.max_objects, k, source)
+        return make_clip(rng, images, masks, visible, self.max_objects, k, source)
 
-    def _moved(
+    def _move(
         self, rng: np.random.Generator, frame: np.ndarray, mask: np.ndarray, cut: np.ndarray, strength: float
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The still, moved into each frame: uint8 (h, w, 3) and (h, w), `num_frames` times."""
+        """Warp the still into each frame: `num_frames` images uint8 (h, w, 3) and masks uint8 (h, w)."""
         by = shrinkage(cut)
-        if by > 1:  # one shrinking serves all frames, and keeps the bilinear warp from skipping pixels
+        if by > 1:  # shrinking once serves all frames and keeps the bilinear warp from skipping pixels
             frame = shrink_image(frame, by)
             mask, cut = shrink_mask(mask, by), after_shrinking(cut, by)
         self._motion.reseed(rng)
@@ -115,10 +121,10 @@ class StillClips:
     def _paste(
         self, rng: np.random.Generator, images: list[np.ndarray], masks: list[np.ndarray], strength: float
     ) -> str:
-        """Let an object of another still move across the frames, in place; tell which still."""
+        """Move an object of another still across the frames, in place; return the suffix of the source."""
         number = int(rng.integers(len(self.stills)))
         patch = cut_out(rng, *self.stills.read(number))
-        label = _PASTED if rng.random() < 0.5 else 0
+        label = _PASTED_LABEL if rng.random() < 0.5 else 0
         if patch is None or (label and any((mask == label).any() for mask in masks)):
             return ""
         matrices = moving_matrices(rng, patch[1].shape, self.size, len(images), strength)

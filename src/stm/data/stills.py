@@ -1,7 +1,7 @@
-"""Still pictures with index masks: X.jpg + X.png folders, PASCAL VOC, SBD, COCO, frames of videos.
+"""Stills with index masks: image-mask pairs, PASCAL VOC, SBD, COCO, frames of videos.
 
-Building a set lists names into numpy arrays and decodes nothing: 100 k stills take a few MB, and no Python
-object is held for each.
+Building a data set lists names into numpy arrays and decodes nothing: 100 k stills take a few MB, without a
+Python object for each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from stm.data.coco import coco
-from stm.data.image_io import check_size, list_images, read_frame
+from stm.data.image_io import FRAME_SUFFIXES, check_size, list_images, read_frame
 from stm.data.matfile import read_mat_field
 from stm.masks import read_mask
 from stm.video import VOID, Video
@@ -25,28 +25,33 @@ Kind = Literal["auto", "ids", "binary"]
 
 
 class Stills(Protocol):
-    """A set of stills."""
+    """A data set of still images with index masks."""
 
     name: str
-    """How the `source` of its clips begins."""
+    """Prefix of `Clip.source` for clips of these stills."""
 
     def __len__(self) -> int: ...
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Still i: frame uint8 (H, W, 3) in RGB, and object ids uint8 (H, W), 0 background, 255 void."""
+        """Read still i: image uint8 (H, W, 3), RGB, and object ids uint8 (H, W), 0 background, 255 void."""
 
 
 class FileStills:
-    """Pairs of a frame and a mask that share their name.
+    """Pairs of an image and a mask with the same name.
 
     Args:
         name: see `Stills.name`.
-        images, masks: the two folders.
+        images: the folder of images.
+        masks: the folder of masks.
         names: file names without suffix.
-        suffix: of the frames.
-        kind: `ids`: the labels are object ids and 255 is void. `binary`: 128 and more is the one object.
-            `auto`: binary where a gray mask reaches 255 or a palette mask holds only 0 and 255, else ids.
-        mask_suffix: of the masks; `.mat` for SBD's.
+        suffix: suffix of the images.
+        kind: `ids`: labels are object ids and 255 is void. `binary`: labels of 128 and more are the one
+            object. `auto`: `binary` for a grayscale mask that contains 255 and for a palette mask of only 0
+            and 255; `ids` otherwise.
+        mask_suffix: suffix of the masks; `.mat` for SBD.
+
+    Raises:
+        ValueError: an unknown kind.
     """
 
     def __init__(
@@ -70,11 +75,11 @@ class FileStills:
         return len(self._names)
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Still i, see `Stills.read`.
+        """Read still i, see `Stills.read`.
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is broken, the mask has colors, or the sizes differ.
+            ValueError: a file is broken, the mask holds colors, or the sizes differ.
         """
         name = self._names[i].decode()
         image, mask = f"{self._images}/{name}{self._suffix}", f"{self._masks}/{name}{self._mask_suffix}"
@@ -89,84 +94,85 @@ class FileStills:
 
 
 def _is_binary(path: str, labels: np.ndarray) -> bool:
-    """Is 255 the object? Not beside other ids in a palette mask; a gray mask may be smooth at the edge."""
+    """Return whether 255 is the object: a grayscale mask may have smooth edges, a palette mask may not."""
     if not (labels == VOID).any():
         return False
     with Image.open(path) as image:
-        gray = image.mode != "P"
-    return gray or bool(((labels == 0) | (labels == VOID)).all())
+        is_gray = image.mode != "P"
+    return is_gray or bool(((labels == 0) | (labels == VOID)).all())
 
 
 def pairs(
     images: str | Path, masks: str | Path | None = None, name: str | None = None, kind: Kind = "auto"
 ) -> FileStills:
-    """X.jpg (or X.png) and X.png in two folders or one: salient-object sets such as ECSSD, MSRA10K, DUTS.
+    """List X.jpg (or X.png) with X.png in two folders or one, as in ECSSD, MSRA10K and DUTS.
 
     Args:
-        images: the folder of frames.
-        masks: the folder of masks; None where they lie beside the frames.
-        name: see `Stills.name`; the folder's name if None.
+        images: the folder of images.
+        masks: the folder of masks; None if they are in the folder of images.
+        name: see `Stills.name`; by default the name of the folder of images.
         kind: see `FileStills`.
 
     Raises:
-        FileNotFoundError: a folder is missing or empty, or a frame has no mask.
+        FileNotFoundError: a folder is missing, or an image has no mask.
     """
     images = Path(images)
-    beside = masks is None or Path(masks).resolve() == images.resolve()
+    is_one_folder = masks is None or Path(masks).resolve() == images.resolve()
     masks = images if masks is None else Path(masks)
-    names, suffix = list_images(images, (".jpg", ".jpeg", ".JPG", ".JPEG")) if beside else list_images(images)
+    suffixes = (".jpg", ".jpeg", ".JPG", ".JPEG") if is_one_folder else FRAME_SUFFIXES
+    names, suffix = list_images(images, suffixes)
     missing = sorted(set(names) - set(list_images(masks, (".png",))[0]))
     if missing:
         raise FileNotFoundError(
-            f"{masks / missing[0]}.png: {len(missing)} of {len(names)} frames have no such mask"
+            f"{masks / missing[0]}.png: there is no such mask ({len(missing)} of {len(names)} are missing)"
         )
     return FileStills(name or images.name, images, masks, names, suffix, kind)
 
 
 def voc(root: str | Path, split: str = "train") -> FileStills:
-    """PASCAL VOC's pictures with their instances (SegmentationObject; 255 is void).
+    """List the PASCAL VOC images that have instance masks (SegmentationObject; 255 is void).
 
     Args:
         root: the folder that holds JPEGImages, SegmentationObject and ImageSets, such as VOCdevkit/VOC2012.
-        split: the name of a list in ImageSets/Segmentation.
+        split: name of a list in ImageSets/Segmentation.
 
     Raises:
         FileNotFoundError: the list is missing.
     """
     root = Path(root)
-    names = _listed(root / "ImageSets" / "Segmentation", split)
+    names = _read_list(root / "ImageSets" / "Segmentation", split)
     return FileStills(f"voc-{split}", root / "JPEGImages", root / "SegmentationObject", names, kind="ids")
 
 
 def sbd(root: str | Path, split: str = "train") -> FileStills:
-    """The Semantic Boundaries Dataset's pictures with their instances.
+    """List the images of the Semantic Boundaries Dataset with their instance masks.
 
     Args:
-        root: the folder that holds `img`, `inst` and the lists, benchmark_RELEASE/dataset in its archive.
-        split: the name of a list.
+        root: the folder that holds `img`, `inst` and the lists, in the archive benchmark_RELEASE/dataset.
+        split: name of a list.
 
     Raises:
         FileNotFoundError: the list is missing.
     """
     root = Path(root)
-    names = _listed(root, split)
+    names = _read_list(root, split)
     return FileStills(f"sbd-{split}", root / "img", root / "inst", names, kind="ids", mask_suffix=".mat")
 
 
-def _listed(folder: Path, split: str) -> list[str]:
+def _read_list(folder: Path, split: str) -> list[str]:
     path = folder / f"{split}.txt"
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in folder.glob("*.txt")))
-        raise FileNotFoundError(f"{path}: there is no such list; there are {there or 'none'}")
+        available = ", ".join(sorted(p.stem for p in folder.glob("*.txt")))
+        raise FileNotFoundError(f"{path}: there is no such list; available are {available or 'none'}")
     return path.read_text().split()
 
 
 class VideoStills:
-    """Annotated frames of videos, each a still of its own.
+    """Annotated frames of videos as stills.
 
     Args:
         name: see `Stills.name`.
-        videos: where the frames are.
+        videos: the videos.
     """
 
     def __init__(self, name: str, videos: Sequence[Video]) -> None:
@@ -179,7 +185,7 @@ class VideoStills:
         return len(self._time)
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Still i, see `Stills.read`."""
+        """Read still i, see `Stills.read`."""
         video, t = self._videos[self._video[i]], int(self._time[i])
         mask = video.mask(t)
         assert mask is not None, f"{video.name}: frame {t} is annotated but has no mask"
@@ -187,10 +193,10 @@ class VideoStills:
 
 
 def video_frames(videos: Sequence[Video], name: str = "frames") -> VideoStills:
-    """The annotated frames of videos as stills.
+    """List the annotated frames of videos as stills.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no frame is annotated.
     """
     stills = VideoStills(name, videos)
     if len(stills) == 0:

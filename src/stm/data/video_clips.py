@@ -1,4 +1,4 @@
-"""Clips of videos: which frames lie how far apart, and where they are cut out (paper, section 3.5)."""
+"""Training clips of videos: which frames, and how they are cropped (paper, section 3.5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from stm.data.augment import (
     warp_frame,
     warp_mask,
 )
-from stm.data.cropping import ATTEMPTS, CropAroundObjects, blank_source, clip_of, crop_size, label_areas
+from stm.data.cropping import (
+    ATTEMPTS,
+    CropAroundObjects,
+    crop_size,
+    label_areas,
+    make_clip,
+    no_object_message,
+)
 from stm.data.image_io import shrink_image
 from stm.data.videos import FileVideo
 from stm.video import Clip, Video
@@ -26,15 +33,18 @@ log = logging.getLogger(__name__)
 
 
 class SkipCurriculum:
-    """How many frames may lie between neighbors of a clip? More and more as training goes on (section 3.5).
+    """Largest number of frames skipped between neighbors in a clip; it grows during training (section 3.5).
 
-    The default is the paper's: 5 more every 20 epochs of 3771 clips, up to 25.
+    The defaults are the paper's: 5 more every 20 epochs of 3771 clips, up to 25.
 
     Args:
-        largest: the limit at the end.
-        grow_by: by how much the limit grows at a time.
-        every_clips: after how many clips it grows.
-        first: the limit at the start.
+        largest: final limit.
+        grow_by: increase of the limit each time.
+        every_clips: number of clips between two increases.
+        first: initial limit.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -42,49 +52,54 @@ class SkipCurriculum:
     ) -> None:
         if min(largest, grow_by, first) < 0 or every_clips < 1:
             raise ValueError(
-                f"largest={largest}, grow_by={grow_by}, first={first} must not be negative, "
-                f"every_clips={every_clips} must be at least 1"
+                f"{largest=}, {grow_by=}, {first=}, {every_clips=}: must be at least 0, 0, 0 and 1"
             )
         self.largest, self.grow_by, self.every_clips, self.first = largest, grow_by, every_clips, first
 
     def max_skip(self, k: int) -> int:
-        """The limit for the k-th clip."""
+        """Return the limit for clip k."""
         return min(self.largest, self.first + self.grow_by * (k // self.every_clips))
 
 
 def sample_frame_indices(rng: np.random.Generator, length: int, frames: int, max_skip: int) -> list[int]:
-    """Ascending places of a clip's frames in a video: skips uniform in 0..max_skip, then a uniform start.
+    """Draw ascending frame indices of a clip: uniform skips in 0..max_skip, then a uniform start.
 
-    A skip of 0 takes the next frame. Where the video is too short for the limit, the limit is the largest one
-    at which every draw fits.
+    A skip of 0 takes the next frame. In a video that is too short for the limit, the limit is the largest one
+    for which every draw fits.
     """
     assert 2 <= frames <= length
     limit = min(max_skip, (length - frames) // (frames - 1))
     steps = np.concatenate([[0], np.cumsum(1 + rng.integers(0, limit + 1, frames - 1))])
     start = rng.integers(0, length - int(steps[-1]))
-    return [int(place) for place in start + steps]
+    return [int(index) for index in start + steps]
 
 
 class VideoClips:
-    """Clips of videos: ordered frames with random skips, cut around objects of the first (section 3.5).
+    """Clips of videos: ordered frames with random skips, cropped around objects of the first (section 3.5).
 
-    Only annotated frames are used. Videos with fewer of them than a clip has frames are left out, with a
-    warning; they still serve as stills (`stm.data.stills.video_frames`).
+    Only annotated frames are used. Videos with fewer annotated frames than a clip has are dropped with a
+    warning; they can still serve as stills (`stm.data.stills.video_frames`).
 
     Args:
-        videos: where to draw from, each alike.
+        videos: videos, drawn with equal probability.
         crop: side, or height and width, of the clips in pixels.
-        num_frames: frames of a clip.
-        max_objects: objects of a clip at most; the others become background.
-        curriculum: the largest skip; the paper's if None.
-        skip_divisor: what the largest skip is divided by: 5 for YouTube-VOS, annotated every 5th frame, makes
-            it count raw frames.
-        reverse: probability of running the clip backwards.
-        scale, min_object_area, flip, rotate, stretch: see `stm.data.cropping.CropAroundObjects`; alike in all frames.
-        shake: camera motion after the first frame: shift in parts of the crop, relative change of size, and
-            60 degrees times it of rotation, at most.
-        color, color_each, permute: see `stm.data.augment.ColorJitter`.
-        name: how the clips' `source` begins.
+        num_frames: frames per clip.
+        max_objects: largest number of objects per clip; the others become background.
+        curriculum: the largest skip; by default the paper's.
+        skip_divisor: divisor of the largest skip. In YouTube-VOS, which is annotated at every 5th frame, 5
+            makes the skip count raw frames.
+        reverse: probability of reversing the order of the frames.
+        scale: see `stm.data.cropping.CropAroundObjects`; the crop is the same in all frames.
+        min_object_area: see `CropAroundObjects`.
+        flip: see `CropAroundObjects`.
+        rotate: see `CropAroundObjects`.
+        stretch: see `CropAroundObjects`.
+        shake: largest camera motion after the first frame: the shift as a fraction of the crop, the relative
+            change of size, and the rotation in units of 60 degrees.
+        color: see `stm.data.augment.ColorJitter`.
+        color_each: see `ColorJitter`.
+        permute: see `ColorJitter`.
+        name: prefix of `Clip.source`.
 
     Raises:
         ValueError: no video is long enough, or an argument is out of range.
@@ -111,27 +126,19 @@ class VideoClips:
         name: str = "videos",
     ) -> None:
         if num_frames < 2 or max_objects < 1 or skip_divisor < 1:
-            raise ValueError(
-                f"num_frames={num_frames} must be at least 2, max_objects={max_objects} and "
-                f"skip_divisor={skip_divisor} at least 1"
-            )
+            raise ValueError(f"{num_frames=}, {max_objects=}, {skip_divisor=}: must be at least 2, 1 and 1")
         self.videos = [video for video in videos if len(video.annotated) >= num_frames]
-        short = [video.name for video in videos if len(video.annotated) < num_frames]
         if not self.videos:
+            longest = max((len(video.annotated) for video in videos), default=0)
             raise ValueError(
-                f"{name}: none of {len(videos)} videos has {num_frames} annotated frames, which a clip needs"
+                f"num_frames={num_frames}: must be at most {longest}, the number of annotated frames in the "
+                f"longest of the {len(videos)} videos of {name}"
             )
+        short = [video.name for video in videos if len(video.annotated) < num_frames]
         if short:
-            log.warning(
-                "%s: %d of %d videos have fewer than %d annotated frames and give no clips: %s",
-                *(
-                    name,
-                    len(short),
-                    len(videos),
-                    num_frames,
-                    ", ".join(short[:5]) + (", ..." if short[5:] else ""),
-                ),
-            )
+            message = "%s: dropping %d of %d videos, which have fewer than %d annotated frames: %s"
+            names = ", ".join(short[:5]) + (", ..." if short[5:] else "")
+            log.warning(message, name, len(short), len(videos), num_frames, names)
         self.size, self.num_frames, self.max_objects = crop_size(crop), num_frames, max_objects
         self.curriculum = curriculum or SkipCurriculum()
         self.skip_divisor, self.reverse, self.shake, self.name = skip_divisor, reverse, shake, name
@@ -139,7 +146,7 @@ class VideoClips:
         self._color = ColorJitter(color, color_each, permute)
 
     def clip(self, k: int, rng: np.random.Generator) -> Clip:
-        """The clip that the generator draws; k sets the largest skip.
+        """Draw a clip with the generator; k determines the largest skip.
 
         Raises:
             ValueError: 20 first frames in a row show no object, or a file is broken.
@@ -149,8 +156,8 @@ class VideoClips:
             video = self.videos[int(rng.integers(len(self.videos)))]
             limit = self.curriculum.max_skip(k) // self.skip_divisor
             times = [
-                video.annotated[p]
-                for p in sample_frame_indices(rng, len(video.annotated), self.num_frames, limit)
+                video.annotated[i]
+                for i in sample_frame_indices(rng, len(video.annotated), self.num_frames, limit)
             ]
             if rng.random() < self.reverse:
                 times.reverse()
@@ -164,8 +171,8 @@ class VideoClips:
             if len(visible) > 0 or label_areas(masks[0]).any():
                 break
         else:
-            raise ValueError(blank_source(self.name, tried))
-        matrices = [cut] + [compose(self._shaken(rng), cut) for _ in times[1:]]
+            raise ValueError(no_object_message(self.name, tried))
+        matrices = [cut] + [compose(self._sample_shake(rng), cut) for _ in times[1:]]
         masks += [
             warp_mask(_mask(video, t), m, self.size) for t, m in zip(times[1:], matrices[1:], strict=True)
         ]
@@ -175,12 +182,13 @@ class VideoClips:
             for t, m in zip(times, matrices, strict=True)
         ]
         images = [
-            recolor(i) for recolor, i in zip(self._color.draw(rng, self.num_frames), images, strict=True)
+            recolor(image)
+            for recolor, image in zip(self._color.draw(rng, self.num_frames), images, strict=True)
         ]
-        names = ",".join(video.frame_names[t] for t in times)
-        return clip_of(rng, images, masks, visible, self.max_objects, k, f"{self.name}/{video.name}:{names}")
+        source = f"{self.name}/{video.name}:{','.join(video.frame_names[t] for t in times)}"
+        return make_clip(rng, images, masks, visible, self.max_objects, k, source)
 
-    def _shaken(self, rng: np.random.Generator) -> np.ndarray:
+    def _sample_shake(self, rng: np.random.Generator) -> np.ndarray:
         x, y, turn, growth = self.shake * rng.uniform(-1, 1, 4)
         middle = ((self.size[1] - 1) / 2, (self.size[0] - 1) / 2)
         matrix = crop_matrix(middle, math.exp(growth), self.size, 60 * turn)

@@ -1,4 +1,4 @@
-"""Films and folders of pictures, read one frame after the other."""
+"""Video files and folders of images, read frame by frame."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from stm.data.image_io import list_images, read_frame
 class Frames:
     """The frames of a folder, in natural order of their names.
 
+    Args:
+        path: the folder.
+
     Attributes:
-        names: of the frames; those of a film are numbers.
-        size: height and width.
-        fps: frames a second; None where nothing tells.
+        names: names of the frames; numbers for a video file.
+        size: height and width in pixels.
+        fps: frames per second; None if unknown.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no picture in it.
-        ValueError: the first frame is no picture.
+        FileNotFoundError: the folder does not exist or holds no image.
+        ValueError: the first frame is not a valid image.
     """
 
     fps: float | None = None
@@ -40,22 +43,25 @@ class Frames:
         return self.path / f"{self.names[t]}{self._suffix}"
 
     def read(self, start: int = 0) -> Iterator[np.ndarray]:
-        """The frames from one on, uint8 (H, W, 3).
+        """Iterate over the frames from index `start` on, uint8 (H, W, 3), RGB.
 
         Raises:
-            ValueError: one is broken, or of another size than the first.
+            ValueError: a frame is broken, or its size differs from the first frame's.
         """
         for t in range(start, len(self)):
-            frame = read_frame(self._file(t))  # once: a second look takes as long as a network on a GPU
-            _same_size(frame, self.size, self._file(t))
+            frame = read_frame(self._file(t))  # uninspected: to decode twice is as slow as a network on a GPU
+            _check_size(frame, self.size, self._file(t))
             yield frame
 
 
 class VideoFile(Frames):
-    """The frames of a film, as a player shows them: turned where the film says so.
+    """The frames of a video file, rotated as its metadata specifies.
+
+    Args:
+        path: the file.
 
     Raises:
-        ValueError: it is no film, or a broken one.
+        ValueError: the file is not a video, or it is broken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,63 +69,65 @@ class VideoFile(Frames):
         try:
             with av.open(str(path)) as container:
                 if not container.streams.video:
-                    raise ValueError(f"{path}: there is no video in it")
+                    raise ValueError(f"{path}: must have a video stream; got none")
                 stream = container.streams.video[0]
                 self.fps = float(stream.average_rate) if stream.average_rate else None
-                # of a film that was trimmed, those before its beginning are there, and are not shown
+                # a trimmed video still holds the packets before its start, marked as discarded
                 count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
         except (av.FFmpegError, OSError) as error:
-            raise ValueError(f"{path}: no film that can be read ({_told(error)})") from error
+            raise ValueError(f"{path}: not a readable video ({_reason(error)})") from error
         self.names = [f"{t:05d}" for t in range(count)]
-        first = next(self._decoded(), None)
+        first = next(self._decode(), None)
         if first is None:
-            raise ValueError(f"{path}: there is no frame in it")
+            raise ValueError(f"{path}: the video has no frames")
         height, width = first.shape[:2]
         self.size = height, width
 
     def read(self, start: int = 0) -> Iterator[np.ndarray]:
-        """The frames from one on, uint8 (H, W, 3); those before are decoded, too, as frames hang on others.
+        """Iterate over the frames from index `start` on, uint8 (H, W, 3), RGB.
+
+        Earlier frames are decoded as well, since later ones may depend on them.
 
         Raises:
-            ValueError: the film is broken from some frame on.
+            ValueError: a frame cannot be decoded, or its size differs from the first frame's.
         """
-        for frame in self._decoded(start):
-            _same_size(frame, self.size, self.path)
+        for frame in self._decode(start):
+            _check_size(frame, self.size, self.path)
             yield frame
 
-    def _decoded(self, start: int = 0) -> Iterator[np.ndarray]:
+    def _decode(self, start: int = 0) -> Iterator[np.ndarray]:
         t = 0
         try:
             with av.open(str(self.path)) as container:
                 container.streams.video[0].thread_type = "AUTO"
                 for frame in container.decode(video=0):
                     if start <= t < len(self.names):
-                        picture = frame.to_ndarray(format="rgb24")
-                        yield np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                        image = frame.to_ndarray(format="rgb24")
+                        yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
                     t += 1
         except (av.FFmpegError, OSError) as error:
-            raise ValueError(f"{self.path}: frame {t} cannot be decoded ({_told(error)})") from error
+            raise ValueError(f"{self.path}: frame {t} cannot be decoded ({_reason(error)})") from error
 
 
 def open_frames(path: Path) -> Frames:
-    """A film or a folder of pictures.
+    """Open a video file or a folder of images.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: it can't be read.
+        FileNotFoundError: the path does not exist, or the folder holds no image.
+        ValueError: the video or its first frame cannot be read.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such film or folder")
+        raise FileNotFoundError(f"{path}: there is no such video file or folder")
     return Frames(path) if path.is_dir() else VideoFile(path)
 
 
-def _same_size(frame: np.ndarray, size: tuple[int, int], where: object) -> None:
+def _check_size(frame: np.ndarray, size: tuple[int, int], path: Path) -> None:
     if frame.shape[:2] != size:
         raise ValueError(
-            f"{where}: a frame of {frame.shape[1]}x{frame.shape[0]}, the first is {size[1]}x{size[0]} "
-            "(width x height)"
+            f"{path}: frames must have the size of the first, {size[1]}x{size[0]} (width x height); "
+            f"got {frame.shape[1]}x{frame.shape[0]}"
         )
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stm.data.file_inspection import FLAT_COLORS, FileInfo, pack
+from stm.data.file_inspection import FLAT_COLORS, FileInfo, pack_rgb
 from stm.dataset_check.dataset_files import StillFiles, Unit
 from stm.dataset_check.rules import FileInfos, is_binary, is_usable, object_labels
 from stm.dataset_check.run import DatasetReport
@@ -46,7 +46,7 @@ class Repair:
         with Image.open(self.source) as image:
             pixels = np.asarray(image)
         if self.is_colored:
-            values = pack(pixels[..., :3])
+            values = pack_rgb(pixels[..., :3])
             mask = np.zeros(values.shape, np.uint8)
             for color, label in self.labels.items():
                 mask[values == color] = label
@@ -177,7 +177,7 @@ def _color_table(masks: Sequence[FileInfo], allow_new_ids: bool) -> dict[int, in
     if not masks or not all(info.colors for info in masks):
         return {}
     colors = list(dict.fromkeys(color for info in masks for color in sorted(info.colors)))
-    palette = {int(color): label for label, color in enumerate(pack(PALETTE))}
+    palette = {int(color): label for label, color in enumerate(pack_rgb(PALETTE))}
     if set(colors) <= palette.keys():
         return {color: palette[color] for color in colors}
     if all(info.labels for info in masks):

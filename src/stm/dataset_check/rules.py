@@ -62,7 +62,7 @@ def _check_frame(path: Path, info: FileInfo) -> Iterator[_RawIssue]:
         return
     if info.format not in ("JPEG", "MPO", "PNG"):
         yield _issue("wrong-format", path, f"the content is {info.format}")
-    if info.turned:
+    if info.rotated:
         yield _issue("frame-rotated", path, "an EXIF tag asks viewers to rotate the frame")
     if info.mode != "RGB":
         yield _issue("frame-mode", path, f"the frame has mode {info.mode}")

@@ -1,7 +1,7 @@
-"""Procedural videos and stills with exact masks, made on access: nothing to download.
+"""Procedural videos and stills with exact masks, rendered on access, so that nothing needs to be downloaded.
 
-Video number n of a set is a pure function of (seed, split, kind, n, size, frames): the same bytes in every
-process, on every run and in any order of access. Splits never share random numbers.
+Video n of a set is a pure function of (seed, split, kind, n, size, frames): the same bytes in every process,
+run and order of access. Splits never share random numbers.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from stm.data.synthetic.scenarios import SCENARIOS, sample_scene
 from stm.video import Video
 
 SPLITS = ("train", "val", "test")
-FRAMES = {"plain": 24, "event": 40, "distractor": 40, "still": 1}
-SHORTEST, SMALLEST_SIDE = {"plain": 2, "event": 20, "distractor": 20, "still": 1}, 32
+DEFAULT_FRAMES = {"plain": 24, "event": 40, "distractor": 40, "still": 1}
+MIN_FRAMES = {"plain": 2, "event": 20, "distractor": 20, "still": 1}
+MIN_SIDE = 32
 
 
 class SyntheticVideo(Video):
-    """One procedural video: its scene and frames are made on first access, kept, and left out of pickles.
+    """A procedural video; its scene and frames are computed on first access, cached, and left out of pickles.
 
     Args:
-        kind: a name in `stm.data.synthetic.scenarios.SCENARIOS`.
-        number: which video of the kind, from 0.
-        seed: of the set, from 0.
+        kind: a key of `stm.data.synthetic.scenarios.SCENARIOS`.
+        number: index of the video among those of its kind, from 0.
+        seed: seed of the set, at least 0.
         split: one of `SPLITS`.
         size: (H, W) in pixels.
-        frames: how many.
+        frames: number of frames.
     """
 
     def __init__(
@@ -42,43 +43,46 @@ class SyntheticVideo(Video):
         self.frame_names = [f"{t:05d}" for t in range(frames)]
 
     def frame(self, t: int) -> np.ndarray:
-        return self._drawn[0][t]
+        """Return frame t, uint8 (H, W, 3), RGB."""
+        return self._rendered[0][t]
 
     def mask(self, t: int) -> np.ndarray:
-        return self._drawn[1][t]
+        """Return the index mask of frame t, uint8 (H, W)."""
+        return self._rendered[1][t]
 
     @cached_property
     def scene(self) -> Scene:
-        """The values that the video is drawn from."""
-        # text as bytes: Python's hash() differs from process to process
+        """The scene that the video is rendered from."""
+        # The names are encoded as bytes, since Python's hash() differs between processes.
         rng = np.random.default_rng([self.number, self.seed, *f"{self.split}/{self.kind}".encode()])
         unit = (self.size[0] * self.size[1]) ** 0.5
-        stage = VideoSpec(len(self), width=self.size[1] / unit, height=self.size[0] / unit)
-        return sample_scene(SCENARIOS[self.kind], rng, stage, self.number)
+        spec = VideoSpec(len(self), width=self.size[1] / unit, height=self.size[0] / unit)
+        return sample_scene(SCENARIOS[self.kind], rng, spec, self.number)
 
     @cached_property
     def first_frames(self) -> Mapping[int, int]:
+        """Object id -> 0, since all objects are visible in the first frame."""
         return dict.fromkeys(self.scene.labels, 0)
 
     @property
     def absence(self) -> tuple[int, int] | None:
-        """First frame without any object and the frame of their return, in an event video; None in others."""
+        """First frame without objects and the frame of their return in an event video; otherwise None."""
         return self.scene.absence
 
     @cached_property
-    def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
+    def _rendered(self) -> tuple[np.ndarray, np.ndarray]:
         return render(self.scene, self.size)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("scene", "_drawn")}
+        return {key: value for key, value in vars(self).items() if key not in ("scene", "_rendered")}
 
 
 class SyntheticStills:
-    """A set of procedural stills: `len`, `name` and `read`; each is drawn anew whenever it is read.
+    """Procedural stills (see `stm.data.stills.Stills`), each rendered whenever it is read.
 
     Args:
-        count: how many.
-        seed: of the set, from 0.
+        count: number of stills.
+        seed: seed of the set, at least 0.
         split: one of `SPLITS`.
         size: (H, W) in pixels.
     """
@@ -91,9 +95,13 @@ class SyntheticStills:
         return self.count
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Picture i, uint8 (H, W, 3) in RGB, and its index mask, uint8 (H, W)."""
+        """Render still i, uint8 (H, W, 3), RGB, and its index mask, uint8 (H, W).
+
+        Raises:
+            IndexError: there is no still i.
+        """
         if not 0 <= i < self.count:
-            raise IndexError(f"{self.name} has {self.count} stills, there is no number {i}")
+            raise IndexError(f"i={i}: must be in 0..{self.count - 1}, the stills of {self.name}")
         still = SyntheticVideo("still", i, self.seed, self.split, self.size, 1)
         return still.frame(0), still.mask(0)
 
@@ -106,48 +114,56 @@ def synthetic_videos(
     size: int | tuple[int, int] = 96,
     frames: int | None = None,
 ) -> list[SyntheticVideo]:
-    """The first `count` procedural videos of a seed and a split.
+    """List the first `count` procedural videos of a seed and a split.
 
     Args:
-        count: how many.
-        seed: from 0.
+        count: number of videos.
+        seed: at least 0.
         split: `train`, `val` or `test`.
-        kind: `plain` (motion, deformation, occlusion), `event` (objects change their look, are absent and
-            return), `distractor` (an event beside something in the first look), `mixed` (plain and event
-            in turns).
+        kind: `plain` (motion, deformation, occlusion), `event` (objects change their appearance, are absent
+            and return), `distractor` (an event with a distractor that looks like an object at first), or
+            `mixed` (alternating plain and event).
         size: (H, W) in pixels, or the side of a square.
-        frames: a video's length; None: 24 for plain, 40 for the others.
+        frames: number of frames; by default 24 for plain and 40 for the others.
 
     Raises:
-        ValueError: no such split or kind, or a size, seed or length that is too small.
+        ValueError: an unknown split or kind, or a size, seed or number of frames that is too small.
     """
     kinds = ("plain", "event") if kind == "mixed" else (kind,)
-    if kind not in (*FRAMES, "mixed") or kind == "still":
-        raise ValueError(f"kind={kind!r} must be plain, event, distractor or mixed")
-    size = _checked(seed, split, size)
-    for one in kinds:
-        if frames is not None and frames < SHORTEST[one]:
-            raise ValueError(f"frames={frames}: a video of kind {one} needs at least {SHORTEST[one]} frames")
-    turns = [(kinds[i % len(kinds)], i // len(kinds)) for i in range(count)]
-    return [SyntheticVideo(one, n, seed, split, size, frames or FRAMES[one]) for one, n in turns]
+    if kind not in (*DEFAULT_FRAMES, "mixed") or kind == "still":
+        raise ValueError(f"kind={kind!r}: must be plain, event, distractor or mixed")
+    size = _check_arguments(seed, split, size)
+    for name in kinds:
+        if frames is not None and frames < MIN_FRAMES[name]:
+            raise ValueError(
+                f"frames={frames}: must be at least {MIN_FRAMES[name]} for videos of kind {name}"
+            )
+    return [
+        SyntheticVideo(name, i // len(kinds), seed, split, size, frames or DEFAULT_FRAMES[name])
+        for i, name in ((i, kinds[i % len(kinds)]) for i in range(count))
+    ]
 
 
 def synthetic_stills(
     count: int, seed: int = 0, split: str = "train", size: int | tuple[int, int] = 96
 ) -> SyntheticStills:
-    """The first `count` procedural stills of a seed and a split; arguments as in `synthetic_videos`."""
-    return SyntheticStills(count, seed, split, _checked(seed, split, size))
+    """List the first `count` procedural stills of a seed and a split; arguments as in `synthetic_videos`.
+
+    Raises:
+        ValueError: an unknown split, or a size or seed that is too small.
+    """
+    return SyntheticStills(count, seed, split, _check_arguments(seed, split, size))
 
 
-def _checked(seed: int, split: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    """The size as (H, W)."""
+def _check_arguments(seed: int, split: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    """Validate arguments and return the size as (H, W)."""
     height, width = (size, size) if isinstance(size, int) else size
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} must be one of {', '.join(SPLITS)}")
+        raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
     if seed < 0:
-        raise ValueError(f"seed={seed} must not be negative")
-    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(f"seed={seed}: must be at least 0")
+    if min(height, width) < MIN_SIDE:
         raise ValueError(
-            f"size={size}: each side needs at least {SMALLEST_SIDE} pixels, for example 96 or (96, 160)"
+            f"size={size}: each side must have at least {MIN_SIDE} pixels, such as 96 or (96, 160)"
         )
     return int(height), int(width)

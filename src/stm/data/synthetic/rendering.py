@@ -1,8 +1,8 @@
-"""How is a procedural scene drawn? A `Scene` is plain values; `render` turns it into frames and exact masks.
+"""Rendering of procedural scenes: a `Scene` holds plain values, `render` draws its frames and exact masks.
 
-Lengths are in units of the square root of the picture's area, with the origin in the picture's middle, x to
-the right and y down: an object of size 0.3 covers 0.09 of the picture, at any resolution. Arrays that change
-over time have the frame as their first axis, T.
+The unit of length is the square root of the frame's area. The origin is the center of the frame, x points to
+the right and y down. So an object of size 0.3 covers 0.09 of the frame at any resolution. The first axis (T)
+of an array that changes over time is the frame.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ import numpy as np
 
 from stm.data.synthetic.textures import Texture, pattern, rgb
 
-SUBPIXELS = 4  # an outline is filled at this many times the resolution, in both directions
+SUBPIXELS = 4  # outlines are filled at this multiple of the resolution in both directions
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What contour does an object have, and how does it deform? A superellipse with travelling waves, bent.
+    """Contour of an object: a superellipse with traveling waves and a periodic bend.
 
     Attributes:
-        exponent: of the superellipse: 2 an ellipse, below it a diamond, `math.inf` a rectangle.
-        aspect: width over height before the waves and the bend.
-        waves: (order, amplitude, phase, radians a frame) of each wave around the contour; an amplitude is
-            relative to the radius.
-        bend: (largest angle between the middle and an end, phase, radians a frame).
+        exponent: exponent of the superellipse: 2 for an ellipse, less for a diamond, `math.inf` for a
+            rectangle.
+        aspect: width divided by height, before waves and bend.
+        waves: (order, amplitude relative to the radius, phase, radians per frame) of each wave around the
+            contour.
+        bend: (largest angle between the middle and an end, phase, radians per frame).
     """
 
     exponent: float = 2.0
@@ -38,19 +39,19 @@ class Outline:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What lies at one depth? A textured area and where it is in every frame.
+    """A textured area at one depth, with its position and appearance in every frame.
 
     Attributes:
-        texture: its surface.
-        outline: its contour; None fills the picture.
-        position: of its middle, unit lengths, (T, 2).
-        angle: radians, (T,).
-        size: square root of its area, (T,); for a layer without outline its magnification.
-        scroll: of the texture under the outline, unit lengths, (T, 2).
-        hue: added to the ramp's hues, 1 is the whole circle, (T,).
-        gain: of its brightness, (T,).
-        present: whether it is drawn, bool (T,).
-        label: its object id; 0 for what belongs to the background.
+        texture: the texture.
+        outline: the contour; None fills the frame.
+        position: position of the center in unit lengths, (T, 2).
+        angle: rotation in radians, (T,).
+        size: square root of the area, (T,); for a layer without outline, the magnification.
+        scroll: shift of the texture under the outline in unit lengths, (T, 2).
+        hue: offset of the ramp's hues, (T,); 1 is the full circle.
+        gain: factor on the brightness, (T,).
+        present: whether the layer is drawn, bool (T,).
+        label: object id; 0 for background.
     """
 
     texture: Texture
@@ -67,16 +68,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What does a procedural video show?
+    """The values that determine a procedural video.
 
     Attributes:
-        layers: from the back to the front.
-        light: the picture's brightness, (T,).
-        shade: how much brighter each layer is towards the light, brightness a size, (2,).
-        noise: standard deviation of the sensor's noise, brightness 0..1.
-        blur: standard deviation of the lens's blur, unit lengths.
-        seed: of the noise.
-        absence: first frame without any object and the frame in which they return, where that is the story.
+        layers: layers from back to front.
+        light: brightness of the frame, (T,).
+        shade: increase of each layer's brightness toward the light, per size of the layer, (2,).
+        noise: standard deviation of the sensor noise, as brightness in 0..1.
+        blur: standard deviation of the lens blur in unit lengths.
+        seed: seed of the noise.
+        absence: first frame without objects and the frame of their return, for an event.
     """
 
     layers: tuple[Layer, ...]
@@ -92,14 +93,20 @@ class Scene:
 
     @property
     def labels(self) -> list[int]:
-        """The object ids, ascending."""
+        """Object ids, ascending."""
         return sorted({layer.label for layer in self.layers} - {0})
 
 
 def render(scene: Scene, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw every frame of a scene at size (H, W): uint8 (T, H, W, 3) in RGB, and labels, uint8 (T, H, W).
+    """Render all frames of a scene.
 
-    A pixel has the label of the foremost layer that covers at least half of it.
+    Args:
+        scene: the scene.
+        size: (H, W) in pixels.
+
+    Returns:
+        Frames uint8 (T, H, W, 3), RGB, and masks uint8 (T, H, W). The label of a pixel is that of the
+        foremost layer that covers at least half of it.
     """
     frames = np.empty((len(scene), *size, 3), np.uint8)
     masks = np.zeros((len(scene), *size), np.uint8)
@@ -122,14 +129,16 @@ def render(scene: Scene, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
         canvas *= np.float32(scene.light[t])
         if sigma > 0.2:
             canvas[:] = cv2.GaussianBlur(canvas, (0, 0), sigma)
-        y, x = rng.integers(0, 33, 2)  # one sheet of grain, moved: drawing it anew takes most of the time
+        y, x = rng.integers(
+            0, 33, 2
+        )  # shift one sheet of noise: drawing noise per frame would dominate the time
         canvas += grain[y : y + size[0], x : x + size[1]]
         frames[t] = np.clip(np.rint(canvas), 0, 255)
     return frames, masks
 
 
 def render_mask(scene: Scene, t: int, size: tuple[int, int]) -> np.ndarray:
-    """Draw the labels of frame t alone, uint8 (H, W)."""
+    """Render only the mask of frame t, uint8 (H, W)."""
     labels = np.zeros(size, np.uint8)
     for layer in scene.layers:
         if layer.present[t]:
@@ -139,7 +148,7 @@ def render_mask(scene: Scene, t: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def contours(outline: Outline, t: np.ndarray, points: int = 96) -> np.ndarray:
-    """The outline at frames t (T,) around the origin, each with area 1, float (T, points, 2)."""
+    """Compute the outline at frames t (T,), centered and of area 1: float (T, points, 2)."""
     theta = np.arange(points) * (2 * np.pi / points)
     cos, sin = np.abs(np.cos(theta)), np.abs(np.sin(theta))
     if math.isinf(outline.exponent):
@@ -163,7 +172,7 @@ def contours(outline: Outline, t: np.ndarray, points: int = 96) -> np.ndarray:
 
 
 def polygons(layer: Layer, t: np.ndarray) -> np.ndarray:
-    """The layer's contour in the picture at frames t (T,), unit lengths, float (T, points, 2)."""
+    """Compute a layer's contour in the frames t (T,) in unit lengths: float (T, points, 2)."""
     if layer.outline is None:
         return np.tile(1e3 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]), (len(t), 1, 1))
     cos, sin = np.cos(layer.angle[t]), np.sin(layer.angle[t])
@@ -173,7 +182,7 @@ def polygons(layer: Layer, t: np.ndarray) -> np.ndarray:
 
 
 class _Paint:
-    """A layer's colors: the pattern as a tile, and a table of its 256 colors for each frame."""
+    """Colors of a layer: its pattern as a tile, and a table of 256 colors for each frame."""
 
     def __init__(self, layer: Layer, size: tuple[int, int]) -> None:
         self.layer, self.size = layer, size
@@ -182,22 +191,22 @@ class _Paint:
         ramp = np.repeat(layer.texture.ramp[None], len(layer.hue), axis=0)
         ramp[..., 0] += layer.hue[:, None]
         stops = rgb(ramp) * layer.gain[:, None, None]
-        place = np.linspace(0, len(layer.texture.ramp) - 1, 256)
-        low = np.minimum(place.astype(int), len(layer.texture.ramp) - 2)
-        part = (place - low)[:, None]
-        table = stops[:, low] * (1 - part) + stops[:, low + 1] * part
+        position = np.linspace(0, len(layer.texture.ramp) - 1, 256)
+        low = np.minimum(position.astype(int), len(layer.texture.ramp) - 2)
+        fraction = (position - low)[:, None]
+        table = stops[:, low] * (1 - fraction) + stops[:, low + 1] * fraction
         self.table = (255 * table).astype(np.float32)
 
     def __call__(self, t: int, box: tuple[slice, slice], shade: np.ndarray) -> np.ndarray:
-        """Colors of the layer within a box of pixels at frame t, float32 (h, w, 3), 0..255."""
+        """Compute the colors in a box of pixels at frame t, float32 (h, w, 3), 0..255."""
         layer, unit = self.layer, _unit(self.size)
         height, width = box[0].stop - box[0].start, box[1].stop - box[1].start
         per_unit = self.tile.shape[0] / layer.texture.period
-        # pixel -> unit lengths around the layer's middle -> turned and scaled back -> samples of the tile
+        # pixels -> unit lengths from the layer's center -> rotation and scale undone -> samples of the tile
         origin = (np.array([box[1].start, box[0].start]) + 0.5 - np.array(self.size[::-1]) / 2) / unit
-        back = _turn(-layer.angle[t]) * (layer.size[0] / layer.size[t])
-        start = (back @ (origin - layer.position[t]) + layer.scroll[t]) * per_unit - 0.5
-        matrix = np.column_stack([back * (per_unit / unit), start % self.tile.shape[0]])
+        inverse = _rotation(-layer.angle[t]) * (layer.size[0] / layer.size[t])
+        start = (inverse @ (origin - layer.position[t]) + layer.scroll[t]) * per_unit - 0.5
+        matrix = np.column_stack([inverse * (per_unit / unit), start % self.tile.shape[0]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         values = cv2.warpAffine(self.tile, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_WRAP)
         colors = self.table[t].take(values, axis=0)
@@ -210,30 +219,31 @@ class _Paint:
 
 
 def _coverage(points: np.ndarray, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The box of pixels that a polygon (points, 2) touches, and how much of each it covers: 0..1, float32.
+    """Compute the box of pixels that a polygon (points, 2) touches, and the covered fraction of each pixel.
 
-    The box is empty where the polygon is not in the picture.
+    Returns:
+        The box as row and column slices, empty if the polygon lies outside of the frame, and float32 in 0..1.
     """
     points = points * _unit(size) + np.array(size[::-1]) / 2
-    far = np.clip(points, -4 * max(size), 5 * max(size))  # fillPoly's numbers have 32 bits
-    left, top = np.clip(np.floor(far.min(axis=0)).astype(int), 0, size[::-1])
-    right, bottom = np.clip(np.ceil(far.max(axis=0)).astype(int), 0, size[::-1])
+    points = np.clip(points, -4 * max(size), 5 * max(size))  # fillPoly uses 32-bit integers
+    left, top = np.clip(np.floor(points.min(axis=0)).astype(int), 0, size[::-1])
+    right, bottom = np.clip(np.ceil(points.max(axis=0)).astype(int), 0, size[::-1])
     box = slice(top, max(top, bottom)), slice(left, max(left, right))
     if right <= left or bottom <= top:
         return box, np.zeros((box[0].stop - top, box[1].stop - left), np.float32)
     fine = np.zeros(((bottom - top) * SUBPIXELS, (right - left) * SUBPIXELS), np.uint8)
-    corners = np.rint(((far - [left, top]) * SUBPIXELS - 0.5) * 16).astype(np.int32)
+    corners = np.rint(((points - [left, top]) * SUBPIXELS - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(fine, [corners], 254, shift=4)
-    cv2.polylines(fine, [corners], True, 127, shift=4)  # fillPoly takes the edge in whole: half is right
+    cv2.polylines(fine, [corners], True, 127, shift=4)  # fillPoly fills edge pixels fully: half is right
     coarse = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     return box, coarse.astype(np.float32) / 254
 
 
-def _turn(angle: float) -> np.ndarray:
-    """The rotation by an angle, (2, 2)."""
+def _rotation(angle: float) -> np.ndarray:
+    """Return the matrix of a rotation, (2, 2)."""
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def _unit(size: tuple[int, int]) -> float:
-    """Pixels in a unit length."""
+    """Return the pixels per unit length."""
     return math.sqrt(size[0] * size[1])

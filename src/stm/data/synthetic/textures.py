@@ -1,4 +1,4 @@
-"""What does a procedural surface look like? A periodic pattern of gray values, colored through a ramp."""
+"""Procedural textures: periodic patterns, colored by a color ramp."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ TEXTURES = ("noise", "clouds", "stripes", "checks", "blobs", "marble", "gradient
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """What does a surface look like? A periodic pattern of one value a point, colored through a ramp.
+    """A periodic pattern of values in 0..1, colored by a color ramp.
 
     Attributes:
         kind: one of `TEXTURES`.
-        seed: of the pattern.
-        wavelength: of the pattern, in unit lengths.
-        ramp: colors that the pattern's values 0..1 run through: hue, saturation, value in 0..1, (S, 3),
-            S at least 2.
-        period: the pattern repeats after this many unit lengths.
+        seed: seed of the pattern.
+        wavelength: wavelength of the pattern in unit lengths.
+        ramp: colors that the values 0..1 are mapped to: hue, saturation and value in 0..1, (S, 3), S at least
+            2.
+        period: period of the pattern in unit lengths.
     """
 
     kind: str
@@ -31,18 +31,22 @@ class Texture:
 
 
 def rgb(hsv: np.ndarray) -> np.ndarray:
-    """Hue (any number, its whole part is ignored), saturation, value (..., 3) -> red, green, blue in 0..1."""
+    """Convert hue (modulo 1), saturation and value (..., 3) to red, green and blue in 0..1 (..., 3)."""
     hue, saturation, value = hsv[..., 0:1], hsv[..., 1:2], hsv[..., 2:3]
-    place = (np.array([5.0, 3.0, 1.0]) + 6 * hue) % 6
-    return value - value * saturation * np.clip(np.minimum(place, 4 - place), 0, 1)
+    sextant = (np.array([5.0, 3.0, 1.0]) + 6 * hue) % 6
+    return value - value * saturation * np.clip(np.minimum(sextant, 4 - sextant), 0, 1)
 
 
 def pattern(texture: Texture, samples: int) -> np.ndarray:
-    """One period of a texture's pattern, values in 0..255, uint8 (samples, samples)."""
+    """Compute one period of a texture's pattern, values in 0..255, uint8 (samples, samples).
+
+    Raises:
+        ValueError: an unknown kind of texture.
+    """
     rng = np.random.default_rng(texture.seed)
     cycles = max(1.0, texture.period / texture.wavelength)
     angle = rng.uniform(0, np.pi)
-    a, b = round(cycles * math.cos(angle)), round(cycles * math.sin(angle))  # whole numbers repeat seamlessly
+    a, b = round(cycles * math.cos(angle)), round(cycles * math.sin(angle))  # integers repeat seamlessly
     a, b = (a, b) if a or b else (1, 0)
     line = np.arange(samples, dtype=np.float32) / samples
     along = 2 * np.pi * (a * line + b * line[:, None])
@@ -64,12 +68,12 @@ def pattern(texture: Texture, samples: int) -> np.ndarray:
         case "gradient":
             value = np.sin(along / math.gcd(a, b) + 0.5 * _noise(rng, 1, samples))
         case _:
-            raise ValueError(f"texture kind {texture.kind!r} must be one of {', '.join(TEXTURES)}")
+            raise ValueError(f"kind={texture.kind!r}: must be one of {', '.join(TEXTURES)}")
     return np.clip(127.5 + 127.5 * value, 0, 255).astype(np.uint8)
 
 
 def _noise(rng: np.random.Generator, cycles: float, samples: int) -> np.ndarray:
-    """Periodic noise of about `cycles` waves a period, mean 0, deviation 1, at any number of samples."""
+    """Compute periodic noise of about `cycles` waves per period, with mean 0 and standard deviation 1."""
     cycles = max(1.0, cycles)
     most = math.ceil(1.7 * cycles)
     x, y = np.arange(most + 1), np.arange(-most, most + 1)[:, None]

@@ -58,7 +58,7 @@ class JobRecord(Callback):
         """Write the record."""
         if rank() > 0:
             return
-        # not `return_value`, which raises a failed job's error and prints its overrides
+        # `return_value` raises a failed job's error and prints to stderr (facebookresearch/hydra#1465)
         value, folder = job_return._return_value, Path(config.hydra.runtime.output_dir)
         failed = job_return.status == JobStatus.FAILED
         if is_finished(folder, job_return.cfg) and value == finished_score(folder):

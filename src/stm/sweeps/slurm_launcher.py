@@ -81,8 +81,8 @@ def _queue() -> set[str]:
 def _waiting_for_all() -> Iterator[None]:
     """Make failed jobs of submitit return instead of raise.
 
-    The plugin's `launch` calls `results` of one job after the other and has no hook: where one raises, it
-    does not wait for the others. Therefore the method is replaced for that time.
+    The plugin's `launch` calls `results` of one job after the other and does not wait for the rest where one
+    raises (facebookresearch/hydra#1377). It has no hook, so the method is replaced for that time.
     """
     import submitit
     from submitit.core.utils import FailedJobError, UncompletedJobError

@@ -45,6 +45,12 @@ class Video(ABC):
     def mask(self, t: int) -> np.ndarray | None:
         """Read the index mask of frame t, uint8 (H, W) of object ids; None if the frame has no mask."""
 
+    def annotated_mask(self, t: int) -> np.ndarray:
+        """Read the index mask of a frame that must have one, uint8 (H, W)."""
+        mask = self.mask(t)
+        assert mask is not None, f"{self.name}: frame {t} is annotated but has no mask"
+        return mask
+
     @cached_property
     def annotated(self) -> Sequence[int]:
         """Indices of the frames that have a mask, ascending."""
@@ -57,9 +63,8 @@ class Video(ABC):
         By default, as in DAVIS, the objects are those of the first annotated frame.
         """
         first = self.annotated[0]
-        mask = self.mask(first)
-        assert mask is not None, f"{self.name}: frame {first} is annotated but has no mask"
-        return {int(label): first for label in np.unique(mask) if label not in (0, VOID)}
+        labels = np.unique(self.annotated_mask(first))
+        return {int(label): first for label in labels if label not in (0, VOID)}
 
     @cached_property
     def categories(self) -> Mapping[int, str]:
@@ -76,8 +81,7 @@ class Video(ABC):
         entering = [label for label, frame in self.first_frames.items() if frame == t]
         if not entering:
             return None
-        mask = self.mask(t)
-        assert mask is not None, f"{self.name}: objects enter at frame {t}, which has no mask"
+        mask = self.annotated_mask(t)
         return np.where(np.isin(mask, entering), mask, 0).astype(np.uint8)
 
 

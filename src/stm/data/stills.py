@@ -187,9 +187,7 @@ class VideoStills:
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Read still i, see `Stills.read`."""
         video, t = self._videos[self._video[i]], int(self._time[i])
-        mask = video.mask(t)
-        assert mask is not None, f"{video.name}: frame {t} is annotated but has no mask"
-        return video.frame(t), mask
+        return video.frame(t), video.annotated_mask(t)
 
 
 def video_frames(videos: Sequence[Video], name: str = "frames") -> VideoStills:

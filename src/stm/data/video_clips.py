@@ -162,7 +162,7 @@ class VideoClips:
             if rng.random() < self.reverse:
                 times.reverse()
             tried.append(f"{video.name}:{video.frame_names[times[0]]}")
-            first = _mask(video, times[0])
+            first = video.annotated_mask(times[0])
             cut = self._crop.draw(rng, first)
             if cut is None:
                 continue
@@ -174,7 +174,8 @@ class VideoClips:
             raise ValueError(no_object_message(self.name, tried))
         matrices = [cut] + [compose(self._sample_shake(rng), cut) for _ in times[1:]]
         masks += [
-            warp_mask(_mask(video, t), m, self.size) for t, m in zip(times[1:], matrices[1:], strict=True)
+            warp_mask(video.annotated_mask(t), m, self.size)
+            for t, m in zip(times[1:], matrices[1:], strict=True)
         ]
         by = shrinkage(cut)
         images = [
@@ -194,12 +195,6 @@ class VideoClips:
         matrix = crop_matrix(middle, math.exp(growth), self.size, 60 * turn)
         matrix[:, 2] += (x * self.size[1], y * self.size[0])
         return matrix
-
-
-def _mask(video: Video, t: int) -> np.ndarray:
-    mask = video.mask(t)
-    assert mask is not None, f"{video.name}: frame {t} is annotated but has no mask"
-    return mask
 
 
 def _frame(video: Video, t: int, shrink: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Videos on disk as `Video`s: DAVIS 2016 and 2017, YouTube-VOS, plain folders.
 
-Building a data set lists folders and decodes nothing. `data/README.md` shows the layouts.
+Building a data set lists folders and decodes nothing. `docs/datasets.md` shows the layouts.
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ class FileVideo(Video):
         """Object id -> index of the frame whose mask introduces the object."""
         first_frames: dict[int, int] = {}
         for t in self.annotated if self._late_objects else self.annotated[:1]:
-            mask = self.mask(t)
-            assert mask is not None
-            for label in object_ids(mask):
+            for label in object_ids(self.annotated_mask(t)):
                 first_frames.setdefault(label, t)
         return first_frames
 

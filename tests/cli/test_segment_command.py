@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_networks as small
-from helpers.data_trees import picture
+from helpers.data_trees import smooth_image
 from helpers.segmenting import SCHEMA, laid_out, told, words
 from PIL import Image
 
@@ -87,7 +87,7 @@ def test_the_probabilities_are_the_networks_own(case: Path) -> None:
     assert cli.run(words(case)) == 0
     network = small.network()
     pictures = [
-        torch.tensor(picture(n, s)).permute(2, 0, 1) / 255
+        torch.tensor(smooth_image(n, s)).permute(2, 0, 1) / 255
         for n, s in ((0, (40, 60)), (1, (64, 48)), (2, (50, 70)))
     ]
     first, second = (read_mask(case / f"m{n}.png") for n in (0, 1))
@@ -136,7 +136,7 @@ def test_black_and_white_masks_are_one_object(case: Path) -> None:
 
 def test_pictures_of_any_shape(case: Path) -> None:
     for size in ((1, 1), (1, 300), (200, 3), (17, 16)):
-        Image.fromarray(picture(3, size)).save(case / "2.png")
+        Image.fromarray(smooth_image(3, size)).save(case / "2.png")
         assert cli.run(words(case)) == 0
         assert read_mask(told(case)["artifacts"]["mask"]).shape == size
         assert max(Image.open(told(case)["artifacts"]["visualization"]).size) < 4000

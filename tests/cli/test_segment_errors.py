@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.data_trees import boxes, picture
+from helpers.data_trees import boxes, smooth_image
 from helpers.segmenting import laid_out, told, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -202,7 +202,7 @@ def test_hostile_files_are_read_or_refused(data: st.DataObject, case: Path, caps
     path = case / file
     if file.endswith(".jpg"):
         buffer = io.BytesIO()
-        Image.fromarray(picture(2, (50, 70))).save(buffer, "JPEG")
+        Image.fromarray(smooth_image(2, (50, 70))).save(buffer, "JPEG")
         whole = buffer.getvalue()
     else:
         whole = path.read_bytes()

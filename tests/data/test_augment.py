@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.data_trees import boxes, picture
+from helpers.data_trees import boxes, smooth_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,14 +26,14 @@ from stm.video import VOID
 
 
 def test_a_crop_of_the_frames_size_at_zoom_1_is_the_frame():
-    frame, mask = picture(0, (40, 60)), boxes({3: (5, 5, 20, 25)})
+    frame, mask = smooth_image(0, (40, 60)), boxes({3: (5, 5, 20, 25)})
     matrix = crop_matrix((29.5, 19.5), 1.0, (40, 60))
     assert np.array_equal(warp_frame(frame, matrix, (40, 60)), frame)
     assert np.array_equal(warp_mask(mask, matrix, (40, 60)), mask)
 
 
 def test_a_flip_mirrors_and_a_crop_at_zoom_1_copies_pixels():
-    frame = picture(0, (40, 60))
+    frame = smooth_image(0, (40, 60))
     mirrored = warp_frame(frame, crop_matrix((29.5, 19.5), 1.0, (40, 60), flip=True), (40, 60))
     assert np.array_equal(mirrored, frame[:, ::-1])
     cut = warp_frame(frame, crop_matrix((9.5, 7.5), 1.0, (16, 20)), (16, 20))
@@ -51,7 +51,7 @@ def test_matrices_rotate_zoom_and_compose():
 
 
 def test_shrinking_is_lossless_and_gives_the_same_crop():
-    whole = picture(1, (240, 320))
+    whole = smooth_image(1, (240, 320))
     mask = boxes({4: (40, 50, 200, 300)}, (240, 320))
     for zoom, by in ((0.9, 1), (0.5, 2), (0.3, 2), (0.25, 4), (0.1, 8)):
         matrix = crop_matrix((150.0, 120.0), zoom, (20, 30), angle=10)
@@ -65,7 +65,7 @@ def test_shrinking_is_lossless_and_gives_the_same_crop():
 
 def test_the_area_beyond_the_frame_has_the_mean_color_and_is_background():
     matrix = crop_matrix((-100.0, -100.0), 1.0, (20, 20))
-    assert (warp_frame(picture(0), matrix, (20, 20)) == (124, 116, 104)).all()
+    assert (warp_frame(smooth_image(0), matrix, (20, 20)) == (124, 116, 104)).all()
     assert not warp_mask(np.full((40, 60), 9, np.uint8), matrix, (20, 20)).any()
 
 
@@ -144,7 +144,7 @@ def test_each_amount_moves_the_still():
 
 
 def test_at_strength_0_colors_stay():
-    frame = picture(0)
+    frame = smooth_image(0)
     for recolor in ColorJitter(0.0, 0.0).draw(np.random.default_rng(0), 3):
         assert np.array_equal(recolor(frame), frame.transpose(2, 0, 1))
     for recolor in ColorJitter(1.0, 1.0, 1.0).draw(np.random.default_rng(0), 3, strength=0.0):
@@ -152,7 +152,7 @@ def test_at_strength_0_colors_stay():
 
 
 def test_the_shared_change_is_the_same_in_all_frames_and_the_own_change_differs_slightly():
-    frame = picture(0)
+    frame = smooth_image(0)
     shared = [f(frame).astype(int) for f in ColorJitter(1.0).draw(np.random.default_rng(1), 3)]
     assert np.array_equal(shared[0], shared[1]) and np.abs(shared[0] - frame.transpose(2, 0, 1)).mean() > 5
     each = [f(frame).astype(int) for f in ColorJitter(1.0, 0.1).draw(np.random.default_rng(1), 3)]
@@ -160,7 +160,7 @@ def test_the_shared_change_is_the_same_in_all_frames_and_the_own_change_differs_
 
 
 def test_channels_are_permuted():
-    frame = picture(0)
+    frame = smooth_image(0)
     orders = set()
     for seed in range(20):
         (recolor,) = ColorJitter(permute=1.0).draw(np.random.default_rng(seed), 1)
@@ -286,5 +286,6 @@ def test_a_pasted_object_moves_with_its_strength():
 
 def test_nothing_is_cut_out_of_a_still_without_objects():
     assert (
-        cut_out(np.random.default_rng(0), picture(0), boxes({VOID: (0, 0, 20, 20), 1: (0, 0, 3, 3)})) is None
+        cut_out(np.random.default_rng(0), smooth_image(0), boxes({VOID: (0, 0, 20, 20), 1: (0, 0, 3, 3)}))
+        is None
     )

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers.data_trees import boxes, gray_video, picture, write_frame
+from helpers.data_trees import boxes, gray_video, smooth_image, write_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,7 +26,7 @@ def write_gray(path, mask):
 
 def test_pairs_read_binary_masks_as_one_object_and_palette_masks_as_ids(tmp_path):
     for name in ("a", "b", "c"):
-        write_frame(tmp_path / "images" / f"{name}.jpg", picture(0))
+        write_frame(tmp_path / "images" / f"{name}.jpg", smooth_image(0))
     smooth = boxes({255: A})
     smooth[20, 5:25] = 120  # a smooth edge, as scaling produces it
     write_gray(tmp_path / "masks" / "a.png", smooth)
@@ -43,14 +43,14 @@ def test_pairs_read_binary_masks_as_one_object_and_palette_masks_as_ids(tmp_path
 
 
 def test_pairs_may_share_one_folder(tmp_path):
-    write_frame(tmp_path / "x.jpg", picture(0))
+    write_frame(tmp_path / "x.jpg", smooth_image(0))
     write_gray(tmp_path / "x.png", boxes({255: A}))
     assert np.array_equal(pairs(tmp_path).read(0)[1], boxes({1: A}))
 
 
 def test_missing_or_mismatched_pairs_are_refused(tmp_path):
     for name in ("a", "b"):
-        write_frame(tmp_path / "images" / f"{name}.jpg", picture(0))
+        write_frame(tmp_path / "images" / f"{name}.jpg", smooth_image(0))
     write_gray(tmp_path / "masks" / "a.png", boxes({255: (0, 0, 5, 5)}, (20, 30)))
     with pytest.raises(FileNotFoundError, match=r"masks/b\.png.*1 of 2"):
         pairs(tmp_path / "images", tmp_path / "masks")
@@ -58,7 +58,7 @@ def test_missing_or_mismatched_pairs_are_refused(tmp_path):
     stills = pairs(tmp_path / "images", tmp_path / "masks")
     with pytest.raises(ValueError, match=r"a\.jpg with 60x40.*a\.png with 30x20"):
         stills.read(0)
-    Image.fromarray(picture(0)).save(tmp_path / "masks" / "b.png")
+    Image.fromarray(smooth_image(0)).save(tmp_path / "masks" / "b.png")
     with pytest.raises(ValueError, match=r"b\.png.*mode RGB"):
         stills.read(1)
     with pytest.raises(ValueError, match="kind='color'"):
@@ -66,7 +66,7 @@ def test_missing_or_mismatched_pairs_are_refused(tmp_path):
 
 
 def test_voc_reads_its_list_and_keeps_void(tmp_path):
-    write_frame(tmp_path / "JPEGImages" / "2007_1.jpg", picture(0))
+    write_frame(tmp_path / "JPEGImages" / "2007_1.jpg", smooth_image(0))
     write_mask(tmp_path / "SegmentationObject" / "2007_1.png", boxes({1: A, 2: B, VOID: (0, 0, 40, 2)}))
     (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_1\n")
@@ -79,7 +79,7 @@ def test_voc_reads_its_list_and_keeps_void(tmp_path):
 @pytest.mark.parametrize("compressed", [True, False])
 def test_sbd_reads_matlab_files(tmp_path, compressed):
     truth = boxes({1: A, 2: B})
-    write_frame(tmp_path / "img" / "x.jpg", picture(0))
+    write_frame(tmp_path / "img" / "x.jpg", smooth_image(0))
     (tmp_path / "inst").mkdir()
     (tmp_path / "train.txt").write_text("x\n")
     borders = np.empty((2, 1), dtype=object)
@@ -150,7 +150,7 @@ def box_polygon(box):
 
 def write_coco(root, annotations, images=1, size=(40, 60)):
     for i in range(images):
-        write_frame(root / "images" / f"{i:012d}.jpg", picture(i, size))
+        write_frame(root / "images" / f"{i:012d}.jpg", smooth_image(i, size))
     described = {
         "images": [
             {"id": 100 + i, "file_name": f"{i:012d}.jpg", "height": size[0], "width": size[1]}

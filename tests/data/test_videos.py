@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.data_trees import boxes, picture, write_frame, write_video
+from helpers.data_trees import boxes, smooth_image, write_frame, write_video
 from PIL import Image
 
 from stm.data.image_io import read_frame, shrink_image
@@ -106,7 +106,7 @@ def test_the_error_for_a_missing_video_names_its_path(tmp_path):
 
 def test_frames_are_sorted_naturally(tmp_path):
     for name in ("frame2", "frame10", "frame1"):
-        write_frame(tmp_path / "JPEGImages" / "v" / f"{name}.png", picture(0))
+        write_frame(tmp_path / "JPEGImages" / "v" / f"{name}.png", smooth_image(0))
     assert list(folder(tmp_path)[0].frame_names) == ["frame1", "frame2", "frame10"]
 
 
@@ -137,14 +137,14 @@ def test_youtube_vos_has_late_objects_and_categories(tmp_path):
 def test_youtube_vos_reads_all_frames_if_available_and_outputs_the_listed_ones(tmp_path):
     root = tmp_path / "valid"
     for t in range(0, 11, 5):
-        write_frame(root / "JPEGImages" / "aaa" / f"{t:05d}.jpg", picture(t))
+        write_frame(root / "JPEGImages" / "aaa" / f"{t:05d}.jpg", smooth_image(t))
     write_mask(root / "Annotations" / "aaa" / "00005.png", boxes({4: A}))
     objects = {"4": {"category": "cat", "frames": ["00005", "00010"]}}
     (root / "meta.json").write_text(json.dumps({"videos": {"aaa": {"objects": objects}}}))
     sparse = youtube_vos(tmp_path, "valid")[0]
     assert (len(sparse), list(sparse.annotated), list(sparse.output_frames)) == (3, [1], [1, 2])
     for t in range(12):
-        write_frame(tmp_path / "valid_all_frames" / "JPEGImages" / "aaa" / f"{t:05d}.jpg", picture(t))
+        write_frame(tmp_path / "valid_all_frames" / "JPEGImages" / "aaa" / f"{t:05d}.jpg", smooth_image(t))
     full = youtube_vos(tmp_path, "valid")[0]
     assert (len(full), list(full.annotated), list(full.output_frames)) == (12, [5], [5, 10])
     assert dict(full.first_frames) == {4: 5}
@@ -208,7 +208,7 @@ def test_the_error_for_different_sizes_names_both_files(tmp_path):
 
 def test_the_error_for_a_mask_with_colors_names_its_path(tmp_path):
     write_video(tmp_path, "v", [boxes({1: A})])
-    Image.fromarray(picture(0)).save(tmp_path / "Annotations" / "v" / "00000.png")
+    Image.fromarray(smooth_image(0)).save(tmp_path / "Annotations" / "v" / "00000.png")
     with pytest.raises(ValueError, match=r"v/00000\.png.*mode RGB"):
         folder(tmp_path)[0].mask(0)
 
@@ -232,7 +232,7 @@ def test_broken_frames_are_refused_when_they_are_read(tmp_path):
 
 def test_frames_with_two_suffixes_are_refused(tmp_path):
     write_video(tmp_path, "v", [boxes({1: A})] * 2)
-    write_frame(tmp_path / "JPEGImages" / "v" / "00000.png", picture(0))
+    write_frame(tmp_path / "JPEGImages" / "v" / "00000.png", smooth_image(0))
     with pytest.raises(ValueError, match=r"share one suffix; got \.jpg, \.png"):
         folder(tmp_path)
 
@@ -241,7 +241,7 @@ def test_frames_with_two_suffixes_are_refused(tmp_path):
 @pytest.mark.parametrize("by", [2, 4, 8])
 def test_a_shrunk_frame_averages_blocks_of_pixels(tmp_path, suffix, by):
     path = tmp_path / f"x{suffix}"
-    write_frame(path, picture(3, (83, 121)))
+    write_frame(path, smooth_image(3, (83, 121)))
     small, full = read_frame(path, by), read_frame(path)
     assert small.shape == (-(-83 // by), -(-121 // by), 3)
     rows, columns = 83 // by, 121 // by  # complete blocks

@@ -21,7 +21,7 @@ from helpers.check_trees import (
     write_list,
     write_meta,
 )
-from helpers.data_trees import boxes, picture, write_frame, write_video
+from helpers.data_trees import boxes, smooth_image, write_frame, write_video
 from PIL import Image, ImageFilter
 
 from stm.cli import main as cli
@@ -57,7 +57,7 @@ def test_the_layout_option_accepts_every_layout():
 
 def test_stills_in_two_folders_and_other_davis_splits_are_valid(tmp_path):
     for i in range(2):
-        write_frame(tmp_path / "two" / "images" / f"{i}.png", picture(i))
+        write_frame(tmp_path / "two" / "images" / f"{i}.png", smooth_image(i))
         write_mask(tmp_path / "two" / "ground_truth_mask" / f"{i}.png", boxes({VOID: A}))
     assert check_issues(tmp_path / "two") == []
     line = "/JPEGImages/480p/v/0000{0}.jpg /Annotations/480p/v/0000{0}.png"
@@ -109,10 +109,10 @@ def test_issues_of_davis_videos(tmp_path):
     (root / "JPEGImages" / "480p" / "h-no-frames").mkdir()
     write_mask(root / "Annotations" / "480p" / "i-no-frames" / "00000.png", boxes({1: A}))
     write_video(root, "j-sizes", TWO, below="480p")
-    write_frame(root / "JPEGImages" / "480p" / "j-sizes" / "00003.jpg", picture(0, (20, 30)))
+    write_frame(root / "JPEGImages" / "480p" / "j-sizes" / "00003.jpg", smooth_image(0, (20, 30)))
     write_mask(root / "Annotations" / "480p" / "j-sizes" / "00003.png", boxes({1: A}, (20, 30)))
     write_video(root, "k-suffixes", TWO, below="480p")
-    write_frame(root / "JPEGImages" / "480p" / "k-suffixes" / "00009.png", picture(0))
+    write_frame(root / "JPEGImages" / "480p" / "k-suffixes" / "00009.png", smooth_image(0))
     videos = sorted(path.name for path in (root / "JPEGImages" / "480p").iterdir())
     write_list(root, "2017/train", *videos)
     masks = "Annotations/480p"
@@ -222,17 +222,17 @@ def test_a_plain_folder_may_have_sparse_masks_and_late_objects(tmp_path):
 def test_issues_of_stills(tmp_path):
     root = tmp_path / "set"
     clean_stills(root)
-    write_frame(root / "3.jpg", picture(3))
+    write_frame(root / "3.jpg", smooth_image(3))
     write_mask(root / "4.png", boxes({1: A}))
     masks = {
         "5": Image.fromarray(boxes({VOID: A})).filter(ImageFilter.GaussianBlur(2)),  # read as 128 and above
         "6": Image.fromarray(boxes({1: A, 2: B, VOID: C})),
         "7": Image.fromarray(boxes({1: A})),
         "8": Image.fromarray(boxes({})),
-        "9": Image.fromarray(picture(0)),
+        "9": Image.fromarray(smooth_image(0)),
     }
     for name, mask in masks.items():
-        write_frame(root / f"{name}.jpg", picture(1))
+        write_frame(root / f"{name}.jpg", smooth_image(1))
         mask.save(root / f"{name}.png")
     assert check_issues(root) == [
         ("error", "mask-missing", "3.png"),

@@ -20,7 +20,7 @@ from helpers.check_trees import (
     save_colored,
     save_gray,
 )
-from helpers.data_trees import boxes, picture, write_frame
+from helpers.data_trees import boxes, smooth_image, write_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
@@ -137,7 +137,7 @@ def test_a_fault_of_one_file_is_the_only_issue(path, damage, severity, code, tmp
 @given(data=st.data())
 def test_files_without_issues_can_be_read(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("files") / data.draw(st.sampled_from(["x.jpg", "x.png", "frame.png"]))
-    write_mask(path, TWO[0]) if path.name == "x.png" else write_frame(path, picture(1))
+    write_mask(path, TWO[0]) if path.name == "x.png" else write_frame(path, smooth_image(1))
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -18,7 +18,7 @@ from helpers.check_trees import (
     repair,
     write_list,
 )
-from helpers.data_trees import boxes, picture, write_frame, write_video
+from helpers.data_trees import boxes, smooth_image, write_frame, write_video
 from PIL import Image, ImageFilter
 
 from stm.cli import main as cli
@@ -131,7 +131,7 @@ def test_colors_are_numbered_once_per_video_and_a_black_mask_is_empty(tmp_path):
 
 def ambiguous_image(kind: str) -> Image.Image:
     colors = {
-        "many colors": lambda: Image.fromarray(picture(0)),
+        "many colors": lambda: Image.fromarray(smooth_image(0)),
         "no black": lambda: in_colors(boxes({1: A}) + 1, {1: (1, 2, 3), 2: (9, 9, 200)}),
         "white among colors": lambda: in_colors(boxes({1: A, 2: B}), {1: (9, 9, 200), 2: (255,) * 3}),
         "white among grays": lambda: in_colors(boxes({1: A, 2: B}), {1: (9,) * 3, 2: (255,) * 3}),
@@ -248,7 +248,7 @@ def test_stills_are_repaired_independently(tmp_path):
         "9": Image.fromarray(boxes({VOID: A})[::2, ::2]),
     }
     for name, image in damaged.items():
-        write_frame(root / f"{name}.jpg", picture(1))
+        write_frame(root / f"{name}.jpg", smooth_image(1))
         image.save(root / f"{name}.png")
     new, report = repair(root)
     assert {entry["path"]: entry["changes"] for entry in report["repaired"]} == {

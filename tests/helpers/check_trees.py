@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from helpers.data_trees import boxes, picture, write_frame, write_video
+from helpers.data_trees import boxes, smooth_image, write_frame, write_video
 from stm.cli import main as cli
 from stm.masks import read_mask, write_mask
 from stm.video import VOID
@@ -37,7 +37,7 @@ def clean_youtube(root: Path) -> None:
     write_meta(root / "train", {"aaa": {1: [0, 5, 10], 2: [10]}})
     write_meta(root / "valid", {"bbb": {1: [0, 5, 10]}})
     for t in range(11):
-        write_frame(root / "valid_all_frames" / "JPEGImages" / "bbb" / f"{t:05d}.jpg", picture(t))
+        write_frame(root / "valid_all_frames" / "JPEGImages" / "bbb" / f"{t:05d}.jpg", smooth_image(t))
 
 
 def write_meta(split: Path, videos: dict[str, dict[int, list[int]]]) -> None:
@@ -60,7 +60,7 @@ def clean_folder(root: Path) -> None:
 
 def clean_stills(root: Path) -> None:
     for i, mask in enumerate([boxes({1: A}), boxes({1: A, 2: B}), boxes({VOID: A})]):
-        write_frame(root / f"{i}.jpg", picture(i))
+        write_frame(root / f"{i}.jpg", smooth_image(i))
         write_mask(root / f"{i}.png", mask)
     Image.fromarray(boxes({VOID: B})).save(root / "0.png")  # gray, as in salient-object data sets
 

@@ -12,7 +12,7 @@ from stm.video import ArrayVideo
 A, B, C = (5, 5, 20, 25), (22, 30, 38, 55), (2, 40, 18, 58)
 
 
-def picture(seed: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
+def smooth_image(seed: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
     """Return a smooth random color image, uint8 (H, W, 3), that JPEG compression hardly changes."""
     corners = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(corners).resize(size[::-1], Image.Resampling.BICUBIC))
@@ -39,7 +39,7 @@ def write_video(
     """Write JPEGImages/<below>/<name>/00000.jpg ... and masks in Annotations, numbered by `step`."""
     for t, mask in enumerate(masks):
         frame = f"{t * step:05d}"
-        write_frame(root / "JPEGImages" / below / name / f"{frame}.jpg", picture(t, size))
+        write_frame(root / "JPEGImages" / below / name / f"{frame}.jpg", smooth_image(t, size))
         if mask is not None:
             write_mask(root / "Annotations" / below / name / f"{frame}.png", mask)
 
@@ -102,4 +102,4 @@ class OneStill:
         return self.count
 
     def read(self, i):
-        return picture(i), self.mask
+        return smooth_image(i), self.mask

@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 from PIL import Image
 
-from helpers.data_trees import boxes, picture
+from helpers.data_trees import boxes, smooth_image
 from helpers.small_networks import save
 from stm.masks import write_mask
 
@@ -17,7 +17,7 @@ SCHEMA = json.loads(files("stm.cli").joinpath("prediction.schema.json").read_tex
 def laid_out(folder: Path) -> Path:
     """Two references of different sizes, the second without object 2, and a query of a third size."""
     for number, size in enumerate([(40, 60), (64, 48), (50, 70)]):
-        Image.fromarray(picture(number, size)).save(folder / f"{number}.png")
+        Image.fromarray(smooth_image(number, size)).save(folder / f"{number}.png")
     write_mask(folder / "m0.png", boxes({1: (5, 5, 20, 25), 7: (22, 30, 38, 55)}))
     write_mask(folder / "m1.png", boxes({1: (10, 10, 40, 30)}, (64, 48)))
     save(folder / "w.ckpt")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.composing import choices, composed, plain, without_download
-from helpers.data_trees import boxes, picture, write_frame, write_video
+from helpers.data_trees import boxes, smooth_image, write_frame, write_video
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
@@ -54,7 +54,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_stills(data: Path) -> None:
-    mask, frame = boxes({1: A, 2: B}), picture(1)
+    mask, frame = boxes({1: A, 2: B}), smooth_image(1)
     binary = Image.fromarray((mask > 0).astype(np.uint8) * 255)
     for images, masks in (
         ("stills/images", "stills/masks"),

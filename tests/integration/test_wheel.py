@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 from helpers.commands import ROOT
-from helpers.data_trees import boxes, picture
+from helpers.data_trees import boxes, smooth_image
 from PIL import Image
 
 from stm.masks import write_mask
@@ -29,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wheel.extractall(folder / "site")
     (folder / "frames").mkdir()
     for t in range(4):
-        Image.fromarray(picture(t)).save(folder / "frames" / f"{t}.png")
+        Image.fromarray(smooth_image(t)).save(folder / "frames" / f"{t}.png")
     write_mask(folder / "m.png", boxes({1: (5, 5, 20, 25)}))
     return folder
 

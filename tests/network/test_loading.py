@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import small_networks as small
 from helpers.commands import ROOT
-from helpers.data_trees import boxes, picture
+from helpers.data_trees import boxes, smooth_image
 from PIL import Image
 
 import stm
@@ -149,7 +149,7 @@ def test_segment_and_track_name_the_demonstration_network(
 ) -> None:
     (tmp_path / "frames").mkdir()
     for t in range(3):
-        Image.fromarray(picture(t, (40, 60))).save(tmp_path / "frames" / f"{t}.png")
+        Image.fromarray(smooth_image(t, (40, 60))).save(tmp_path / "frames" / f"{t}.png")
     write_mask(tmp_path / "m.png", boxes({1: (5, 5, 20, 25)}))
     first, last = tmp_path / "frames" / "0.png", tmp_path / "frames" / "2.png"
     mask, out = tmp_path / "m.png", tmp_path / "out"

@@ -141,7 +141,7 @@ def contents(output: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(output.rglob("*")):
         name = str(path.relative_to(output))
-        if path.is_dir() or name.startswith((".hydra", "evaluate", "job.json")):
+        if path.is_dir() or name.startswith((".hydra", ".lock", "evaluate", "job.json")):
             continue
         found[name] = path.read_bytes()
         if path.suffix == ".json":

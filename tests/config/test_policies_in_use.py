@@ -75,7 +75,7 @@ def test_policy_that_depends_on_the_video_rejects_batches() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"num_uniform": 5}, "memory.every=5 and memory.num_uniform=5 exclude"),
+        ({"num_uniform": 5}, "memory.num_uniform=5: must be null with memory.every=5"),
         ({"every": None, "num_uniform": 0}, "memory.num_uniform=0: must be at least 1"),
         ({"top_k": 0}, "memory.top_k=0: must be at least 1"),
         ({"min_confidence": 1.5}, r"memory.min_confidence=1.5: must be in 0..1"),

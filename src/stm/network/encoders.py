@@ -99,8 +99,9 @@ class MemoryEncoder(nn.Module):
         """
         others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1) if self.others_stem is not None else masks
         cells = frame.shape[-2] * frame.shape[-1] // 16
-        chunks = zip(*(split_objects(maps, cells, self.chunk_cells) for maps in (masks, others)), strict=True)
-        encoded = [self._encode_chunk(frame, *chunk, query) for chunk in chunks]
+        own_chunks, other_chunks = (split_objects(x, cells, self.chunk_cells) for x in (masks, others))
+        chunks = zip(own_chunks, other_chunks, strict=True)
+        encoded = [self._encode_chunk(frame, own, other, query) for own, other in chunks]
         if len(encoded) == 1:
             return encoded[0]
         keys, values = zip(*encoded, strict=True)

@@ -111,9 +111,11 @@ class _CropThenAffine(A.Affine):
         for name, full in self._full.items():
             neutral = 1.0 if name == "scale" else 0.0
             if isinstance(full, dict):  # bounds for x and for y
-                setattr(self, name, {axis: _scale(pair, neutral, strength) for axis, pair in full.items()})
+                setattr(
+                    self, name, {axis: _scale_bounds(pair, neutral, strength) for axis, pair in full.items()}
+                )
             else:
-                setattr(self, name, _scale(full, neutral, strength))
+                setattr(self, name, _scale_bounds(full, neutral, strength))
         sampled = super().get_params_dependent_on_data({**params, "shape": self.size}, data)
         sampled["matrix"] = compose(sampled["matrix"], data["cut"])
         return sampled
@@ -126,7 +128,7 @@ class _CropThenAffine(A.Affine):
         return warp_mask(mask, matrix, self.size)
 
 
-def _scale(bounds: tuple[float, float], neutral: float, strength: float) -> tuple[float, float]:
+def _scale_bounds(bounds: tuple[float, float], neutral: float, strength: float) -> tuple[float, float]:
     low, high = (neutral + strength * (bound - neutral) for bound in bounds)
     return low, high
 

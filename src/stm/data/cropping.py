@@ -23,7 +23,7 @@ _MIN_KEPT = 0.3
 
 def label_areas(mask: np.ndarray) -> np.ndarray:
     """Count the pixels of each object id, int64 (256,); 0 for background and void."""
-    # faster than np.bincount
+    # calcHist is faster than np.bincount.
     areas = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     areas[[0, VOID]] = 0
     return areas
@@ -125,6 +125,17 @@ def _clamp_center(center: float, length: float, extent: int) -> float:
     if length >= extent:
         return (extent - 1) / 2
     return min(max(center, (length - 1) / 2), extent - 1 - (length - 1) / 2)
+
+
+def check_at_least(minimum: int, **values: int) -> None:
+    """Check that arguments are not below a minimum.
+
+    Raises:
+        ValueError: an argument is below the minimum.
+    """
+    for name, value in values.items():
+        if value < minimum:
+            raise ValueError(f"{name}={value}: must be at least {minimum}")
 
 
 def crop_size(crop: int | Sequence[int]) -> Size:

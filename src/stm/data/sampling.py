@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from stm.data.cropping import check_at_least
 from stm.data.still_clips import StillClips
 from stm.data.video_clips import SkipCurriculum, VideoClips
 from stm.video import Clip
@@ -58,12 +59,10 @@ class ClipDataset(Dataset[Clip]):
                 f"weights={weights}: must be one weight for each source, none below 0 and one above 0; "
                 f"got {len(sources)} sources"
             )
-        if seed < 0:
-            raise ValueError(f"seed={seed}: must be at least 0")
-        if length < 1:
-            raise ValueError(f"length={length}: must be at least 1")
-        if num_unique_clips is not None and num_unique_clips < 1:
-            raise ValueError(f"num_unique_clips={num_unique_clips}: must be None or at least 1")
+        check_at_least(0, seed=seed)
+        check_at_least(1, length=length)
+        if num_unique_clips is not None:
+            check_at_least(1, num_unique_clips=num_unique_clips)
         self.sources, self.probabilities = list(sources), np.asarray(weights, np.float64)
         self.probabilities /= self.probabilities.sum()
         self.seed, self.length, self.num_unique_clips = seed, length, num_unique_clips
@@ -104,10 +103,9 @@ class ClipBatches(Sampler[list[int]]):
                 f"batch_size={batch_size}: must be a multiple of the number of processes, {world_size}, such "
                 f"as {allowed}, since it is the global batch over all processes"
             )
-        if not 0 <= rank < world_size or steps < 0 or start_step < 0:
-            raise ValueError(
-                f"{rank=}, {steps=}, {start_step=}: must be in 0..{world_size - 1}, at least 0 and at least 0"
-            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank}: must be in 0..{world_size - 1}")
+        check_at_least(0, steps=steps, start_step=start_step)
         self.batch_size, self.steps, self.start_step = batch_size, steps, start_step
         self.rank, self.world_size = rank, world_size
 

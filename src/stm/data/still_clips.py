@@ -8,7 +8,14 @@ import numpy as np
 
 from stm.data.augment import ColorJitter, StillMotion, after_shrinking, shrinkage
 from stm.data.copy_paste import cut_out, moving_matrices, paste
-from stm.data.cropping import ATTEMPTS, CropAroundObjects, crop_size, make_clip, no_object_message
+from stm.data.cropping import (
+    ATTEMPTS,
+    CropAroundObjects,
+    check_at_least,
+    crop_size,
+    make_clip,
+    no_object_message,
+)
 from stm.data.image_io import shrink_image, shrink_mask
 from stm.data.stills import Stills
 from stm.video import Clip
@@ -67,8 +74,9 @@ class StillClips:
         paste: float = 0.0,
         ramp_clips: int = 0,
     ) -> None:
-        if num_frames < 2 or max_objects < 1 or ramp_clips < 0:
-            raise ValueError(f"{num_frames=}, {max_objects=}, {ramp_clips=}: must be at least 2, 1 and 0")
+        check_at_least(2, num_frames=num_frames)
+        check_at_least(1, max_objects=max_objects)
+        check_at_least(0, ramp_clips=ramp_clips)
         if len(stills) == 0:
             raise ValueError(f"{stills.name}: must hold at least one still")
         self.stills, self.size = stills, crop_size(crop)

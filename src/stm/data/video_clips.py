@@ -20,6 +20,7 @@ from stm.data.augment import (
 from stm.data.cropping import (
     ATTEMPTS,
     CropAroundObjects,
+    check_at_least,
     crop_size,
     label_areas,
     make_clip,
@@ -50,10 +51,8 @@ class SkipCurriculum:
     def __init__(
         self, largest: int = 25, grow_by: int = 5, every_clips: int = 75_420, first: int = 0
     ) -> None:
-        if min(largest, grow_by, first) < 0 or every_clips < 1:
-            raise ValueError(
-                f"{largest=}, {grow_by=}, {first=}, {every_clips=}: must be at least 0, 0, 0 and 1"
-            )
+        check_at_least(0, largest=largest, grow_by=grow_by, first=first)
+        check_at_least(1, every_clips=every_clips)
         self.largest, self.grow_by, self.every_clips, self.first = largest, grow_by, every_clips, first
 
     def max_skip(self, k: int) -> int:
@@ -125,8 +124,8 @@ class VideoClips:
         permute: float = 0.0,
         name: str = "videos",
     ) -> None:
-        if num_frames < 2 or max_objects < 1 or skip_divisor < 1:
-            raise ValueError(f"{num_frames=}, {max_objects=}, {skip_divisor=}: must be at least 2, 1 and 1")
+        check_at_least(2, num_frames=num_frames)
+        check_at_least(1, max_objects=max_objects, skip_divisor=skip_divisor)
         self.videos = [video for video in videos if len(video.annotated) >= num_frames]
         if not self.videos:
             longest = max((len(video.annotated) for video in videos), default=0)

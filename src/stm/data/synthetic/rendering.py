@@ -129,9 +129,7 @@ def render(scene: Scene, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]
         canvas *= np.float32(scene.light[t])
         if sigma > 0.2:
             canvas[:] = cv2.GaussianBlur(canvas, (0, 0), sigma)
-        y, x = rng.integers(
-            0, 33, 2
-        )  # shift one sheet of noise: drawing noise per frame would dominate the time
+        y, x = rng.integers(0, 33, 2)  # shift one sheet of noise, since drawing it per frame is slow
         canvas += grain[y : y + size[0], x : x + size[1]]
         frames[t] = np.clip(np.rint(canvas), 0, 255)
     return frames, masks

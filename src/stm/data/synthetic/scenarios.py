@@ -1,6 +1,6 @@
 """Kinds of procedural videos: a scenario draws the values of a scene, without rendering it.
 
-A new kind takes one function (generator, dimensions, number of the video) -> Scene and an entry in
+A new kind needs one function (generator, dimensions, number of the video) -> Scene and an entry in
 `SCENARIOS`.
 """
 
@@ -107,9 +107,7 @@ def _event(rng: np.random.Generator, spec: VideoSpec, is_weak: bool, has_lookali
     num_distractors = rng.choice([0, 1, 2], p=[0.2, 0.5, 0.3])
     # nearly gray distractors if the hues of several objects fill the circle
     distractors = [sample_distractor(rng, spec, taken, vivid=count == 1) for _ in range(num_distractors)]
-    if (
-        distractors and rng.random() < 0.5
-    ):  # one enters late, so the first frame does not show it as background
+    if distractors and rng.random() < 0.5:  # it enters late: the first frame does not show it as background
         distractors[0] = _leave_frame(rng, spec, distractors[0], 0, int(rng.integers(start // 2, back + 1)))
     if has_lookalike:
         distractors.append(sample_object(rng, spec, objects[int(rng.integers(count))].texture, count))

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pickle
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import stm
+from stm.config.schema import CONF
 from stm.network import fingerprint
 from stm.runs import process_setup, training_run
 from stm.training.resume import find_resume_checkpoint
@@ -155,12 +157,21 @@ def test_where_a_run_goes_on(tmp_path: Path) -> None:
         find_resume_checkpoint("auto", run)
 
 
-def test_devices() -> None:
-    assert process_setup.pick_device("cpu") == torch.device("cpu")
-    assert process_setup.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("gpu", "cuda:99", "3x"):
-        with pytest.raises(ValueError, match=f"device='{name}' is not to be had here"):
-            process_setup.pick_device(name)
+def test_the_trainer_takes_the_processes_that_a_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    assert process_setup.build_trainer(config).world_size == 1
+    torchrun = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    address = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    for name, value in {**torchrun, **address}.items():
+        monkeypatch.setenv(name, value)
+    trainer = process_setup.build_trainer(config, timeout_hours=24)
+    assert (trainer.world_size, trainer.num_nodes, trainer.global_rank) == (4, 2, 1)
+    assert vars(trainer.strategy)["_timeout"] == timedelta(hours=24)
 
 
 def test_a_run_begins_with_anothers_weights(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_job_of_slurm_has_a_task_for_each_device(devices: object, tasks: int) 
     assert tasks_per_node(devices) == tasks
     assert (gpus_per_node("gpu", devices), gpus_per_node("cpu", devices)) == (tasks, None)
     for unknown in ("auto", -1):
-        with pytest.raises(ValueError, match=f"trainer.devices={unknown}: say how many each node has"):
+        with pytest.raises(ValueError, match=f"trainer.devices={unknown}: must be the number of devices"):
             tasks_per_node(unknown)
 
 

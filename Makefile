@@ -1,4 +1,4 @@
-# `make` prints what there is. Each target makes the environment first where it is missing.
+# `make` lists the targets. Each target creates the environment first if it is missing.
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/installed
@@ -8,10 +8,10 @@ REAL = data.root=$(DATA)/DAVIS data.stills=$(DATA)/stills benchmark.root=$(DATA)
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-slow golden real tables lint types format docs coverage benchmark-data benchmark-speed benchmark-metrics
 
-help:  ## What can be made
+help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setup: $(READY)  ## The environment: uv where it is, else venv and pip
+setup: $(READY)  ## Create the environment, with uv where available
 
 $(READY): pyproject.toml
 	@if command -v uv >/dev/null; then \
@@ -25,13 +25,13 @@ $(READY): pyproject.toml
 quickstart: $(READY)  ## Train a small STM from scratch on a CPU and evaluate it: about 8 minutes
 	$(PYTHON) train.py experiment=quickstart resume=auto
 
-test: $(READY)  ## The fast tests
+test: $(READY)  ## Run the fast tests
 	$(PYTHON) -m pytest -n auto -m "not slow"
 
-test-slow: $(READY)  ## All tests, the slow ones too
+test-slow: $(READY)  ## Run all tests, including slow ones
 	$(PYTHON) -m pytest -n auto
 
-golden: $(READY)  ## Equal to the published code: the golden cases of network and metrics
+golden: $(READY)  ## Compare network and metrics with recorded values of the published code
 	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
 real: $(READY)  ## Train a small STM on DAVIS and the stills in $(DATA), three stages, and evaluate it: about half an hour
@@ -39,19 +39,19 @@ real: $(READY)  ## Train a small STM on DAVIS and the stills in $(DATA), three s
 	$(PYTHON) train.py experiment=small_davis resume=auto init=runs/small_stills/checkpoints/last.ckpt $(REAL)
 	$(PYTHON) train.py experiment=small_long resume=auto init=runs/small_davis/checkpoints/last.ckpt $(REAL)
 
-tables: $(READY)  ## Tables 4 and 5 on procedural videos, three seeds: under an hour on 2 cores; goes on where interrupted
+tables: $(READY)  ## Run Tables 4 and 5 on procedural videos, three seeds: under an hour on 2 cores; resumes
 	$(PYTHON) train.py sweep=table4_synthetic seed=1,2,3 threads=1 launcher=parallel launcher.jobs=2
 	$(PYTHON) evaluate.py sweep=table5_synthetic threads=1 launcher=parallel launcher.jobs=2 \
 	  checkpoint=$$(ls -d runs/table4_synthetic/*_both_kind-event*/checkpoints/last.ckpt | paste -sd,)
 
-lint: $(READY)  ## Style
+lint: $(READY)  ## Check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-types: $(READY)  ## Types
+types: $(READY)  ## Check types
 	$(VENV)/bin/mypy
 
-format: $(READY)  ## Mend style
+format: $(READY)  ## Fix style and formatting
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
@@ -61,12 +61,12 @@ docs: $(READY)  ## Build the documentation site strictly into site/
 coverage: $(READY)  ## Run the fast tests and print their coverage
 	$(PYTHON) -m pytest -n auto -m "not slow" --cov=stm --cov-report=term
 
-benchmark-data: $(READY)  ## Clips a second beside a plain PIL pipeline
+benchmark-data: $(READY)  ## Compare data loading with a plain PIL pipeline
 	$(PYTHON) benchmarks/data.py
 
-benchmark-speed: $(READY)  ## Seconds a frame and peak memory beside the published code's way of working, in turns
+benchmark-speed: $(READY)  ## Compare inference speed and memory with the published code's way
 	$(PYTHON) benchmarks/speed.py
 
-benchmark-metrics: $(READY)  ## J and F beside the DAVIS evaluation's way; evaluation overlapped beside in turns
+benchmark-metrics: $(READY)  ## Compare the speed of J and F with the DAVIS evaluation's way
 	$(PYTHON) benchmarks/metrics.py
 	$(PYTHON) benchmarks/overlap.py

@@ -34,7 +34,7 @@ test-slow: $(READY)  ## Run all tests, including slow ones
 golden: $(READY)  ## Compare network and metrics with recorded values of the published code
 	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
-real: $(READY)  ## Train a small STM on DAVIS and the stills in $(DATA), three stages, and evaluate it: about half an hour
+real: $(READY)  ## Train a small STM on DAVIS and the stills in data, three stages, and evaluate it: about half an hour
 	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)
 	$(PYTHON) train.py experiment=small_davis resume=auto init=runs/small_stills/checkpoints/last.ckpt $(REAL)
 	$(PYTHON) train.py experiment=small_long resume=auto init=runs/small_davis/checkpoints/last.ckpt $(REAL)

@@ -7,6 +7,7 @@ losses and metrics ignore the pixel.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,13 @@ class Video(ABC):
         mask = self.annotated_mask(t)
         return np.where(np.isin(mask, entering), mask, 0).astype(np.uint8)
 
+    def fingerprint(self) -> str:
+        """Return a short hash of the video's content: its names, and frames and masks where objects enter."""
+        digest = hashlib.sha256("\n".join([self.name, *self.frame_names, ""]).encode())
+        for t in sorted(set(self.first_frames.values())):
+            digest.update(self.frame(t).tobytes() + self.annotated_mask(t).tobytes())
+        return digest.hexdigest()[:16]
+
 
 class ArrayVideo(Video):
     """A video held in memory.
@@ -111,6 +119,14 @@ class ArrayVideo(Video):
         self._frames, self._masks = frames, masks
         if first_frames is not None:
             self.first_frames = first_frames
+
+    def fingerprint(self) -> str:
+        """Return a short hash of all frames and masks."""
+        digest = hashlib.sha256("\n".join([self.name, *self.frame_names, ""]).encode())
+        digest.update(
+            np.ascontiguousarray(self._frames).tobytes() + np.ascontiguousarray(self._masks).tobytes()
+        )
+        return digest.hexdigest()[:16]
 
     def frame(self, t: int) -> np.ndarray:
         """Return frame t, uint8 (H, W, 3), RGB."""

@@ -112,7 +112,7 @@ class EvaluationResults:
             values: dict[str, Any] = OmegaConf.to_container(config.benchmark, resolve=True)  # type: ignore[assignment]
             if "root" in values:
                 values["root"] = self._working_folder / values["root"]
-            return benchmarks.rebuilt(values)
+            return benchmarks.benchmark_from_config(values)
         except (OSError, ValueError):
             return None
 
@@ -166,18 +166,11 @@ class EvaluationResults:
         return {video.name: video for video in videos if video.name in self.sequences}
 
     def data_fingerprint(self) -> str | None:
-        """Return a hash of the videos' names, frame names, and pixels and masks where objects enter."""
+        """Return a hash of the content of all scored videos; None if they no longer exist."""
         if not self.videos:
             return None
-        digest = hashlib.sha256()
-        for name in sorted(self.videos):
-            video = self.videos[name]
-            digest.update("\n".join([name, *video.frame_names, ""]).encode())
-            for t in sorted(set(video.first_frames.values())):
-                mask = video.prompt_mask(t)
-                assert mask is not None
-                digest.update(video.frame(t).tobytes() + mask.tobytes())
-        return f"sha256:{digest.hexdigest()[:16]}"
+        prints = "\n".join(self.videos[name].fingerprint() for name in sorted(self.videos))
+        return f"sha256:{hashlib.sha256(prints.encode()).hexdigest()[:16]}"
 
 
 def _load_config(path: Path) -> DictConfig:

@@ -80,6 +80,7 @@ class EvaluateConfig:
         compile: Fuse the network with torch.compile, which takes about a minute at the start.
         threads: CPU threads of torch; null keeps torch's default.
         memory_plan: Print what the memory will hold for each video, and stop.
+        reuse: keep finished videos of an earlier run with the same data and settings; false evaluates anew.
         overlays: Write an overlay image of each sequence.
         video: Write an mp4 of each sequence.
         submission: 'davis', 'mose' or 'youtube' to zip the masks in that server's layout.
@@ -91,6 +92,7 @@ class EvaluateConfig:
     compile: bool = False
     threads: int | None = None
     memory_plan: bool = False
+    reuse: bool = True
     overlays: bool = True
     video: bool = False
     submission: str | None = None

@@ -6,6 +6,7 @@ Building a data set lists folders and decodes nothing. `docs/datasets.md` shows 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stm.data.image_io import check_size, list_images, read_frame
+from stm.data.image_io import check_size, list_images, read_frame, sample_bytes
 from stm.masks import object_ids, read_mask
 from stm.video import VOID, Video
 
@@ -74,6 +75,15 @@ class FileVideo(Video):
                 f"but {self._masks} or the data set's list names it"
             )
         return [index[name] for name in names]
+
+    def fingerprint(self) -> str:
+        """Return a short hash of the video's files: their names, sizes, and samples of their bytes."""
+        digest = hashlib.sha256(f"{self.name} {self._merge} {self._binary}\n".encode())
+        for path in map(self.frame_path, range(len(self))):
+            digest.update(f"{Path(path).name} ".encode() + sample_bytes(path))
+        for path in map(self.mask_path, self.annotated):
+            digest.update(f"{Path(path).name} ".encode() + Path(path).read_bytes())
+        return digest.hexdigest()[:16]
 
     def frame_path(self, t: int) -> str:
         """Return the path of frame t."""

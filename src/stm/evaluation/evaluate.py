@@ -38,7 +38,7 @@ class Benchmark:
         size: short side in pixels at which the network sees the frames, None for their own. Masks are
             written and scored at the frames' own size.
         protocol: which frames and objects count, `davis`, `youtube` or `all`; see
-            `stm.evaluation.scores.frames_that_count`.
+            `stm.evaluation.scores.scored_frames`.
         seen: categories of the training set, for the G of YouTube-VOS.
         source: where the videos come from, such as a folder; results of other sources are not reused.
 
@@ -55,9 +55,7 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
-            raise ValueError(
-                f"benchmark.protocol={self.protocol!r} is unknown; allowed: {', '.join(PROTOCOLS)}"
-            )
+            raise ValueError(f"benchmark.protocol={self.protocol}: must be one of {', '.join(PROTOCOLS)}")
         if self.size is not None and self.size < 1:
             raise ValueError(
                 f"benchmark.size={self.size}: must be at least 1, or null for the frames' own size"
@@ -82,6 +80,7 @@ def evaluate(
     progress: bool = True,
     workers: int | None = None,
     distributed: bool = False,
+    reuse: bool = True,
 ) -> Scores:
     """Run a network over a benchmark, score it beside the baselines, and write the results.
 
@@ -106,6 +105,8 @@ def evaluate(
             many as the network leaves cores free (on a CPU those beyond torch's threads), at most 4.
         distributed: deal the videos out to the processes of torch's process group; all of them must call
             this with the same arguments, and all get the scores of all videos.
+        reuse: keep finished sequences whose data, settings and package version are the same; False evaluates
+            everything anew.
 
     Raises:
         ValueError: the folder holds results of other settings, or two videos have one name.
@@ -124,13 +125,14 @@ def evaluate(
     for name, count in Counter(one.name for one in benchmark.videos).items():
         if count > 1:
             raise ValueError(f"{benchmark.name}: two videos are named {name!r}; names must be unique")
-    store = None if output is None else ResultStore(Path(output), settings, baselines)
+    store = None if output is None else ResultStore(Path(output), settings, baselines, reuse)
     workers = default_workers(network.mean.device) if workers is None else workers
     videos = partition_videos(benchmark.videos, size)[rank]
     if size > 1:
         counts = len(videos), len(benchmark.videos), rank, size
         log.info("%s: %d of %d videos are evaluated by rank %d of %d", benchmark.name, *counts)
     results: list[Future[SequenceScores]] = []
+    kept = 0
     with VideoProgress(benchmark.name, len(videos), progress and rank == 0) as shown:
 
         def finish(one: Video, evaluated: VideoEvaluator | SequenceScores) -> SequenceScores:
@@ -138,7 +140,7 @@ def evaluate(
             sequence = evaluated.scores() if isinstance(evaluated, VideoEvaluator) else evaluated
             if store is not None:
                 if is_new:
-                    store.write(sequence)
+                    store.write(one, sequence)
                 write_overlays(one, store.output, sequence, overlays, video, is_new, pool.failed)
             shown.advance(sequence)
             return sequence
@@ -147,6 +149,7 @@ def evaluate(
             for one in videos:
                 stored = None if store is None else store.read(one)
                 if stored is not None:
+                    kept += 1
                     results.append(pool.submit(finish, one, stored))
                     continue
                 shown.begin(one)
@@ -155,6 +158,8 @@ def evaluate(
                 evaluator.segment(network, policy, benchmark.size, pool)
                 results.append(pool.submit(finish, one, evaluator))
         sequences = [result.result() for result in results]
+    if kept:
+        log.info("%s: %d videos kept from an earlier run (reuse=false evaluates anew)", benchmark.name, kept)
     if distributed:
         sequences = [sequence for part in all_gather_object(sequences) for sequence in part]
     by_name = {sequence.name: sequence for sequence in sequences}

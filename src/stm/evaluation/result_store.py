@@ -3,60 +3,78 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stm import __version__
 from stm.atomic_io import write_atomically
 from stm.evaluation.scores import SequenceScores
 from stm.video import Video
+
+log = logging.getLogger(__name__)
 
 
 class ResultStore:
     """Scores of videos in files of an evaluation's folder.
 
+    Scores are reused only for the same frames, masks, settings and version of the package.
+
     Args:
         output: the evaluation's folder.
         settings: what is evaluated and how; recorded in each file.
         baselines: a video without the baselines' scores does not count as finished.
+        reuse: whether to reuse stored scores at all.
 
     Raises:
         ValueError: the folder holds results of other settings.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], baselines: bool) -> None:
-        self.output, self.settings, self.baselines = output, settings, baselines
+    def __init__(
+        self, output: Path, settings: Mapping[str, Any], baselines: bool, reuse: bool = True
+    ) -> None:
+        self.output, self.settings, self.baselines, self.reuse = output, settings, baselines, reuse
         for path in sorted((output / "sequences").glob("*.json")):
             self._read(path)
 
-    def write(self, sequence: SequenceScores) -> None:
+    def write(self, video: Video, sequence: SequenceScores) -> None:
         """Store the scores of a video."""
-        values = {"settings": self.settings, **sequence.to_dict()}
+        values = {"settings": self.settings, "data": _data_key(video), **sequence.to_dict()}
         write_atomically(self._path(sequence.name), json.dumps(values))
 
-    def read(self, one: Video) -> SequenceScores | None:
-        """Return the scores of a video; None if it is not finished, or has another number of frames."""
-        try:
-            sequence = self._read(self._path(one.name))
-        except FileNotFoundError:
+    def read(self, video: Video) -> SequenceScores | None:
+        """Return the scores of a video; None if they are missing or incomplete, or its data has changed."""
+        path = self._path(video.name)
+        if not self.reuse or not path.exists():
             return None
-        is_complete = sequence.length == len(one) and (sequence.baselines or not self.baselines)
-        return sequence if is_complete else None
+        sequence, data = self._read(path)
+        if data != _data_key(video):
+            log.info("%s: frames, masks or the package changed since %s was written", video.name, path)
+            return None
+        masks = self.output / "masks" / video.name
+        has_masks = all((masks / f"{video.frame_names[t]}.png").exists() for t in video.output_frames)
+        return sequence if has_masks and (sequence.baselines or not self.baselines) else None
 
     def _path(self, name: str) -> Path:
         return self.output / "sequences" / f"{name}.json"
 
-    def _read(self, path: Path) -> SequenceScores:
+    def _read(self, path: Path) -> tuple[SequenceScores, str | None]:
         values = json.loads(path.read_text())
         recorded = values.pop("settings")
         differing = [
             f"{key} {recorded.get(key)} != {self.settings[key]}"
             for key in self.settings
-            if recorded.get(key, self.settings[key]) != self.settings[key]
+            if recorded.get(key) != self.settings[key]
         ]
         if differing:
             raise ValueError(
                 f"{path} comes from other settings ({'; '.join(differing)}): choose another output folder "
                 f"(name=NEW_NAME), or delete {self.output} to start again"
             )
-        return SequenceScores.from_dict(values)
+        data = values.pop("data", None)
+        return SequenceScores.from_dict(values), data
+
+
+def _data_key(video: Video) -> str:
+    return f"{video.fingerprint()} stm-vos {__version__}"

@@ -81,6 +81,7 @@ def evaluate_run(config: DictConfig) -> float | None:
             overlays=config.overlays,
             video=config.video,
             distributed=True,
+            reuse=config.reuse,
         )
 
     module = EvaluationModule(network, run)

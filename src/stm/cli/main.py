@@ -17,6 +17,7 @@ import typer
 from stm.cli.check import check
 from stm.cli.commands import attention, check_submission, export, report, strip
 from stm.cli.explore import explore
+from stm.cli.score import score
 from stm.cli.segment import segment
 from stm.cli.track import track
 
@@ -31,6 +32,7 @@ app.command()(explore)
 app.command()(check)
 app.command()(report)
 app.command()(attention)
+app.command()(score)
 app.command("check-submission")(check_submission)
 app.command()(strip)
 app.command()(export)

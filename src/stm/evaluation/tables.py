@@ -16,11 +16,11 @@ from stm.atomic_io import write_atomically
 from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall
 
-SHOWN = ("J-Mean", "F-Mean", "J&F-Mean")
+HEADLINE_MEASURES = ("J-Mean", "F-Mean", "J&F-Mean")
 
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
-    """Print J, F and J&F of each sequence and overall, beside copying the first mask; then the notes."""
+    """Print J, F and J&F of each sequence and overall, with the copy-first baseline, and the notes below."""
     console = console or Console()
     console.print(_headline(scores), soft_wrap=True, highlight=False)
     console.print(score_table(scores))
@@ -29,7 +29,7 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
 
 
 def score_table(scores: Scores) -> Table:
-    """A row a sequence (mean over its objects), and the mean over all objects at the end."""
+    """Return a table with the mean over objects of each sequence, and over all objects at the end."""
     table = Table()
     table.add_column("sequence", no_wrap=True)
     for heading in ("objects", "J", "F", "J&F", f"{COPY_FIRST} J&F"):
@@ -44,47 +44,50 @@ def score_table(scores: Scores) -> Table:
 
 
 def _cells(objects: int, values: Mapping[str, float], copied: Mapping[str, float]) -> list[str]:
-    shown = [f"{values[name]:.3f}" if values else "-" for name in SHOWN]
-    return [str(objects), *shown, f"{copied['J&F-Mean']:.3f}" if copied else "-"]
+    measures = [f"{values[name]:.3f}" if values else "-" for name in HEADLINE_MEASURES]
+    return [str(objects), *measures, f"{copied['J&F-Mean']:.3f}" if copied else "-"]
 
 
 def _headline(scores: Scores) -> str:
     settings = scores.settings
     size = settings.get("size")
-    at = "the frames' own size" if size is None else f"short side {size}"
-    return f"{settings.get('benchmark')} at {at}; memory: {describe_policy(settings.get('policy'))}"
+    resolution = "the frames' own size" if size is None else f"short side {size}"
+    return f"{settings.get('benchmark')} at {resolution}; memory: {describe_policy(settings.get('policy'))}"
 
 
 def describe_policy(policy: Any) -> str:
-    """The values of a policy that say something, such as `first, previous, every=5, max_frames=6`."""
+    """Return the effective settings of a policy, such as `first, previous, every=5, max_frames=6`."""
     if not isinstance(policy, Mapping):
         return str(policy)
     bounded = policy.get("max_frames") or policy.get("max_mb")
-    idle = () if bounded else ("eviction", "decay")  # nothing ever leaves
-    told = {key: value for key, value in policy.items() if value not in (None, False, 0) and key not in idle}
-    return ", ".join(key if value is True else f"{key}={value}" for key, value in told.items())
+    unused = () if bounded else ("eviction", "decay")
+    values = {
+        key: value for key, value in policy.items() if value not in (None, False, 0) and key not in unused
+    }
+    return ", ".join(key if value is True else f"{key}={value}" for key, value in values.items())
 
 
 def notes(scores: Scores) -> list[str]:
-    """What a table has no room for: recall and decay, G, speed, memory, paths."""
+    """Return the lines below the table: recall, decay, G, baselines, calibration, speed, memory, paths."""
     values, lines = scores.overall, []
     if values:
         names = ("J-Recall", "J-Decay", "F-Recall", "F-Decay")
         lines.append("  ".join(f"{name} {values[name]:.3f}" for name in names))
     else:
-        lines.append("no truth on disk beyond the given masks: masks are written, nothing is scored")
+        lines.append("no ground truth beyond the given masks: masks are written but not scored")
     halves = {name: value for name, value in values.items() if name not in MEASURES}
     if halves:
         lines.append("  ".join(f"{name} {value:.3f}" for name, value in halves.items()))
-    for name, of_baseline in scores.baselines.items():
-        if of_baseline:
-            shown = "  ".join(f"{key} {of_baseline[key]:.3f}" for key in SHOWN)
-            lines.append(f"{name}: {shown}")
-    sure = {kind: told for kind in reversed(KINDS) if (told := calibrated(scores, kind))}
-    if sure:
-        shown = "  ".join(f"{kind} {told['ece']:.3f}" for kind, told in sure.items())
-        lines.append(f"confidence's distance to J (ECE): {shown}")
-    lines.append(f"{scores.frames_per_second:.1f} frames a second, at most {scores.peak_mb:.0f} MB in use")
+    for name, baseline in scores.baselines.items():
+        if baseline:
+            measures = "  ".join(f"{key} {baseline[key]:.3f}" for key in HEADLINE_MEASURES)
+            lines.append(f"{name}: {measures}")
+    calibrations = {kind: values for kind in reversed(KINDS) if (values := calibration_dict(scores, kind))}
+    if calibrations:
+        errors = "  ".join(f"{kind} {values['ece']:.3f}" for kind, values in calibrations.items())
+        lines.append(f"calibration error of the confidence (ECE): {errors}")
+    if scores.frames_per_second:  # not where masks of another program are scored
+        lines.append(f"{scores.frames_per_second:.1f} frames/s, peak memory {scores.peak_mb:.0f} MB")
     if scores.output is not None:
         lines.append(f"masks     {scores.output / 'masks'}")
         if (scores.output / "overlays").exists():
@@ -94,13 +97,13 @@ def notes(scores: Scores) -> list[str]:
 
 
 def scores_dict(scores: Scores) -> dict[str, Any]:
-    """What `scores.json` holds: measures under their DAVIS names, a row an object."""
-    empty = dict.fromkeys(MEASURES)  # without truth each measure is null
+    """Return the content of `scores.json`: measures under their DAVIS names, and a row for each object."""
+    empty = dict.fromkeys(MEASURES)  # null without ground truth
     return {
         "global": scores.overall or empty,
         "baselines": {name: values or empty for name, values in scores.baselines.items()},
         "sequences": [row.row() for row in scores.objects],
-        "calibration": {kind: calibrated(scores, kind) for kind in KINDS},
+        "calibration": {kind: calibration_dict(scores, kind) for kind in KINDS},
         "settings": dict(scores.settings),
         "speed": {
             "frames": sum(sequence.segmented for sequence in scores.sequences),
@@ -111,15 +114,15 @@ def scores_dict(scores: Scores) -> dict[str, Any]:
     }
 
 
-def calibrated(scores: Scores, kind: str) -> dict[str, Any] | None:
-    """How well a confidence, `inside` or `score`, tells J; None without truth."""
-    pairs = [pair for sequence in scores.sequences for pair in sequence.beside_j(kind)]
-    found = calibration(*zip(*pairs, strict=True)) if pairs else None
-    return None if found is None else found.to_dict()
+def calibration_dict(scores: Scores, kind: str) -> dict[str, Any] | None:
+    """Return the calibration of a confidence (`inside` or `score`) against J; None without ground truth."""
+    pairs = [pair for sequence in scores.sequences for pair in sequence.confidence_and_j(kind)]
+    result = calibration(*zip(*pairs, strict=True)) if pairs else None
+    return None if result is None else result.to_dict()
 
 
 def write_scores(scores: Scores, output: Path) -> None:
-    """Write `scores.json` and `scores.csv`; a row of the CSV is an object, the last ones are the means."""
+    """Write `scores.json` and `scores.csv`; the CSV has a row for each object, and the means at the end."""
     write_atomically(output / "scores.json", json.dumps(scores_dict(scores), indent=1))
     text = io.StringIO()
     writer = csv.DictWriter(

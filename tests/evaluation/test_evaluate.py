@@ -1,4 +1,4 @@
-"""Evaluation: what the segmenter is given, what is written, going on where interrupted."""
+"""Evaluation: segmentation of videos, written files, and resuming after an interruption."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from stm.evaluation import benchmarks
 from stm.evaluation.evaluate import Benchmark, evaluate, validate
 from stm.evaluation.peak_memory import PeakMemory
 from stm.evaluation.scores import score
-from stm.evaluation.segmenting import segment_video
+from stm.evaluation.video_evaluator import segment_video
 from stm.inference import Segmenter
 from stm.masks import read_mask
 from stm.memory import MemoryPolicy
@@ -36,33 +36,33 @@ def network():
     ).eval()
 
 
-# What the segmenter is given, and what comes back
+# Segmentation of videos
 
 
-def test_segmenting_is_the_segmenter_s_steps(network):
-    video = moving(entries={3: 1, 7: 3})
+def test_segment_video_equals_segmenter_steps(network):
+    video = moving(first_frames={3: 1, 7: 3})
     segmenter = Segmenter(network, MemoryPolicy(every=2))
     with torch.no_grad():
         for t, labels in segment_video(network, MemoryPolicy(every=2), video):
             expected = segmenter.labels(segmenter.step(video.frame(t), video.prompt_mask(t)))
             assert labels.dtype == np.uint8
             np.testing.assert_array_equal(labels, expected)
-    assert t == 6 and video.read[0] == 1  # from the first mask on, to the end
+    assert t == 6 and video.read[0] == 1  # from the first given mask to the end
 
 
 @pytest.mark.parametrize("size", [None, 24, 40, 64])
-def test_labels_have_the_frame_s_size_and_are_as_given(network, size):
-    video = moving(entries={3: 0, 7: 3})
+def test_labels_have_the_frame_s_size_and_keep_given_masks(network, size):
+    video = moving(first_frames={3: 0, 7: 3})
     results = dict(segment_video(network, None, video, size))
     assert {labels.shape for labels in results.values()} == {(40, 56)}
     np.testing.assert_array_equal(results[0], video.mask(0))
     np.testing.assert_array_equal(results[3] == 7, video.mask(3) == 7)
     assert set(np.unique(list(results.values()))) <= {0, 3, 7}
-    own = dict(segment_video(network, None, video))
-    assert all(np.array_equal(results[t], own[t]) for t in own) == (size in (None, 40))
+    full_size = dict(segment_video(network, None, video))
+    assert all(np.array_equal(results[t], full_size[t]) for t in full_size) == (size in (None, 40))
 
 
-def test_an_object_too_small_for_the_network_s_size_is_not_lost(network):
+def test_an_object_that_vanishes_at_the_network_s_size_is_kept(network):
     video = moving(ids=(3,))
     video.mask(0)[39, 55] = 9
     results = dict(segment_video(network, None, video, 8))
@@ -72,7 +72,7 @@ def test_an_object_too_small_for_the_network_s_size_is_not_lost(network):
     assert len(dict(segment_video(network, None, alone, 8))) == 7
 
 
-def test_segmenting_streams(network):
+def test_segment_video_streams(network):
     video = moving()
     stream = segment_video(network, None, video)
     for t in range(3):
@@ -80,8 +80,8 @@ def test_segmenting_streams(network):
         assert video.read == list(range(t + 1))
 
 
-def test_training_goes_on_after_validation(network):
-    """The network gets its mode back, no inference tensor stays behind, and grad mode does not leak."""
+def test_training_continues_after_validation(network):
+    """The mode of the network is restored, no inference tensor remains, and grad mode does not leak."""
     video = moving()
     network.train()
     try:
@@ -102,17 +102,16 @@ def test_training_goes_on_after_validation(network):
     assert len(scores.objects) == 2 and scores.output is None and scores.baselines == {}
 
 
-# Files, and going on after an interruption
+# Files, and resuming after an interruption
 
 
-def run(network, output, videos, **named):
-    policy = named.pop("policy", MemoryPolicy())
-    benchmark = Benchmark("boxes", videos, size=named.pop("size", 32), protocol="youtube")
-    return evaluate(network, policy, benchmark, output, progress=False, **named)
+def run(network, output, videos, *, policy=None, size=32, **options):
+    benchmark = Benchmark("boxes", videos, size=size, protocol="youtube")
+    return evaluate(network, policy, benchmark, output, progress=False, **options)
 
 
 def contents(folder):
-    """Every file but the measured times."""
+    """Return the content of every file except those with measured times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -123,29 +122,29 @@ def contents(folder):
 def videos():
     return [
         moving("first"),
-        moving("late", entries={3: 2, 7: 4}, written=[0, 2, 4, 6]),
-        moving("hidden", entries={3: 0, 7: 4}, annotated=[0, 4]),
+        moving("late", first_frames={3: 2, 7: 4}, output_frames=[0, 2, 4, 6]),
+        moving("hidden", first_frames={3: 0, 7: 4}, annotated=[0, 4]),
     ]
 
 
-def test_what_is_written(network, tmp_path):
+def test_written_files(network, tmp_path):
     scores = run(network, tmp_path, videos(), checkpoint="abc", video=True)
     names = {name for name in contents(tmp_path) if name.endswith(".png")}
     frames = {"first": range(7), "late": [0, 2, 4, 6], "hidden": range(7)}
     assert names == {f"masks/{name}/{t:05d}.png" for name in frames for t in frames[name]}
-    assert not read_mask(tmp_path / "masks/late/00000.png").any()  # nothing is known yet
-    for one in videos():
-        for t, labels in segment_video(network, None, one, 32):
-            if t in one.output_frames:
-                path = tmp_path / "masks" / one.name / f"{t:05d}.png"
+    assert not read_mask(tmp_path / "masks/late/00000.png").any()  # no object is known yet
+    for video in videos():
+        for t, labels in segment_video(network, None, video, 32):
+            if t in video.output_frames:
+                path = tmp_path / "masks" / video.name / f"{t:05d}.png"
                 np.testing.assert_array_equal(read_mask(path), labels)
                 with Image.open(path) as image:
                     assert image.mode == "P"
-        pictures = min(5, sum(t >= min(one.first_frames.values()) for t in one.output_frames))
-        with Image.open(tmp_path / "overlays" / f"{one.name}.jpg") as sheet:
-            assert pictures * 5 * 56 < sheet.width < (pictures + 1) * 5 * 56  # 40 rows, enlarged to 200
-        with av.open(str(tmp_path / "overlays" / f"{one.name}.mp4")) as film:
-            assert len(list(film.decode(video=0))) == len(one.output_frames)
+        count = min(5, sum(t >= min(video.first_frames.values()) for t in video.output_frames))
+        with Image.open(tmp_path / "overlays" / f"{video.name}.jpg") as sheet:
+            assert count * 5 * 56 < sheet.width < (count + 1) * 5 * 56  # 40 rows, enlarged to 200
+        with av.open(str(tmp_path / "overlays" / f"{video.name}.mp4")) as clip:
+            assert len(list(clip.decode(video=0))) == len(video.output_frames)
     values = json.loads((tmp_path / "scores.json").read_text())
     assert values["global"] == scores.overall
     assert values["settings"]["checkpoint"] == "abc" and values["settings"]["policy"]["every"] == 5
@@ -159,72 +158,74 @@ def test_what_is_written(network, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if ".part" in path.name]
 
 
-def test_scores_are_those_of_the_written_masks(network, tmp_path):
+def test_scores_equal_those_of_the_written_masks(network, tmp_path):
     run(network, tmp_path, videos())
-    one = videos()[0]
+    video = videos()[0]
     masks = [(t, read_mask(tmp_path / f"masks/first/{t:05d}.png")) for t in range(7)]
     values = json.loads((tmp_path / "sequences/first.json").read_text())
-    for row, expected in zip(values["objects"], score(one, masks, "youtube"), strict=True):
+    for row, expected in zip(values["objects"], score(video, masks, "youtube"), strict=True):
         assert (tuple(row["j"]), tuple(row["f"])) == (expected.j, expected.f)
 
 
-def test_going_on_after_an_interruption(network, tmp_path):
-    """Finished sequences are kept, the unfinished one begins again, the end is that of an unbroken run."""
-    whole = run(network, tmp_path / "whole", videos())
+def test_resuming_after_an_interruption(network, tmp_path):
+    """Finished sequences are kept, the unfinished one restarts, and the results equal those of one run."""
+    uninterrupted = run(network, tmp_path / "uninterrupted", videos())
 
-    class Unplugged(Exception):
+    class DiskError(Exception):
         pass
 
-    broken = videos()
-    frame = broken[1].frame
+    failing = videos()
+    frame = failing[1].frame
 
-    def unplugged(t):
+    def fail_at_frame_5(t):
         if t == 5:
-            raise Unplugged
+            raise DiskError
         return frame(t)
 
-    broken[1].frame = unplugged
-    with pytest.raises(Unplugged):
-        run(network, tmp_path / "broken", broken)
-    finished = tmp_path / "broken" / "sequences"
+    failing[1].frame = fail_at_frame_5
+    with pytest.raises(DiskError):
+        run(network, tmp_path / "resumed", failing)
+    finished = tmp_path / "resumed" / "sequences"
     assert [path.name for path in finished.iterdir()] == ["first.json"]
-    assert not (tmp_path / "broken" / "scores.json").exists()
+    assert not (tmp_path / "resumed" / "scores.json").exists()
     before = (finished / "first.json").read_bytes()
 
     again = videos()
-    resumed = run(network, tmp_path / "broken", again)
+    resumed = run(network, tmp_path / "resumed", again)
     assert again[0].read == [] and again[1].read != []
     assert (finished / "first.json").read_bytes() == before
-    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
-    assert resumed.overall == whole.overall and resumed.baselines == whole.baselines
-    assert [row.j for row in resumed.objects] == [row.j for row in whole.objects]
+    assert contents(tmp_path / "resumed") == contents(tmp_path / "uninterrupted")
+    assert resumed.overall == uninterrupted.overall and resumed.baselines == uninterrupted.baselines
+    assert [row.j for row in resumed.objects] == [row.j for row in uninterrupted.objects]
 
 
-def test_a_finished_run_only_adds_the_pictures_asked_for(network, tmp_path):
+def test_a_finished_run_only_adds_missing_overlays(network, tmp_path):
     first = run(network, tmp_path, videos(), overlays=False)
     assert not (tmp_path / "overlays").exists()
     masks = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     second = run(network, tmp_path, videos(), overlays=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == masks
     assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 3
-    assert second == first  # times of the first run included
+    assert second == first  # including the times of the first run
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"policy": MemoryPolicy(every=3)}, "policy"),
         ({"size": 24}, "size 32 != 24"),
         ({"checkpoint": "other"}, "checkpoint"),
     ],
 )
-def test_results_of_other_settings_are_not_mixed(network, tmp_path, changed, told):
+def test_results_of_other_settings_raise(network, tmp_path, changed, message):
     run(network, tmp_path, videos()[:1])
-    with pytest.raises(ValueError, match=rf"first\.json comes from other settings \({told}.*another output"):
+    with pytest.raises(
+        ValueError, match=rf"first\.json comes from other settings \({message}.*another output"
+    ):
         run(network, tmp_path, videos(), **changed)
 
 
-def test_results_in_another_precision_are_not_mixed(network, tmp_path):
+def test_results_in_another_precision_raise(network, tmp_path):
     run(network, tmp_path, videos()[:1])
     with (
         torch.autocast("cpu", torch.bfloat16),
@@ -233,7 +234,7 @@ def test_results_in_another_precision_are_not_mixed(network, tmp_path):
         run(network, tmp_path, videos())
 
 
-def test_results_of_another_resolution_or_folder_are_not_taken_up(network, tmp_path):
+def test_results_of_another_resolution_or_folder_raise(network, tmp_path):
     masks = [boxes({1: (5, 5, 30, 40)})] * 4
     for below, size in (("480p", (40, 60)), ("240p", (20, 30))):
         write_video(
@@ -250,7 +251,7 @@ def test_results_of_another_resolution_or_folder_are_not_taken_up(network, tmp_p
     )
 
 
-def test_a_video_that_grew_is_run_again(network, tmp_path):
+def test_a_video_with_more_frames_is_segmented_again(network, tmp_path):
     run(network, tmp_path, [moving("first", length=5)])
     sheet = (tmp_path / "overlays" / "first.jpg").read_bytes()
     scores = run(network, tmp_path, [moving("first", length=7)])
@@ -258,39 +259,39 @@ def test_a_video_that_grew_is_run_again(network, tmp_path):
     assert (tmp_path / "overlays" / "first.jpg").read_bytes() != sheet
 
 
-def test_two_videos_of_one_name_are_refused(network, tmp_path):
+def test_two_videos_of_one_name_raise(network, tmp_path):
     with pytest.raises(ValueError, match="two videos are named 'first'"):
         run(network, None, [moving("first"), moving("first")])
 
 
-def test_nothing_is_written_unless_asked(network, tmp_path, monkeypatch):
+def test_nothing_is_written_without_an_output_folder(network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scores = run(network, None, videos())
     assert list(Path.cwd().iterdir()) == []
     assert scores.overall and scores.baselines["copy-first"]
 
 
-def test_a_video_without_any_object_is_background(network, tmp_path):
+def test_a_video_without_objects_is_background(network, tmp_path):
     empty = moving("empty", ids=(), length=3)
     scores = run(network, tmp_path, [empty])
     assert scores.overall == {} and scores.frames_per_second == 0
     assert not any(read_mask(tmp_path / f"masks/empty/{t:05d}.png").any() for t in range(3))
 
 
-def test_the_peak_is_seen_after_memory_was_given_back():
+def test_peak_memory_includes_freed_memory():
     peak = PeakMemory(torch.device("cpu"))
     before = peak.bytes()
-    held = np.ones(100 * 2**20 // 8)
-    del held
+    array = np.ones(100 * 2**20 // 8)
+    del array
     assert peak.bytes() - before >= 90 * 2**20
 
 
-def test_a_folder_whose_videos_have_no_object_is_refused(tmp_path):
+def test_a_folder_with_a_video_without_objects_raises(tmp_path):
     for name, label in (("cat", 3), ("dog", 0)):
         for place, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
             (tmp_path / place / name).mkdir(parents=True)
-            picture = np.full((32, 32, 3) if suffix == "jpg" else (32, 32), label, dtype=np.uint8)
-            Image.fromarray(picture).save(tmp_path / place / name / f"0.{suffix}")
-    with pytest.raises(ValueError, match=r"Annotations/dog: 1 of 2 videos"):
+            image = np.full((32, 32, 3) if suffix == "jpg" else (32, 32), label, dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / place / name / f"0.{suffix}")
+    with pytest.raises(ValueError, match=r"Annotations/dog: must have a mask .* 1 of 2 videos"):
         benchmarks.folder(tmp_path)
     assert [video.name for video in benchmarks.folder(tmp_path, only=["cat"]).videos] == ["cat"]

@@ -1,4 +1,4 @@
-"""The benchmarks of scoring, on the smallest settings: both sides ran, and gave the same."""
+"""The benchmarks of scoring at their smallest settings."""
 
 import json
 
@@ -13,7 +13,7 @@ def results(folder):
     return json.loads((folder / "out" / "results.json").read_text())
 
 
-def test_j_and_f_beside_the_davis_way(tmp_path):
+def test_benchmark_of_j_and_f(tmp_path):
     printed = commands.succeed(
         "benchmarks/metrics.py", "--rounds", 2, "--data", "none", "--output", "out", folder=tmp_path
     )
@@ -27,7 +27,7 @@ def test_j_and_f_beside_the_davis_way(tmp_path):
         assert {"1", "2"} <= by_threads.keys() and min(map(min, by_threads.values())) > 0
 
 
-def test_overlapped_beside_in_turns(tmp_path):
+def test_benchmark_of_overlapped_scoring(tmp_path):
     arguments = (
         "--rounds",
         1,

@@ -12,9 +12,9 @@ from helpers.commands import _server, contents, wait_until
 from helpers.small_networks import network
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stm.evaluation.shards import Shard, shares
 
 from stm.evaluation.evaluate import Benchmark, evaluate
-from stm.evaluation.shards import Shard, shares
 from stm.video import ArrayVideo
 
 LENGTHS = {"a": (5, 1), "b": (9, 1), "c": (4, 2), "d": (12, 1), "e": (3, 2), "f": (7, 1)}

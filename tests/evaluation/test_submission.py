@@ -1,4 +1,4 @@
-"""Zips for the servers: the right names and nothing else, equal bytes, and every violation named."""
+"""Zip files for benchmark servers: names, equal bytes, and the list of violations."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from stm.video import ArrayVideo
 
 
 class Sparse(ArrayVideo):
-    """A video whose server wants every second frame only."""
+    """A video of which a server expects every second frame."""
 
     @property
     def output_frames(self):
@@ -47,7 +47,7 @@ def folder(tmp_path, videos):
 
 
 @pytest.mark.parametrize(("layout", "top"), [("davis", ""), ("youtube", "Annotations/")])
-def test_the_zip_holds_the_frames_asked_for(folder, videos, tmp_path, layout, top):
+def test_the_zip_contains_the_expected_frames(folder, videos, tmp_path, layout, top):
     path = write_submission(folder, videos, tmp_path / "out" / "s.zip", layout)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -69,7 +69,7 @@ def test_equal_masks_give_equal_bytes(folder, videos, tmp_path):
     assert first == second
 
 
-def test_each_violation_is_named(folder, videos, tmp_path):
+def test_each_violation_is_listed(folder, videos, tmp_path):
     (folder / "swan" / "00002.png").unlink()
     Image.fromarray(videos[0].mask(0)).save(folder / "swan" / "00004.png")
     write_mask(folder / "bear" / "00000.png", videos[1].mask(0)[:, 1:])
@@ -80,15 +80,15 @@ def test_each_violation_is_named(folder, videos, tmp_path):
     assert "4 violations" in message
     for text in (
         "swan/00002.png: missing",
-        "swan/00004.png: mode L",
-        "bear/00000.png: size (12, 15), the frame has (12, 16)",
-        "bear/00001.png: ids [7], the video has [3, 40]",
+        "swan/00004.png: must be a palette PNG (mode P); got mode L",
+        "bear/00000.png: must have the frame's size (12, 16); got (12, 15)",
+        "bear/00001.png: must have ids of [3, 40]; got [7]",
     ):
         assert text in message
     assert not (tmp_path / "s.zip").exists()
 
 
-def test_where_it_does_not_fit_no_half_zip_is_left(folder, videos, tmp_path):
+def test_a_full_disk_leaves_no_partial_zip(folder, videos, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:
@@ -99,38 +99,43 @@ def test_where_it_does_not_fit_no_half_zip_is_left(folder, videos, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_unknown_layout_is_refused(folder, videos, tmp_path):
-    with pytest.raises(ValueError, match="layout='coco' is unknown; allowed: davis, mose, youtube"):
+def test_an_unknown_layout_raises(folder, videos, tmp_path):
+    with pytest.raises(ValueError, match="layout=coco: must be one of davis, mose, youtube"):
         write_submission(folder, videos, tmp_path / "s.zip", "coco")
 
 
-def test_a_zip_of_others_is_checked_like_a_server_does(folder, videos, tmp_path):
+def test_a_zip_is_checked_as_by_a_server(folder, videos, tmp_path):
     for layout in ("davis", "mose", "youtube"):
         path = write_submission(folder, videos, tmp_path / f"{layout}.zip", layout)
         assert check_submission(path, videos, layout) == []
-    assert len(check_submission(tmp_path / "davis.zip", videos, "youtube")) == 2 * 5, "all in the wrong place"
+    assert len(check_submission(tmp_path / "davis.zip", videos, "youtube")) == 2 * 5, (
+        "all files are in the wrong folder"
+    )
     gray = io.BytesIO()
     Image.fromarray(videos[0].mask(0)).save(gray, "png")
-    with zipfile.ZipFile(tmp_path / "davis.zip") as whole, zipfile.ZipFile(tmp_path / "x.zip", "w") as spoilt:
+    with (
+        zipfile.ZipFile(tmp_path / "davis.zip") as whole,
+        zipfile.ZipFile(tmp_path / "x.zip", "w") as altered,
+    ):
         for name in ("bear/00000.png", "swan/00000.png"):
-            spoilt.writestr(name, whole.read(name))
-        spoilt.writestr("bear/00001.png", gray.getvalue())
-        spoilt.writestr("swan/00002.png", b"no picture")
-        spoilt.writestr("__MACOSX/swan/._00000.png", b"")
+            altered.writestr(name, whole.read(name))
+        altered.writestr("bear/00001.png", gray.getvalue())
+        altered.writestr("swan/00002.png", b"not an image")
+        altered.writestr("__MACOSX/swan/._00000.png", b"")
     assert check_submission(tmp_path / "x.zip", videos, "davis") == [
-        "swan/00002.png: no picture",
+        "swan/00002.png: must be a PNG; not an image",
         "swan/00004.png: missing",
-        "bear/00001.png: mode L, a palette PNG (P) is wanted",
-        "__MACOSX/swan/._00000.png: nobody asked for it",
+        "bear/00001.png: must be a palette PNG (mode P); got mode L",
+        "__MACOSX/swan/._00000.png: unexpected file",
     ]
 
 
-def test_a_folder_is_checked_as_the_zip_that_it_would_make(folder, videos, tmp_path):
+def test_a_folder_is_checked_as_the_zip_made_of_it(folder, videos, tmp_path):
     for layout in ("davis", "youtube"):
-        told = check_submission(folder, videos, layout)
-        assert {line.rpartition("/")[2] for line in told} == {
-            "00001.png: nobody asked for it",
-            "00003.png: nobody asked for it",
+        violations = check_submission(folder, videos, layout)
+        assert {line.rpartition("/")[2] for line in violations} == {
+            "00001.png: unexpected file",
+            "00003.png: unexpected file",
         }
     path = write_submission(folder, videos, tmp_path / "y.zip", "youtube")
     with zipfile.ZipFile(path) as archive:
@@ -141,24 +146,24 @@ def test_a_folder_is_checked_as_the_zip_that_it_would_make(folder, videos, tmp_p
         check_submission(tmp_path / "nowhere.zip", videos, "davis")
 
 
-def test_what_is_damaged_is_named(folder, videos, tmp_path):
+def test_damaged_files_are_listed(folder, videos, tmp_path):
     path = write_submission(folder, videos, tmp_path / "s.zip", "davis")
     whole = (folder / "bear" / "00001.png").read_bytes()
-    with zipfile.ZipFile(path) as read, zipfile.ZipFile(tmp_path / "x.zip", "w") as spoilt:
+    with zipfile.ZipFile(path) as read, zipfile.ZipFile(tmp_path / "x.zip", "w") as altered:
         for name in read.namelist():
-            spoilt.writestr(name, whole[: len(whole) // 2] if name == "bear/00001.png" else read.read(name))
+            altered.writestr(name, whole[: len(whole) // 2] if name == "bear/00001.png" else read.read(name))
         with pytest.warns(UserWarning, match="Duplicate name"):
-            spoilt.writestr("swan/00000.png", whole)
-    twice, broken = check_submission(tmp_path / "x.zip", videos, "davis")
-    assert twice == "swan/00000.png: stands there 2 times"
-    assert broken.startswith("bear/00001.png: broken (")
+            altered.writestr("swan/00000.png", whole)
+    repeated, damaged = check_submission(tmp_path / "x.zip", videos, "davis")
+    assert repeated == "swan/00000.png: 2 files of this name"
+    assert damaged.startswith("bear/00001.png: damaged (")
     (tmp_path / "cut.zip").write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"cut.zip: no zip that can be read"):
+    with pytest.raises(ValueError, match=r"cut.zip: must be a readable zip"):
         check_submission(tmp_path / "cut.zip", videos, "davis")
 
 
-def test_what_cannot_be_unpacked_is_named(folder, videos, tmp_path):
-    """Broken data, a password, a method nobody knows; and a mask that would fill the memory."""
+def test_files_that_cannot_be_unpacked_are_listed(folder, videos, tmp_path):
+    """Test damaged data, a password, an unknown compression method, and a header of a huge mask."""
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for mask in sorted(folder.rglob("*.png")):
@@ -166,13 +171,13 @@ def test_what_cannot_be_unpacked_is_named(folder, videos, tmp_path):
         names = archive.namelist()
         begin = archive.infolist()[0].header_offset + 30 + len(names[0])
     content = bytearray(path.read_bytes())
-    told = [found.start() for found in re.finditer(rb"PK\x01\x02", bytes(content))]
-    content[begin] = 0xFF  # no block begins so
-    content[told[1] + 8] |= 1
-    content[told[2] + 10] = 99
+    entries = [match.start() for match in re.finditer(rb"PK\x01\x02", bytes(content))]
+    content[begin] = 0xFF  # not a valid block type
+    content[entries[1] + 8] |= 1
+    content[entries[2] + 10] = 99
     path.write_bytes(content)
-    found = [line for line in check_submission(path, videos, "davis") if "nobody asked" not in line]
-    assert [line.split(" (")[0] for line in found] == [
+    violations = [line for line in check_submission(path, videos, "davis") if "unexpected" not in line]
+    assert [line.split(" (")[0] for line in violations] == [
         "swan/00000.png: cannot be unpacked",
         "bear/00000.png: cannot be unpacked",
         "bear/00001.png: cannot be unpacked",
@@ -181,13 +186,13 @@ def test_what_cannot_be_unpacked_is_named(folder, videos, tmp_path):
     large[16:24] = (60_000).to_bytes(4, "big") * 2
     large[29:33] = zlib.crc32(large[12:29]).to_bytes(4, "big")
     (folder / "bear" / "00000.png").write_bytes(large)
-    assert "bear/00000.png: its header asks for too many pixels" in check_submission(folder, videos, "davis")
+    assert "bear/00000.png: its header declares too many pixels" in check_submission(folder, videos, "davis")
 
 
 # --- the command ---
 
 
-def commanded(*words) -> tuple[int, str]:
+def run_command(*words) -> tuple[int, str]:
     done = CliRunner().invoke(
         app, ["check-submission", *map(str, words)], standalone_mode=False, catch_exceptions=False
     )
@@ -195,23 +200,23 @@ def commanded(*words) -> tuple[int, str]:
 
 
 def test_the_command_for_davis(shared_data, tmp_path):
-    """Real frames: the truth itself is a submission that is taken, one without a mask is not."""
+    """The ground truth of real clips is a valid submission; without one mask it is not."""
     root = shared_data / "DAVIS"
-    wanted = davis(root, 2017, "val")
-    for video in wanted:
+    videos = davis(root, 2017, "val")
+    for video in videos:
         shutil.copytree(Path(video.mask_path(0)).parent, tmp_path / "masks" / video.name)
     words = ("--server", "davis", "--benchmark-root", root, "--split", "val")
-    code, output = commanded(tmp_path / "masks", *words)
-    assert code == 0 and "nothing that the server would refuse" in output
-    (tmp_path / "masks" / wanted[0].name / "00003.png").unlink()
-    code, output = commanded(tmp_path / "masks", *words)
+    code, output = run_command(tmp_path / "masks", *words)
+    assert code == 0 and "no violations" in output
+    (tmp_path / "masks" / videos[0].name / "00003.png").unlink()
+    code, output = run_command(tmp_path / "masks", *words)
     assert (
-        code == 1 and output.startswith(f"{wanted[0].name}/00003.png: missing\n") and "1 violations" in output
+        code == 1 and output.startswith(f"{videos[0].name}/00003.png: missing\n") and "1 violations" in output
     )
 
 
-def test_the_command_for_the_others(tmp_path):
-    """MOSE: a mask in the first frame alone. YouTube-VOS: meta.json tells which frames are wanted."""
+def test_the_command_for_mose_and_youtube(tmp_path):
+    """MOSE has a mask in the first frame only; meta.json of YouTube-VOS lists the expected frames."""
     mask = boxes({1: (5, 5, 20, 20)})
     write_video(tmp_path / "mose", "a", [mask, None, None])
     write_video(tmp_path / "youtube" / "valid", "b", [mask, None, None], step=5)
@@ -226,10 +231,10 @@ def test_the_command_for_the_others(tmp_path):
         for name in names:
             write_mask(folder / f"{name}.png", mask)
         words = (folder, "--server", server, "--benchmark-root", root)
-        code, output = commanded(*words)
-        assert code == 0 and f"1 videos, {len(names)} masks are wanted" in output, output
+        code, output = run_command(*words)
+        assert code == 0 and f"{len(names)} masks of 1 videos expected" in output, output
         write_mask(folder / f"{names[-1]}.png", 2 * mask)
-        code, output = commanded(*words)
-        assert code == 1 and f"{names[-1]}.png: ids [2], the video has [1]" in output
-    with pytest.raises(ValueError, match="--split val: the folder of a MOSE split is given as"):
-        commanded(folder, "--server", "mose", "--benchmark-root", tmp_path / "mose", "--split", "val")
+        code, output = run_command(*words)
+        assert code == 1 and f"{names[-1]}.png: must have ids of [1]; got [2]" in output
+    with pytest.raises(ValueError, match="--split val: must not be given for mose"):
+        run_command(folder, "--server", "mose", "--benchmark-root", tmp_path / "mose", "--split", "val")

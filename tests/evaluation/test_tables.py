@@ -1,4 +1,4 @@
-"""Scores on paper: the printed table, scores.csv and scores.json say the same."""
+"""The printed table, scores.csv and scores.json, which agree with each other."""
 
 import csv
 import io
@@ -14,15 +14,17 @@ from stm.evaluation.tables import describe_policy, print_scores, scores_dict, wr
 from stm.memory import MemoryPolicy
 
 
-def one(sequence, label, j, f, category=None):
+def object_scores(sequence, label, j, f, category=None):
     return ObjectScores(sequence, label, category, tuple(range(1, 1 + len(j))), tuple(j), tuple(f))
 
 
 @pytest.fixture
 def scores(tmp_path):
     def sequence(name, labels, value):
-        objects = tuple(one(name, label, [value, value], [value / 2, value / 2]) for label in labels)
-        copied = tuple(one(name, label, [0.125] * 2, [0.25] * 2) for label in labels)
+        objects = tuple(
+            object_scores(name, label, [value, value], [value / 2, value / 2]) for label in labels
+        )
+        copied = tuple(object_scores(name, label, [0.125] * 2, [0.25] * 2) for label in labels)
         return SequenceScores(name, 4, 4, 2.0, 3 * 2**20, objects, {"copy-first": copied})
 
     settings = {
@@ -42,15 +44,15 @@ def printed(scores):
     return console.file.getvalue()
 
 
-def test_a_policy_is_told_by_what_is_on():
+def test_a_policy_is_described_by_its_effective_settings():
     assert describe_policy(asdict(MemoryPolicy())) == "first, previous, every=5"
     assert describe_policy(asdict(MemoryPolicy(first=False, every=None, top_k=20))) == "previous, top_k=20"
     bounded = MemoryPolicy(every=2, max_frames=6, eviction="most_similar")
-    told = "first, previous, every=2, max_frames=6, eviction=most_similar, decay=0.95"
-    assert describe_policy(asdict(bounded)) == told
+    described = "first, previous, every=2, max_frames=6, eviction=most_similar, decay=0.95"
+    assert describe_policy(asdict(bounded)) == described
 
 
-def test_the_mean_runs_over_objects_not_sequences(scores):
+def test_means_are_over_objects_not_sequences(scores):
     assert scores.overall["J-Mean"] == pytest.approx((0.9 + 0.6 + 0.6) / 3)
     assert scores.overall["J-Recall"] == 1.0 and scores.overall["F-Recall"] == 0.0
     assert scores.overall["J&F-Mean"] == pytest.approx(0.7 * 0.75)
@@ -64,7 +66,7 @@ def test_the_printed_table(scores):
     assert lines["bear"][3::2] == ["2", "0.600", "0.300", "0.450", "0.188"]
     assert text.splitlines()[0] == "mine at short side 96; memory: every=5"
     assert "0.700" in text and "copy-first: J-Mean 0.125  F-Mean 0.250  J&F-Mean 0.188" in text
-    assert "2.0 frames a second, at most 3 MB in use" in text
+    assert "2.0 frames/s, peak memory 3 MB" in text
     assert f"{scores.output}/scores.json" in text and f"{scores.output}/masks" in text
 
 
@@ -90,22 +92,22 @@ def test_json_and_csv(scores):
     assert not list(scores.output.glob(".*"))
 
 
-def test_without_truth_the_measures_are_null(tmp_path):
+def test_measures_are_null_without_ground_truth(tmp_path):
     scores = Scores({"benchmark": "test-dev", "size": None}, (SequenceScores("v", 3, 3, 1.0, 0, ()),))
     values = json.loads(json.dumps(scores_dict(scores), allow_nan=False))
     assert values["global"] == dict.fromkeys(MEASURES) and values["sequences"] == []
     write_scores(scores, tmp_path)
     text = printed(scores)
-    assert "no truth" in text and "test-dev at the frames' own size" in text
+    assert "no ground truth" in text and "test-dev at the frames' own size" in text
 
 
 def test_g_of_youtube_vos():
     """Mean over objects within each half, then over J and F of both halves."""
     objects = (
-        one("v", 1, [0.8], [0.4], "cat"),
-        one("v", 2, [0.6], [0.2], "cat"),
-        one("w", 1, [0.2], [0.0], "unicorn"),
-        one("w", 2, [0.0], [0.0]),  # no category: in no half
+        object_scores("v", 1, [0.8], [0.4], "cat"),
+        object_scores("v", 2, [0.6], [0.2], "cat"),
+        object_scores("w", 1, [0.2], [0.0], "unicorn"),
+        object_scores("w", 2, [0.0], [0.0]),  # without a category, in neither half
     )
     sequence = SequenceScores("v", 3, 3, 1.0, 0, objects)
     values = Scores({}, (sequence,), seen=frozenset({"cat", "dog"})).overall
@@ -117,6 +119,6 @@ def test_g_of_youtube_vos():
     assert "G" not in Scores({}, (sequence,)).overall
 
 
-def test_scores_survive_json(scores):
+def test_scores_round_trip_through_json(scores):
     for sequence in scores.sequences:
         assert SequenceScores.from_dict(json.loads(json.dumps(sequence.to_dict()))) == sequence

@@ -189,7 +189,7 @@ def _calibration_section(groups: Mapping[str, Sequence[EvaluationResults]], path
     for label, group in groups.items():
         sequences = [sequence for results in group for sequence in results.sequences.values()]
         for kind in KINDS:
-            pairs = [pair for sequence in sequences for pair in sequence.beside_j(kind)]
+            pairs = [pair for sequence in sequences for pair in sequence.confidence_and_j(kind)]
             result = calibration(*zip(*pairs, strict=True)) if pairs else None
             if result is not None:
                 calibrations[f"{kind}{label}"] = result

@@ -1,4 +1,4 @@
-"""The benchmarks by name: which videos, and which frames and objects of them count."""
+"""Benchmarks by name: their videos, scored frames and scored objects."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ def davis(
     size: int | None = None,
     only: Sequence[str] = (),
 ) -> Benchmark:
-    """DAVIS 2016 (one object a video) or 2017; arguments as in `stm.data.videos.davis`.
+    """Return DAVIS 2016 (one object per video) or 2017.
 
     Args:
+        root: see `stm.data.videos.davis`.
+        year: 2016 or 2017.
+        split: see `stm.data.videos.davis`.
+        resolution: see `stm.data.videos.davis`.
         size: short side in pixels at which the network sees the frames; None for their own.
-        only: names of the sequences to evaluate; all if empty.
+        only: names of the videos to evaluate; all if empty.
     """
-    found = videos.davis(root, year, split, resolution)
     source = f"{Path(root).resolve()} {resolution}"
-    return Benchmark(f"davis{year}-{split}", _only(found, only), size, "davis", source=source)
+    selected = _select(videos.davis(root, year, split, resolution), only)
+    return Benchmark(f"davis{year}-{split}", selected, size, "davis", source=source)
 
 
 def youtube_vos(
@@ -38,34 +42,47 @@ def youtube_vos(
     size: int | None = None,
     only: Sequence[str] = (),
 ) -> Benchmark:
-    """YouTube-VOS; split `holdout` is a part of the training set with truth, for a local G.
+    """Return YouTube-VOS; split `holdout` is a part of the training set, for a local G.
 
-    The categories of what is left of the training set are those seen in training.
+    The categories of the remaining training set are the seen ones.
+
+    Args:
+        root: see `stm.data.videos.youtube_vos`.
+        split: see `stm.data.videos.youtube_vos`.
+        holdout_categories: see `stm.data.videos.youtube_vos`.
+        holdout_share: see `stm.data.videos.youtube_vos`.
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the videos to evaluate; all if empty.
     """
-    found = videos.youtube_vos(root, split, holdout_categories, holdout_share)
+    selected = _select(videos.youtube_vos(root, split, holdout_categories, holdout_share), only)
     seen = None
     if (Path(root) / "train" / "meta.json").is_file():
-        rest = videos.youtube_vos(root, "train", holdout_categories, holdout_share)
-        seen = frozenset(category for video in rest for category in video.categories.values())
+        train = videos.youtube_vos(root, "train", holdout_categories, holdout_share)
+        seen = frozenset(category for video in train for category in video.categories.values())
     source = str(Path(root).resolve())
-    return Benchmark(f"youtube_vos-{split}", _only(found, only), size, "youtube", seen, source)
+    return Benchmark(f"youtube_vos-{split}", selected, size, "youtube", seen, source)
 
 
 def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
-    """JPEGImages/<video>/*.jpg, Annotations/<video>/*.png; each annotated frame after entry counts.
+    """Return the videos of a folder; each object is scored on the annotated frames after its first.
+
+    Args:
+        root: folder with JPEGImages/<video>/*.jpg and Annotations/<video>/*.png.
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the videos to evaluate; all if empty.
 
     Raises:
         ValueError: a video has no mask that shows an object.
     """
     path = Path(root).resolve()
-    found = _only(videos.folder(root), only)
-    without = [video.name for video in found if not video.first_frames]
-    if without:
+    selected = _select(videos.folder(root), only)
+    empty = [video.name for video in selected if not video.first_frames]
+    if empty:
         raise ValueError(
-            f"{path / 'Annotations' / without[0]}: {len(without)} of {len(found)} videos have no mask that "
-            "shows an object; give one for the frame where it enters, or name other videos in benchmark.only"
+            f"{path / 'Annotations' / empty[0]}: must have a mask that shows an object, where it enters; "
+            f"{len(empty)} of {len(selected)} videos have none (benchmark.only selects videos)"
         )
-    return Benchmark(path.name, found, size, "all", source=str(path))
+    return Benchmark(path.name, selected, size, "all", source=str(path))
 
 
 def synthetic(
@@ -77,33 +94,42 @@ def synthetic(
     frames: int | None = None,
     size: int | None = None,
 ) -> Benchmark:
-    """Procedural videos, made on the spot; arguments as in `stm.data.synthetic.dataset.synthetic_videos`."""
-    made = synthetic_videos(count, seed, split, kind, pixels, frames)
-    # the videos' names tell the rest
-    return Benchmark(f"synthetic-{kind}-{split}", made, size, "davis", source=f"{pixels} pixels")
+    """Return procedural videos, generated on demand.
+
+    Args:
+        count: number of videos.
+        seed: see `stm.data.synthetic.dataset.synthetic_videos`.
+        split: `train`, `val` or `test`.
+        kind: `plain`, `event`, `distractor` or `mixed`.
+        pixels: side of the square frames.
+        frames: length of a video; None for the default of its kind.
+        size: short side in pixels at which the network sees the frames; None for their own.
+    """
+    generated = synthetic_videos(count, seed, split, kind, pixels, frames)
+    # the names of the videos contain the other arguments
+    return Benchmark(f"synthetic-{kind}-{split}", generated, size, "davis", source=f"{pixels} pixels")
 
 
-def rebuilt(values: Mapping[str, Any]) -> Benchmark:
-    """A benchmark from what a file of `conf/benchmark/` says, `_target_` included, as a run wrote it down.
+def benchmark_from_config(values: Mapping[str, Any]) -> Benchmark:
+    """Return the benchmark of a recorded configuration, which has the keys of a file of `conf/benchmark/`.
 
     Raises:
-        ValueError: `_target_` is no function of this module.
+        ValueError: `_target_` is not a function of this module.
     """
     values = dict(values)
     module, _, name = str(values.pop("_target_", "")).rpartition(".")
     if module != __name__ or name not in ("davis", "youtube_vos", "folder", "synthetic"):
-        raise ValueError(f"_target_={module}.{name}: no benchmark of this package")
+        raise ValueError(f"_target_={module}.{name}: must be a benchmark of this package")
     build: Callable[..., Benchmark] = globals()[name]
     return build(**values)
 
 
-def _only(found: Sequence, names: Sequence[str]) -> Sequence:
+def _select(available: Sequence, names: Sequence[str]) -> Sequence:
+    """Return the videos of these names; all videos without names."""
     if not names:
-        return found
-    by_name = {video.name: video for video in found}
+        return available
+    by_name = {video.name: video for video in available}
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise ValueError(
-            f"benchmark.only: no video is named {missing}; there are {', '.join(sorted(by_name))}"
-        )
+        raise ValueError(f"benchmark.only={missing}: must be names of {', '.join(sorted(by_name))}")
     return [by_name[name] for name in names]

@@ -1,4 +1,4 @@
-"""How sure was the network of each object, and does its confidence tell J?"""
+"""The network's confidence in each object, and its calibration against J."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # which imports torch: to read scores needs none
+if TYPE_CHECKING:  # reading scores must not import torch
     from stm.inference import Confidence
 
 KINDS = ("inside", "score")
-"""The two numbers that a confidence is, `inside` and `score`."""
+"""The two numbers of a `stm.inference.Confidence`."""
 BINS = 10
 LOST = 0.1
-"""An object whose J is below that is lost."""
+"""An object is lost on a frame if its J is below this value."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """How sure was the network of an object, on the frames where it was predicted? See `Confidence`.
+    """Confidence in an object on the frames where it was predicted, see `stm.inference.Confidence`.
 
     Attributes:
-        object: its id.
-        frames: in order.
-        inside, score: of each of them.
+        object: the object's id.
+        frames: frame numbers in order.
+        inside: `inside` of each frame.
+        score: `score` of each frame.
     """
 
     object: int
@@ -35,40 +36,47 @@ class Track:
 
 
 def tracks(confidence: Mapping[int, Mapping[int, Confidence]]) -> tuple[Track, ...]:
-    """A track an object, from frame -> object -> confidence in any order."""
-    found: dict[int, list[tuple[float, ...]]] = {}
+    """Return the track of each object, from frame -> object -> confidence in any order."""
+    rows: dict[int, list[tuple[float, ...]]] = {}
     for t in sorted(confidence):
-        for label, sure in confidence[t].items():
-            found.setdefault(label, []).append((t, *(round(value, 5) for value in sure)))
-    return tuple(Track(label, *map(tuple, zip(*found[label], strict=True))) for label in sorted(found))
+        for label, values in confidence[t].items():
+            rows.setdefault(label, []).append((t, *(round(value, 5) for value in values)))
+    return tuple(Track(label, *map(tuple, zip(*rows[label], strict=True))) for label in sorted(rows))
 
 
-def tracks_from(rows: Iterable[Mapping[str, Any]]) -> tuple[Track, ...]:
-    """Tracks after a trip through JSON."""
+def tracks_from_dicts(rows: Iterable[Mapping[str, Any]]) -> tuple[Track, ...]:
+    """Return the tracks that were stored as JSON."""
     return tuple(
         Track(row["object"], *(tuple(row[name]) for name in ("frames", "inside", "score"))) for row in rows
     )
 
 
-def beside(
+def pair_with_j(
     tracks: Iterable[Track], scored: Iterable[tuple[int, int, float]], kind: str
 ) -> list[tuple[float, float]]:
-    """Confidence and J wherever both are known; `scored` tells object, frame, J."""
-    sure = {
+    """Return pairs of confidence and J wherever both are known.
+
+    Args:
+        tracks: the confidence in each object.
+        scored: object id, frame and J.
+        kind: `inside` or `score`.
+    """
+    confidence = {
         (track.object, t): value
         for track in tracks
         for t, value in zip(track.frames, getattr(track, kind), strict=True)
     }
-    return [(sure[label, t], j) for label, t, j in scored if (label, t) in sure]
+    return [(confidence[label, t], j) for label, t, j in scored if (label, t) in confidence]
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Frames of objects whose confidence is about the same.
+    """A bin of objects and frames with similar confidence.
 
     Attributes:
-        count: how many.
-        confidence, j: their means, 0..1.
+        count: number of them.
+        confidence: mean confidence, 0..1.
+        j: mean J, 0..1.
     """
 
     count: int
@@ -78,14 +86,14 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Is a confidence what J comes to be? The frames of objects in bins of equal width.
+    """Calibration of confidence against J, in bins of equal width.
 
     Attributes:
-        bins: of the lowest confidence first, None for an empty one.
-        ece: expected calibration error, the mean distance of a bin's confidence to its J, weighted by counts.
-        bias: mean confidence less mean J; above 0 where the network is too sure.
-        lost: how well a low confidence tells a lost object (J < 0.1): the chance that one that is lost has a
-            lower one than one that is not (the area under the ROC curve); None where there is no such pair.
+        bins: from the lowest confidence up; None for an empty bin.
+        ece: expected calibration error: mean distance of a bin's confidence to its J, weighted by count.
+        bias: mean confidence minus mean J; positive if the network is overconfident.
+        lost: area under the ROC curve for detecting lost objects (J < 0.1) by low confidence; None unless
+            there are both lost objects and others.
     """
 
     bins: tuple[Bin | None, ...]
@@ -95,40 +103,47 @@ class Calibration:
 
     @property
     def count(self) -> int:
-        return sum(one.count for one in self.bins if one)
+        """Return the number of pairs of confidence and J."""
+        return sum(bin.count for bin in self.bins if bin)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         values = asdict(self)
         return {"count": self.count, **{key: values[key] for key in ("ece", "bias", "lost", "bins")}}
 
 
 def calibration(confidence: Sequence[float], j: Sequence[float]) -> Calibration | None:
-    """Confidence against J, each of an object on a frame; None if there is nothing to compare.
+    """Compute the calibration of confidences against J; None if there is nothing to compare.
 
-    Left out are frames on which the network finds nothing where nothing is: J is 1 there by convention, a
-    confidence in nothing is 0, and neither is an overlap.
+    Frames with neither object nor prediction are left out: J is 1 there by convention, confidence is 0, and
+    neither measures an overlap.
+
+    Args:
+        confidence: (N,), of an object on a frame each.
+        j: (N,), the matching J.
     """
-    sure, true = np.asarray(confidence, dtype=float), np.asarray(j, dtype=float)
-    counts = ~((sure == 0) & (true == 1))
-    sure, true = sure[counts], true[counts]
-    if not len(sure):
+    confidence_N, j_N = np.asarray(confidence, dtype=float), np.asarray(j, dtype=float)
+    is_counted = ~((confidence_N == 0) & (j_N == 1))
+    confidence_N, j_N = confidence_N[is_counted], j_N[is_counted]
+    if not len(j_N):
         return None
-    places = np.minimum((sure * BINS).astype(int), BINS - 1)
+    indices_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     bins = [
-        Bin(int(here.sum()), float(sure[here].mean()), float(true[here].mean())) if here.any() else None
-        for here in (places == number for number in range(BINS))
+        Bin(int(inside.sum()), float(confidence_N[inside].mean()), float(j_N[inside].mean()))
+        if inside.any()
+        else None
+        for inside in (indices_N == index for index in range(BINS))
     ]
-    ece = sum(one.count * abs(one.confidence - one.j) for one in bins if one) / len(sure)
-    bias = float(sure.mean() - true.mean())
-    return Calibration(tuple(bins), ece, bias, _chance_below(sure[true < LOST], sure[true >= LOST]))
+    ece = sum(bin.count * abs(bin.confidence - bin.j) for bin in bins if bin) / len(j_N)
+    bias = float(confidence_N.mean() - j_N.mean())
+    is_lost = j_N < LOST
+    return Calibration(tuple(bins), ece, bias, _auc(confidence_N[is_lost], confidence_N[~is_lost]))
 
 
-def _chance_below(low: np.ndarray, high: np.ndarray) -> float | None:
-    """The chance that one of `low` is below one of `high`, ties by half."""
+def _auc(low: np.ndarray, high: np.ndarray) -> float | None:
+    """Compute the probability that a value of `low` is below one of `high`, ties counted as half."""
     if not len(low) or not len(high):
         return None
     ordered = np.sort(high)
-    below = len(high) - np.searchsorted(ordered, low, side="right")
-    ties = np.searchsorted(ordered, low, side="right") - np.searchsorted(ordered, low, side="left")
-    return float((below + ties / 2).sum() / (len(low) * len(high)))
+    right, left = (np.searchsorted(ordered, low, side=side) for side in ("right", "left"))
+    return float((len(high) - right + (right - left) / 2).sum() / (len(low) * len(high)))

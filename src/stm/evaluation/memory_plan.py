@@ -1,4 +1,4 @@
-"""What will the memory hold? Told before a run, from sizes, objects and lengths alone."""
+"""Memory that an evaluation will need, computed from frame sizes, objects and video lengths."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from stm.memory.policy import MEGABYTE
 from stm.network import STM
 
 ROWS = 20
+"""Videos in the printed table."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What the memory holds at most in one video.
+    """Upper bound on the memory that one video needs.
 
     Attributes:
-        video: its name.
-        length: its frames.
-        size: (H, W) at which the network sees them.
-        objects: how many.
-        frames: frames held of the objects that have most.
-        bytes: keys and values of all objects.
+        video: the video's name.
+        length: number of frames.
+        size: (H, W) at which the network sees the frames.
+        objects: number of objects.
+        frames: frames in memory, of the objects with the most.
+        bytes: size of the keys and values of all objects.
     """
 
     video: str
@@ -42,15 +43,21 @@ class MemoryPlan:
 def plan_memory(
     network: STM, policy: MemoryPolicy | None, benchmark: Benchmark, element_size: int = 4
 ) -> list[MemoryPlan]:
-    """What each video of a benchmark needs, the largest first; one frame of each is read for its size.
+    """Compute the memory that each video of a benchmark needs at most; read one frame of each for its size.
 
-    Gates, which need the frames' content, count as open, and prototypes as all there.
+    Every frame is assumed to pass the policy's gates, and all prototypes to be in use.
 
     Args:
+        network: determines the size of keys and values.
+        policy: which frames are remembered; None for the paper's policy.
+        benchmark: the videos, and the size at which the network sees them.
         element_size: bytes of a number in memory; 2 where autocast computes in 16 bits.
 
+    Returns:
+        A plan for each video, the largest first.
+
     Raises:
-        ValueError: `max_mb` has no room for the fewest frames.
+        ValueError: `max_mb` has no room for the minimum number of frames.
     """
     policy = policy or MemoryPolicy()
     scale = element_size / network.mean.element_size()
@@ -58,27 +65,27 @@ def plan_memory(
     for video in benchmark.videos:
         size = resized_shape(video.frame(0).shape[:2], benchmark.size)
         cells = network.memory_cells(size)
-        groups = Counter(video.first_frames.values())  # frame of entry -> objects
-        of_group = {entry: int(scale * network.cell_bytes(objects)) for entry, objects in groups.items()}
+        groups = Counter(video.first_frames.values())  # first frame -> number of objects
+        cell_bytes = {first: int(scale * network.cell_bytes(objects)) for first, objects in groups.items()}
         try:
-            cell_bytes = sum(of_group.values())
-            room = policy.frame_limit(cells * cell_bytes, policy.prototypes * cell_bytes)
+            total = sum(cell_bytes.values())
+            limit = policy.frame_limit(cells * total, policy.prototypes * total)
         except ValueError as error:
-            raise ValueError(f"{error}, as {video.name} has them ({size[0]}x{size[1]})") from error
-        held = {entry: min(policy.peak_frames(len(video), entry), room or len(video)) for entry in groups}
-        total = sum(of_group[entry] * (cells * held[entry] + policy.prototypes) for entry in groups)
+            raise ValueError(f"{error} (video {video.name}, {size[0]}x{size[1]})") from error
+        frames = {first: min(policy.peak_frames(len(video), first), limit or len(video)) for first in groups}
+        needed = sum(cell_bytes[first] * (cells * frames[first] + policy.prototypes) for first in groups)
         plans.append(
-            MemoryPlan(video.name, len(video), size, groups.total(), max(held.values(), default=0), total)
+            MemoryPlan(video.name, len(video), size, groups.total(), max(frames.values(), default=0), needed)
         )
-    return sorted(plans, key=lambda one: -one.bytes)
+    return sorted(plans, key=lambda plan: -plan.bytes)
 
 
 def print_memory_plan(plans: list[MemoryPlan], policy: MemoryPolicy, device: torch.device) -> None:
-    """A table of the largest, and what to set where the device has less room."""
-    table = Table("video", "frames", "size", "objects", "held at most", "MB", title=f"memory ({policy})")
-    for one in plans[:ROWS]:
-        row = (one.length, f"{one.size[0]}x{one.size[1]}", one.objects, one.frames)
-        table.add_row(one.video, *map(str, row), f"{one.bytes / MEGABYTE:.1f}")
+    """Print a table of the largest plans, and the setting to use if the device has less memory."""
+    table = Table("video", "frames", "size", "objects", "frames in memory", "MB", title=f"memory ({policy})")
+    for plan in plans[:ROWS]:
+        row = (plan.length, f"{plan.size[0]}x{plan.size[1]}", plan.objects, plan.frames)
+        table.add_row(plan.video, *map(str, row), f"{plan.bytes / MEGABYTE:.1f}")
     console = Console()
     console.print(table)
     if len(plans) > ROWS:
@@ -86,5 +93,5 @@ def print_memory_plan(plans: list[MemoryPlan], policy: MemoryPolicy, device: tor
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         console.print(f"{device}: {free / MEGABYTE:.0f} MB free")
-        if plans and plans[0].bytes > free / 2:  # the other half is for the network's own work
-            console.print(f"memory.max_mb={free / 2 / MEGABYTE:.0f} would leave half of it to the network")
+        if plans and plans[0].bytes > free / 2:  # the other half is for activations
+            console.print(f"memory.max_mb={free / 2 / MEGABYTE:.0f} would leave half of it for activations")

@@ -1,4 +1,4 @@
-"""Pictures of what a network did with a sequence, from the masks it wrote."""
+"""Overlay images and videos of an evaluation, from its written masks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from threading import Event
 
 import numpy as np
 
-from stm.evaluation.scores import SequenceScores, written_masks
+from stm.evaluation.scores import SequenceScores, read_masks
 from stm.masks import read_mask
 from stm.video import Video
 from stm.visualization import contact_sheet, overlay, write_image, write_video
 
-LEGIBLE = 192
-"""Pixels of a picture's short side that show lines and labels well."""
-LEGEND = "tinted as predicted, white dashes the truth"
+MIN_SHORT_SIDE = 192
+"""Short side in pixels from which lines and labels are legible."""
+LEGEND = "prediction tinted, ground truth in white dashes"
 
 
 def write_overlays(
@@ -24,69 +24,71 @@ def write_overlays(
     output: Path,
     sequence: SequenceScores,
     sheet: bool,
-    film: bool,
-    again: bool,
-    leave_off: Event | None = None,
+    clip: bool,
+    overwrite: bool,
+    cancelled: Event | None = None,
 ) -> None:
     """Write `overlays/<video>.jpg`, `overlays/<video>.mp4` or both.
 
     Args:
-        video: what was segmented.
-        output: an evaluation's folder, with the video's masks in it.
-        sequence: its scores, which stand beside the frames.
-        sheet: five frames, the prediction tinted and the truth outlined in white.
-        film: every frame with a written mask, in the same way.
-        again: the masks are new, so that pictures which are there already are replaced.
-        leave_off: once it is set, a film is given up: a long one takes minutes.
+        video: the segmented video.
+        output: the evaluation's folder, with the video's masks.
+        sequence: its scores, shown with the frames.
+        sheet: write a sheet of five frames, the prediction tinted and the ground truth outlined in white.
+        clip: write a video of all frames with a written mask.
+        overwrite: replace existing files, because the masks are new.
+        cancelled: cancels the writing of a video once it is set, since a long one takes minutes.
 
     Raises:
-        CancelledError: a film was given up.
+        CancelledError: the writing of a video was cancelled.
     """
     masks = output / "masks" / video.name
     path = output / "overlays" / f"{video.name}.jpg"
-    if sheet and (again or not path.exists()) and len(video.output_frames):
-        write_image(path, contact_sheet(*_chosen(video, masks, sequence), title=f"{video.name}: {LEGEND}"))
+    if sheet and (overwrite or not path.exists()) and len(video.output_frames):
+        write_image(
+            path, contact_sheet(*_sheet_frames(video, masks, sequence), title=f"{video.name}: {LEGEND}")
+        )
     path = path.with_suffix(".mp4")
-    if film and (again or not path.exists()) and len(video.output_frames):
-        write_video(path, _all(video, masks, leave_off))
+    if clip and (overwrite or not path.exists()) and len(video.output_frames):
+        write_video(path, _overlays(video, masks, cancelled))
 
 
-def _all(video: Video, masks: Path, leave_off: Event | None) -> Iterator[np.ndarray]:
-    truthful = set(video.annotated)
-    for t, labels in written_masks(masks, video):
-        if leave_off is not None and leave_off.is_set():
-            raise CancelledError(f"{video.name}: the film was given up at frame {video.frame_names[t]}")
-        yield overlay_sheet(video.frame(t), labels, video.mask(t) if t in truthful else None)
+def _overlays(video: Video, masks: Path, cancelled: Event | None) -> Iterator[np.ndarray]:
+    annotated = set(video.annotated)
+    for t, labels in read_masks(masks, video):
+        if cancelled is not None and cancelled.is_set():
+            raise CancelledError(f"{video.name}: the overlay video was cancelled at {video.frame_names[t]}")
+        yield overlay_sheet(video.frame(t), labels, video.mask(t) if t in annotated else None)
 
 
 def overlay_sheet(frame: np.ndarray, labels: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
-    """An overlay, in which a small picture's pixels are repeated until lines and labels are legible."""
-    times = -(-LEGIBLE // min(labels.shape))
+    """Return an overlay; pixels of a small frame are repeated until lines and labels are legible."""
+    times = -(-MIN_SHORT_SIDE // min(labels.shape))
     frame, labels = (array.repeat(times, 0).repeat(times, 1) for array in (frame, labels))
     return overlay(frame, labels, truth=None if truth is None else truth.repeat(times, 0).repeat(times, 1))
 
 
-def _chosen(
+def _sheet_frames(
     video: Video, masks: Path, sequence: SequenceScores, count: int = 5
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Evenly spaced written frames, from the first given mask to the last frame, with their labels."""
+    """Return overlays and captions of evenly spaced frames from the first given mask to the last frame."""
     first = min(video.first_frames.values(), default=0)
     written = [t for t in video.output_frames if t >= first] or list(video.output_frames)
-    places = np.unique(np.linspace(0, len(written) - 1, count).round().astype(int))
-    truthful, j = set(video.annotated), _mean_j(sequence)
-    pictures, labels = [], []
-    for t in (written[place] for place in places):
+    indices = np.unique(np.linspace(0, len(written) - 1, count).round().astype(int))
+    annotated, j = set(video.annotated), _mean_j(sequence)
+    overlays, captions = [], []
+    for t in (written[i] for i in indices):
         name = video.frame_names[t]
-        truth = video.mask(t) if t in truthful and t > first else None
-        pictures.append(overlay_sheet(video.frame(t), read_mask(masks / f"{name}.png"), truth))
-        labels.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
-    return pictures, labels
+        truth = video.mask(t) if t in annotated and t > first else None
+        overlays.append(overlay_sheet(video.frame(t), read_mask(masks / f"{name}.png"), truth))
+        captions.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
+    return overlays, captions
 
 
 def _mean_j(sequence: SequenceScores) -> Mapping[int, float]:
-    """Frame -> J averaged over the objects that are scored on it."""
+    """Return frame -> mean J of the objects that are scored on it."""
     values: dict[int, list[float]] = {}
     for row in sequence.objects:
         for t, j in zip(row.frames, row.j, strict=True):
             values.setdefault(t, []).append(j)
-    return {t: float(np.mean(of_frame)) for t, of_frame in values.items()}
+    return {t: float(np.mean(frame_values)) for t, frame_values in values.items()}

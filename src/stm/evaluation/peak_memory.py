@@ -1,4 +1,4 @@
-"""How much memory was in use at most?"""
+"""Peak memory of a process or a GPU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import torch
 
 
 class PeakMemory:
-    """Measures from its making on: tensors on a GPU, the process's resident memory on a CPU.
+    """Peak memory since the object was created: of tensors on a GPU, of the process on a CPU.
 
-    Where the system cannot forget an earlier peak (it can on Linux), the CPU's is that of the whole process.
+    Only Linux can reset the peak of a process; elsewhere it is that since the start of the process.
+
+    Args:
+        device: the device to measure.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,7 +27,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
 
     def bytes(self) -> int:
-        """The peak so far."""
+        """Return the peak so far."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         try:

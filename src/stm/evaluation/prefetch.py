@@ -1,7 +1,7 @@
-"""Work ahead and behind: frames decoded before they are asked for, masks written and scored afterwards.
+"""Threads that decode frames in advance, and that write and score masks in the background.
 
-Threads and not processes: decoders, encoders and operations on arrays let other threads run meanwhile,
-nothing is copied, and a process that computes on a GPU need not be started twice.
+Threads suffice, because decoders, encoders and array operations release the interpreter's lock. Nothing is
+copied between processes, and no second process needs the GPU.
 """
 
 from __future__ import annotations
@@ -21,86 +21,86 @@ T = TypeVar("T")
 
 
 def default_workers(device: torch.device | None = None) -> int:
-    """How many threads work behind the network? As many as it leaves cores free, at most 4.
+    """Return the number of background threads: as many as the network leaves cores idle, at most 4.
 
-    On a CPU (or no device) it keeps as many cores busy as torch has threads, by default all. A thread more
-    than there are cores can make these wait for each other, and the network several times as slow.
+    On a CPU (or without a device) the network uses as many cores as torch has threads, by default all. More
+    threads than cores can make the network several times slower.
     """
-    on_cpu = device is None or device.type == "cpu"
-    busy = torch.get_num_threads() if on_cpu else 1
-    return max(0, min(4, cpus() - busy))
+    is_cpu = device is None or device.type == "cpu"
+    used = torch.get_num_threads() if is_cpu else 1
+    return max(0, min(4, cpus() - used))
 
 
 def prefetch(items: Iterator[T], count: int) -> Generator[T]:
-    """The same items, made by a thread, up to `count` of them before they are asked for.
+    """Yield the same items, computed in a thread up to `count` items in advance.
 
-    What making an item raises comes in its place. Close it where it is left early: that ends the thread.
-    With a count of 0 there is no thread.
+    An error of an item is raised in its place. Close the generator to end the thread early. A count of 0 uses
+    no thread.
     """
     if count == 0:
         yield from items
         return
     end = object()
-    with ThreadPoolExecutor(1, "ahead") as thread:
-        made = deque(thread.submit(next, items, end) for _ in range(count))
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        pending = deque(thread.submit(next, items, end) for _ in range(count))
         try:
-            while (item := made.popleft().result()) is not end:
-                made.append(thread.submit(next, items, end))
-                yield item  # type: ignore[misc]  # mypy knows no narrowing by `end`
+            while (item := pending.popleft().result()) is not end:
+                pending.append(thread.submit(next, items, end))
+                yield item  # type: ignore[misc]  # mypy does not narrow by `end`
         finally:
             thread.shutdown(cancel_futures=True)
 
 
 class BackgroundPool:
-    """Runs tasks in threads behind the caller, and begins them in the order in which they were given.
+    """Pool of threads that starts tasks in the order of submission.
 
     Args:
-        workers: how many threads; with 0 a task is done where it is given.
+        workers: number of threads; with 0, `submit` runs the task itself.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.failed = Event()
-        """Set once the caller has failed: long tasks that may be done another time leave off."""
-        self.threads = ThreadPoolExecutor(max(workers, 1), "behind")  # none starts before there is a task
+        """Set once the caller has failed; long optional tasks should then stop."""
+        self.threads = ThreadPoolExecutor(max(workers, 1), "background")  # starts threads on demand
         self._open: list[Future] = []
 
     def submit(self, task: Callable[..., T], *arguments: object) -> Future[T]:
-        """Have a task done; waits while too many are open. Raises what an earlier one raised."""
+        """Submit a task; wait while too many are open, and raise the error of an earlier one."""
         if self.workers == 0:
             done: Future[T] = Future()
             done.set_result(task(*arguments))
             return done
-        self.settle(4 * self.workers - 1)
+        self.wait(4 * self.workers - 1)
         future = self.threads.submit(task, *arguments)
         self._open.append(future)
         return future
 
-    def settle(self, most: int = 0) -> None:
-        """Wait until at most so many tasks are open. Raises what one of those that are done raised."""
+    def wait(self, limit: int = 0) -> None:
+        """Wait until at most `limit` tasks are open; raise the error of a finished one."""
         while True:
             for future in [future for future in self._open if future.done()]:
                 self._open.remove(future)
                 future.result()
-            if len(self._open) <= most:
+            if len(self._open) <= limit:
                 return
             wait(self._open, return_when=FIRST_COMPLETED)
 
 
 @contextmanager
 def background_pool(workers: int) -> Iterator[BackgroundPool]:
-    """Threads for a block; at its end all tasks are done, and their errors raised.
+    """Yield a pool; at the end of the block wait for all tasks and raise their errors.
 
-    After an error in the block, the tasks given before are still done; after an interruption (Ctrl-C) only
-    those that run are waited for.
+    After an error in the block, submitted tasks are still completed. After an interruption (Ctrl-C) only
+    running tasks are.
     """
-    tasks, drop = BackgroundPool(workers), False
+    pool, is_interrupted = BackgroundPool(workers), False
     try:
-        yield tasks
-        tasks.settle()
+        yield pool
+        pool.wait()
     except BaseException as error:
-        tasks.failed.set()
-        drop = not isinstance(error, Exception)
+        pool.failed.set()
+        is_interrupted = not isinstance(error, Exception)
         raise
     finally:
-        tasks.threads.shutdown(cancel_futures=drop)
+        pool.threads.shutdown(cancel_futures=is_interrupted)

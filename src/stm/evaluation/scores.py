@@ -1,4 +1,4 @@
-"""Which frames and objects count, and what do a network and the baselines score on them?"""
+"""Scored frames and objects, and the scores of a network and the baselines on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stm.evaluation.calibration import Track, beside, tracks_from
+from stm.evaluation.calibration import Track, pair_with_j, tracks_from_dicts
 from stm.evaluation.metrics import Statistics, similarity_and_accuracy, statistics
 from stm.masks import read_mask
 from stm.video import VOID, Video
@@ -18,46 +18,52 @@ from stm.video import VOID, Video
 PROTOCOLS = ("davis", "youtube", "all")
 NETWORK, COPY_FIRST, ALL_BACKGROUND = "network", "copy-first", "all-background"
 MEASURES = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-"""The names that the DAVIS evaluation prints, in its order."""
+"""Measures under the names and in the order in which the DAVIS evaluation prints them."""
 
 Prediction = tuple[int, np.ndarray]
-"""A frame's number and its labels, uint8 (H, W) with object ids."""
+"""Frame number and labels, uint8 (H, W) with object ids."""
 
 
-def frames_that_count(video: Video, protocol: str) -> dict[int, list[int]]:
-    """Object id -> the frames on which it is scored, in order; without the objects that have none.
+def scored_frames(video: Video, protocol: str) -> dict[int, list[int]]:
+    """Return the frames on which each object is scored.
 
-    `davis`: the objects of the first annotated frame, on all annotated frames after it but the video's last.
-    `youtube` and `all`: every object, on the annotated frames after the one it enters at.
-    A video has no truth, and nothing counts, where each annotated frame only introduces objects, as in the
-    test sets of both.
+    `davis`: the objects of the first annotated frame, on all later annotated frames except the video's last.
+    `youtube` and `all`: every object, on the annotated frames after the one in which it enters.
+    Nothing is scored if each annotated frame only introduces objects, as in the test sets of both.
+
+    Args:
+        video: with its annotated frames and the first frame of each object.
+        protocol: `davis`, `youtube` or `all`.
+
+    Returns:
+        Object id -> frame numbers in order; objects without scored frames are left out.
 
     Raises:
         ValueError: the protocol is unknown.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={protocol!r} is unknown; allowed: {', '.join(PROTOCOLS)}")
-    annotated, entries = list(video.annotated), video.first_frames
-    if set(annotated) <= set(entries.values()):
+        raise ValueError(f"protocol={protocol}: must be one of {', '.join(PROTOCOLS)}")
+    annotated, first_frames = list(video.annotated), video.first_frames
+    if set(annotated) <= set(first_frames.values()):
         return {}
     if protocol == "davis":
-        entries = {label: entry for label, entry in entries.items() if entry == annotated[0]}
+        first_frames = {label: first for label, first in first_frames.items() if first == annotated[0]}
         annotated = [t for t in annotated if t != len(video) - 1]
-    counting = {label: [t for t in annotated if t > entry] for label, entry in sorted(entries.items())}
-    return {label: frames for label, frames in counting.items() if frames}
+    scored = {label: [t for t in annotated if t > first] for label, first in sorted(first_frames.items())}
+    return {label: frames for label, frames in scored.items() if frames}
 
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """What did one object of one sequence score?
+    """Scores of one object of one sequence.
 
     Attributes:
         sequence: the video's name.
-        object: its id in the video's masks.
-        category: what it is, where the data set tells.
-        frames: the frames that count.
-        j: J of each of them.
-        f: F of each of them.
+        object: the object's id in the video's masks.
+        category: the object's category; None where the data set has none.
+        frames: the scored frames.
+        j: J of each frame.
+        f: F of each frame.
     """
 
     sequence: str
@@ -69,14 +75,16 @@ class ObjectScores:
 
     @cached_property
     def J(self) -> Statistics:
+        """Return mean, recall and decay of J."""
         return statistics(np.asarray(self.j))
 
     @cached_property
     def F(self) -> Statistics:
+        """Return mean, recall and decay of F."""
         return statistics(np.asarray(self.f))
 
     def row(self) -> dict[str, Any]:
-        """The object as a row of a table, measures under their DAVIS names."""
+        """Return the row of the object in a table, with measures under their DAVIS names."""
         values = ((self.J.mean + self.F.mean) / 2, *self.J, *self.F)
         return {
             "sequence": self.sequence,
@@ -88,58 +96,58 @@ class ObjectScores:
 
 
 def overall(objects: Iterable[ObjectScores]) -> dict[str, float]:
-    """Each measure's mean over objects (not over sequences); empty where there are none."""
+    """Compute the mean of each measure over objects (not over sequences); empty without objects."""
     rows = [row.row() for row in objects]
     return {name: float(np.mean([row[name] for row in rows])) for name in MEASURES} if rows else {}
 
 
 def seen_and_unseen(objects: Sequence[ObjectScores], seen: frozenset[str]) -> dict[str, float]:
-    """G of YouTube-VOS: the mean of J and F over objects of seen and of unseen categories.
+    """Compute J and F over objects of seen and of unseen categories, and their mean G of YouTube-VOS.
 
-    Objects without a category don't take part; a half without objects is left out, and G with it.
+    Objects without a category are ignored. A half without objects is left out, and so is G then.
     """
     values: dict[str, float] = {}
-    for half, inside in (("Seen", True), ("Unseen", False)):
-        chosen = [row for row in objects if row.category is not None and (row.category in seen) == inside]
-        if chosen:
-            values[f"J-{half}"] = float(np.mean([row.J.mean for row in chosen]))
-            values[f"F-{half}"] = float(np.mean([row.F.mean for row in chosen]))
+    for half, is_seen in (("Seen", True), ("Unseen", False)):
+        rows = [row for row in objects if row.category is not None and (row.category in seen) == is_seen]
+        if rows:
+            values[f"J-{half}"] = float(np.mean([row.J.mean for row in rows]))
+            values[f"F-{half}"] = float(np.mean([row.F.mean for row in rows]))
     if len(values) == 4:
         values["G"] = float(np.mean(list(values.values())))
     return values
 
 
 class Tally:
-    """Scores one video's predictions as they come, so that no video stands in memory.
+    """Scorer of one video, frame by frame, so that the video need not be in memory.
 
     Args:
-        video: what was segmented.
-        protocol: which frames and objects count, see `frames_that_count`.
+        video: the segmented video.
+        protocol: selects the scored frames and objects, see `scored_frames`.
     """
 
     def __init__(self, video: Video, protocol: str = "davis") -> None:
         self.video = video
-        self.counting = frames_that_count(video, protocol)
-        self.frames = {t for frames in self.counting.values() for t in frames}
-        """Frames that some object is scored on."""
-        self._values: dict[int, dict[int, tuple[float, float]]] = {label: {} for label in self.counting}
+        self._scored = scored_frames(video, protocol)
+        self.frames = {t for frames in self._scored.values() for t in frames}
+        """Frames on which any object is scored."""
+        self._values: dict[int, dict[int, tuple[float, float]]] = {label: {} for label in self._scored}
 
     def add(self, t: int, labels: np.ndarray, truth: np.ndarray) -> None:
-        """Score frame t: labels and truth, uint8 (H, W) with object ids; void in the truth is left out."""
+        """Score frame t; labels and truth are uint8 (H, W) with object ids, truth may have void pixels."""
         void = truth == VOID
-        hidden = void if void.any() else None
-        for label, frames in self.counting.items():
+        ignored = void if void.any() else None
+        for label, frames in self._scored.items():
             if frames[0] <= t <= frames[-1]:
-                self._values[label][t] = similarity_and_accuracy(truth == label, labels == label, hidden)
+                self._values[label][t] = similarity_and_accuracy(truth == label, labels == label, ignored)
 
     def objects(self) -> tuple[ObjectScores, ...]:
-        """The scores, an object each.
+        """Return the scores of each object.
 
         Raises:
-            ValueError: a frame that counts was not predicted.
+            ValueError: a scored frame has no prediction.
         """
         rows = []
-        for label, frames in self.counting.items():
+        for label, frames in self._scored.items():
             values = self._values[label]
             missing = [self.video.frame_names[t] for t in frames if t not in values]
             if missing:
@@ -156,15 +164,15 @@ class Tally:
 def score(
     video: Video, predictions: Iterable[Prediction], protocol: str = "davis"
 ) -> tuple[ObjectScores, ...]:
-    """J and F of a stream of predictions, an object each.
+    """Compute J and F of each object from a stream of predictions.
 
     Args:
-        video: what was segmented.
-        predictions: frame number and labels, uint8 (H, W) with object ids; at least the frames that count.
-        protocol: which frames and objects count, see `frames_that_count`.
+        video: the segmented video.
+        predictions: frame number and labels, uint8 (H, W) with object ids, of at least the scored frames.
+        protocol: selects the scored frames and objects, see `scored_frames`.
 
     Raises:
-        ValueError: a frame that counts was not predicted, or the protocol is unknown.
+        ValueError: a scored frame has no prediction, or the protocol is unknown.
     """
     tally = Tally(video, protocol)
     for t, labels in predictions:
@@ -175,35 +183,35 @@ def score(
 
 
 def copy_first(video: Video) -> Iterator[Prediction]:
-    """The baseline that keeps each object's given mask for the rest of the video."""
-    held: np.ndarray | None = None
+    """Yield the predictions of the baseline that repeats each object's given mask."""
+    labels: np.ndarray | None = None
     for t in range(len(video)):
         given = video.prompt_mask(t)
         if given is not None:
-            held = given if held is None else np.where(given > 0, given, held)
-        if held is not None:
-            yield t, held
+            labels = given if labels is None else np.where(given > 0, given, labels)
+        if labels is not None:
+            yield t, labels
 
 
-def written_masks(folder: Path, video: Video) -> Iterator[Prediction]:
-    """Predictions read from a folder of index PNGs, `<frame>.png`: the frames whose masks are asked for."""
+def read_masks(folder: Path, video: Video) -> Iterator[Prediction]:
+    """Yield the predictions of a video's output frames from a folder of index PNGs, `<frame>.png`."""
     for t in video.output_frames:
         yield t, read_mask(folder / f"{video.frame_names[t]}.png")
 
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """What came of one video?
+    """Results of one video.
 
     Attributes:
         name: the video's name.
-        length: its number of frames.
-        segmented: frames that went through the network.
-        seconds: how long that took, from a frame at the network's size to its labels; by a GPU's own clock.
-        peak_bytes: the most memory in use meanwhile: the process's on a CPU, tensors on a GPU.
-        objects: the network's scores, an object each; empty without truth.
-        baselines: the same of each baseline.
-        confidence: how sure the network was, a track an object, with or without truth.
+        length: number of frames.
+        segmented: number of frames that the network segmented.
+        seconds: time for them, from a frame at the network's size to its labels, by a GPU's own clock.
+        peak_bytes: peak memory meanwhile: of the process on a CPU, of tensors on a GPU.
+        objects: the network's scores of each object; empty without ground truth.
+        baselines: the same for each baseline.
+        confidence: the network's confidence in each object, with or without ground truth.
     """
 
     name: str
@@ -216,21 +224,21 @@ class SequenceScores:
     confidence: tuple[Track, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SequenceScores:
-        """What `to_dict` gave, after a trip through JSON."""
+        """Return the results that `to_dict` converted, also after a round trip through JSON."""
         baselines = {name: _objects(rows) for name, rows in values["baselines"].items()}
-        sure = tracks_from(values.get("confidence", ()))
+        confidence = tracks_from_dicts(values.get("confidence", ()))
         objects = _objects(values["objects"])
-        return cls(**{**values, "objects": objects, "baselines": baselines, "confidence": sure})
+        return cls(**{**values, "objects": objects, "baselines": baselines, "confidence": confidence})
 
-    def beside_j(self, kind: str) -> list[tuple[float, float]]:
-        """Confidence (`inside` or `score`) and J of every object on every frame that counts."""
+    def confidence_and_j(self, kind: str) -> list[tuple[float, float]]:
+        """Return confidence (`inside` or `score`) and J of every object on every scored frame."""
         scored = ((row.object, t, j) for row in self.objects for t, j in zip(row.frames, row.j, strict=True))
-        return beside(self.confidence, scored, kind)
+        return pair_with_j(self.confidence, scored, kind)
 
 
 def _objects(rows: Iterable[Mapping[str, Any]]) -> tuple[ObjectScores, ...]:
@@ -240,13 +248,13 @@ def _objects(rows: Iterable[Mapping[str, Any]]) -> tuple[ObjectScores, ...]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What came of a benchmark?
+    """Results of a benchmark.
 
     Attributes:
         settings: what was evaluated and how, as plain values: benchmark, protocol, size, policy, checkpoint.
-        sequences: what came of each video. Results of several processes are put together by joining these.
-        seen: the categories that training saw, for G; None where that has no meaning.
-        output: the folder that holds masks, overlays and scores, if any were written.
+        sequences: the results of each video.
+        seen: categories of the training set, for G; None for benchmarks without it.
+        output: the folder with masks, overlays and scores; None if nothing was written.
     """
 
     settings: Mapping[str, Any]
@@ -256,17 +264,18 @@ class Scores:
 
     @property
     def objects(self) -> list[ObjectScores]:
+        """Return the scores of all objects of all videos."""
         return [row for sequence in self.sequences for row in sequence.objects]
 
     @cached_property
     def overall(self) -> dict[str, float]:
-        """The measures under their DAVIS names, with G's where categories are known; empty without truth."""
+        """Return the measures under their DAVIS names, and G if categories are known; empty without truth."""
         return self._overall(self.objects)
 
     @cached_property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Baseline -> the same measures."""
-        names = {name: None for sequence in self.sequences for name in sequence.baselines}  # in order
+        """Return the same measures of each baseline."""
+        names = {name: None for sequence in self.sequences for name in sequence.baselines}  # an ordered set
         return {
             name: self._overall(
                 [row for sequence in self.sequences for row in sequence.baselines.get(name, ())]
@@ -280,10 +289,11 @@ class Scores:
 
     @property
     def frames_per_second(self) -> float:
-        """Of the network's part: from a frame at its size to the labels."""
+        """Return the speed of the network's part: from a frame at its size to the labels."""
         seconds = sum(sequence.seconds for sequence in self.sequences)
         return sum(sequence.segmented for sequence in self.sequences) / seconds if seconds else 0.0
 
     @property
     def peak_mb(self) -> float:
+        """Return the highest peak memory of the videos in MiB."""
         return max((sequence.peak_bytes for sequence in self.sequences), default=0) / 2**20

@@ -1,4 +1,4 @@
-"""A zip of predicted masks, as the servers of DAVIS, MOSE and YouTube-VOS take it."""
+"""Zip files of predicted masks for the servers of DAVIS, MOSE and YouTube-VOS."""
 
 from __future__ import annotations
 
@@ -21,45 +21,47 @@ LAYOUTS = {
     "mose": "{video}/{frame}.png",
     "youtube": "Annotations/{video}/{frame}.png",
 }
-"""Where a mask stands in the zip: DAVIS and MOSE want sequences at the root, YouTube-VOS in a folder."""
+"""Path of a mask in the zip: DAVIS and MOSE expect sequences at the root, YouTube-VOS in a folder."""
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that equal masks give equal bytes
 
 
 def write_submission(
     masks: str | Path, videos: Sequence[Video], destination: str | Path, layout: str
 ) -> Path:
-    """Zip the masks of an evaluation for a server, after checking them; equal masks give equal bytes.
+    """Check the masks of an evaluation and zip them for a server; equal masks give equal bytes.
 
     Args:
         masks: folder with `<video>/<frame>.png`, such as `masks` of an evaluation's output.
-        videos: what the server wants: the `written` frames of each.
-        destination: the zip to write; it appears whole or not at all.
+        videos: the videos that the server expects, with their `output_frames`.
+        destination: the zip to write, atomically.
         layout: `davis`, `mose` or `youtube`.
 
     Raises:
-        ValueError: the layout is unknown, or masks are missing or wrong; each violation is named.
+        ValueError: the layout is unknown, or masks are missing or invalid; the error lists the violations.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r} is unknown; allowed: {', '.join(LAYOUTS)}")
+        raise ValueError(f"layout={layout}: must be one of {', '.join(LAYOUTS)}")
     masks, destination = Path(masks), Path(destination)
     violations = [violation for video in videos for violation in check_masks(masks, video)]
     if violations:
         shown = "\n  ".join(violations[:20])
         more = f"\n  and {len(violations) - 20} more" if len(violations) > 20 else ""
-        raise ValueError(f"{masks}: {len(violations)} violations of what the server takes:\n  {shown}{more}")
-    with atomic_path(destination) as beside, zipfile.ZipFile(beside, "w") as archive:
+        raise ValueError(
+            f"{masks}: the server would reject these masks, {len(violations)} violations:\n  {shown}{more}"
+        )
+    with atomic_path(destination) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for video in sorted(videos, key=lambda video: video.name):
             for t in video.output_frames:
                 frame = video.frame_names[t]
-                entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _LONG_AGO)
+                entry = zipfile.ZipInfo(LAYOUTS[layout].format(video=video.name, frame=frame), _ZIP_EPOCH)
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, (masks / video.name / f"{frame}.png").read_bytes())
     return destination
 
 
 def check_masks(masks: Path, video: Video) -> list[str]:
-    """What is wrong with one video's masks? A line each: missing, no palette, other size, unknown ids."""
+    """Return the violations of one video's masks: missing files, no palette, wrong size or unknown ids."""
     violations: list[str] = []
     size = video.frame(0).shape[:2]
     for t in video.output_frames:
@@ -68,30 +70,30 @@ def check_masks(masks: Path, video: Video) -> list[str]:
             violations.append(f"{path}: missing")
             continue
         with path.open("rb") as file:
-            violations += [f"{path}: {wrong}" for wrong in _wrong(file, video, size)]
+            violations += [f"{path}: {violation}" for violation in _mask_violations(file, video, size)]
     return violations
 
 
 def check_submission(archive: str | Path, videos: Sequence[Video], layout: str) -> list[str]:
-    """What would a server find wrong with a zip, ours or another's? A line for each violation.
+    """Return the violations for which a server would reject a zip.
 
-    Folders and frames must be those asked for and no others; each mask is checked as in `check_masks`.
+    The zip must have exactly the expected folders and frames; each mask is checked as in `check_masks`.
 
     Args:
-        archive: the zip; or a folder to be zipped, such as `masks` of an evaluation's output.
-        videos: what the server wants: the `written` frames of each.
+        archive: a zip, or a folder to be zipped, such as `masks` of an evaluation's output.
+        videos: the videos that the server expects, with their `output_frames`.
         layout: `davis`, `mose` or `youtube`.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: it is no zip.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: the file is not a zip.
     """
     archive = Path(archive)
     if not archive.exists():
-        raise FileNotFoundError(f"{archive}: there is no such zip or folder")
+        raise FileNotFoundError(f"{archive}: no such zip or folder")
     if archive.is_dir():
         top = Path(LAYOUTS[layout]).parts[0] + "/" if layout == "youtube" else ""
-        top = "" if (archive / top).is_dir() else top  # ours have none until they are zipped
+        top = "" if (archive / top).is_dir() else top  # an evaluation's masks get it in the zip
         files = [path for path in sorted(archive.rglob("*")) if path.is_file()]
         return _violations(
             {top + path.relative_to(archive).as_posix(): _opener(path) for path in files}, videos, layout
@@ -99,10 +101,12 @@ def check_submission(archive: str | Path, videos: Sequence[Video], layout: str) 
     try:
         with zipfile.ZipFile(archive) as opened:
             names = [name for name in opened.namelist() if not name.endswith("/")]
-            twice = [f"{name}: stands there {n} times" for name, n in Counter(names).items() if n > 1]
-            return twice + _violations({name: partial(opened.open, name) for name in names}, videos, layout)
+            repeated = [f"{name}: {n} files of this name" for name, n in Counter(names).items() if n > 1]
+            return repeated + _violations(
+                {name: partial(opened.open, name) for name in names}, videos, layout
+            )
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive}: no zip that can be read ({error})") from error
+        raise ValueError(f"{archive}: must be a readable zip ({error})") from error
 
 
 def _opener(path: Path) -> Callable[[], IO[bytes]]:
@@ -110,39 +114,48 @@ def _opener(path: Path) -> Callable[[], IO[bytes]]:
 
 
 def _violations(
-    there: Mapping[str, Callable[[], IO[bytes]]], videos: Sequence[Video], layout: str
+    files: Mapping[str, Callable[[], IO[bytes]]], videos: Sequence[Video], layout: str
 ) -> list[str]:
-    """What is wrong with files, each told by its name and what opens it."""
-    violations, known = [], set()
+    """Return the violations of files, given as name -> function that opens it."""
+    violations, expected = [], set()
     for video in videos:
         size = video.frame(0).shape[:2]
         for t in video.output_frames:
             name = LAYOUTS[layout].format(video=video.name, frame=video.frame_names[t])
-            known.add(name)
-            if name not in there:
+            expected.add(name)
+            if name not in files:
                 violations.append(f"{name}: missing")
                 continue
             try:
-                with there[name]() as file:
-                    violations += [f"{name}: {wrong}" for wrong in _wrong(file, video, size)]
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # of one file in a zip
+                with files[name]() as file:
+                    violations += [
+                        f"{name}: {violation}" for violation in _mask_violations(file, video, size)
+                    ]
+            except (
+                zipfile.BadZipFile,
+                zlib.error,
+                EOFError,
+                RuntimeError,
+            ) as error:  # a damaged file in a zip
                 violations.append(f"{name}: cannot be unpacked ({error})")
-    return violations + [f"{name}: nobody asked for it" for name in sorted(there.keys() - known)]
+    return violations + [f"{name}: unexpected file" for name in sorted(files.keys() - expected)]
 
 
-def _wrong(file: IO[bytes], video: Video, size: tuple[int, ...]) -> list[str]:
-    """What a server takes exception to in one mask."""
+def _mask_violations(file: IO[bytes], video: Video, size: tuple[int, ...]) -> list[str]:
+    """Return the violations of one mask."""
     try:
         with Image.open(file) as image:
             if image.mode != "P":
-                return [f"mode {image.mode}, a palette PNG (P) is wanted"]
+                return [f"must be a palette PNG (mode P); got mode {image.mode}"]
             labels = np.asarray(image)
     except UnidentifiedImageError:
-        return ["no picture"]
+        return ["must be a PNG; not an image"]
     except Image.DecompressionBombError:
-        return ["its header asks for too many pixels"]
-    except (OSError, SyntaxError) as error:  # how Pillow tells of a PNG that is cut short or damaged
-        return [f"broken ({error})"]
-    wrong = [] if labels.shape == size else [f"size {labels.shape}, the frame has {size}"]
+        return ["its header declares too many pixels"]
+    except (OSError, SyntaxError) as error:  # Pillow raises these for a truncated or damaged PNG
+        return [f"damaged ({error})"]
+    violations = [] if labels.shape == size else [f"must have the frame's size {size}; got {labels.shape}"]
     unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.first_frames})
-    return [*wrong, f"ids {unknown}, the video has {sorted(video.first_frames)}"] if unknown else wrong
+    if unknown:
+        violations.append(f"must have ids of {sorted(video.first_frames)}; got {unknown}")
+    return violations

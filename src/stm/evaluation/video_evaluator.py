@@ -171,7 +171,7 @@ class VideoEvaluator:
 
     Args:
         video: to be segmented.
-        protocol: which frames and objects count, see `stm.evaluation.scores.frames_that_count`.
+        protocol: which frames and objects count, see `stm.evaluation.scores.scored_frames`.
         baselines: score copy-first and all-background beside.
         masks: the folder for masks, `<frame>.png`; None to write none.
     """

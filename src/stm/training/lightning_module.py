@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from stm.evaluation.evaluate import Benchmark, validate
-from stm.evaluation.scores import Scores, SequenceScores, frames_that_count
+from stm.evaluation.scores import Scores, SequenceScores, scored_frames
 from stm.evaluation.sharding import all_gather_object
 from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
@@ -73,7 +73,7 @@ class STMModule(L.LightningModule):
         benchmark = self.benchmark
         if benchmark is None or not self.trainer.limit_val_batches:
             return
-        if not any(frames_that_count(video, benchmark.protocol) for video in benchmark.videos):
+        if not any(scored_frames(video, benchmark.protocol) for video in benchmark.videos):
             raise ValueError(
                 f"benchmark={benchmark.name}: must have ground truth to validate on; it has none"
             )

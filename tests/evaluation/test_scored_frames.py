@@ -1,4 +1,4 @@
-"""Which frames and objects count, and what they score: by hand, and on real clips."""
+"""Scored frames and objects, and scores against hand-computed values and on real clips."""
 
 import numpy as np
 import pytest
@@ -6,64 +6,64 @@ from helpers import small_networks as small
 from helpers.data_trees import moving
 
 from stm.evaluation.evaluate import Benchmark, evaluate
-from stm.evaluation.scores import copy_first, frames_that_count, overall, score
+from stm.evaluation.scores import copy_first, overall, score, scored_frames
 
 
 def truth(video):
     return [(t, video.mask(t)) for t in video.annotated]
 
 
-# Which frames and objects count
+# Scored frames and objects
 
 
-def test_davis_leaves_out_the_first_and_the_last_frame_and_late_objects():
-    assert frames_that_count(moving(), "davis") == {3: [1, 2, 3, 4, 5], 7: [1, 2, 3, 4, 5]}
-    late = moving(entries={3: 0, 7: 2})
-    assert frames_that_count(late, "davis") == {3: [1, 2, 3, 4, 5]}
-    assert frames_that_count(moving(annotated=[0, 5, 6]), "davis") == {3: [5], 7: [5]}
+def test_davis_excludes_first_and_last_frame_and_late_objects():
+    assert scored_frames(moving(), "davis") == {3: [1, 2, 3, 4, 5], 7: [1, 2, 3, 4, 5]}
+    late = moving(first_frames={3: 0, 7: 2})
+    assert scored_frames(late, "davis") == {3: [1, 2, 3, 4, 5]}
+    assert scored_frames(moving(annotated=[0, 5, 6]), "davis") == {3: [5], 7: [5]}
 
 
-def test_youtube_counts_annotated_frames_after_the_entry():
-    late = moving(entries={3: 0, 7: 2}, annotated=[0, 2, 4, 6])
-    assert frames_that_count(late, "youtube") == {3: [2, 4, 6], 7: [4, 6]}
-    assert frames_that_count(moving(entries={3: 1, 7: 6}), "all") == {3: [2, 3, 4, 5, 6]}
+def test_youtube_scores_annotated_frames_after_the_entry():
+    late = moving(first_frames={3: 0, 7: 2}, annotated=[0, 2, 4, 6])
+    assert scored_frames(late, "youtube") == {3: [2, 4, 6], 7: [4, 6]}
+    assert scored_frames(moving(first_frames={3: 1, 7: 6}), "all") == {3: [2, 3, 4, 5, 6]}
 
 
 @pytest.mark.parametrize("protocol", ["davis", "youtube", "all"])
-def test_masks_that_only_introduce_objects_are_no_truth(protocol):
-    hidden = moving(entries={3: 0, 7: 4}, annotated=[0, 4])
-    assert frames_that_count(hidden, protocol) == {}
+def test_masks_that_only_introduce_objects_are_not_scored(protocol):
+    hidden = moving(first_frames={3: 0, 7: 4}, annotated=[0, 4])
+    assert scored_frames(hidden, protocol) == {}
     assert score(hidden, copy_first(hidden), protocol) == ()
 
 
-def test_an_unknown_protocol_is_refused():
-    with pytest.raises(ValueError, match="'davis2017' is unknown; allowed: davis, youtube, all"):
+def test_invalid_protocol_and_size_raise():
+    with pytest.raises(ValueError, match="protocol=davis2017: must be one of davis, youtube, all"):
         Benchmark("b", [], protocol="davis2017")
     with pytest.raises(ValueError, match="size=0"):
         Benchmark("b", [], size=0)
 
 
-# Scores of predictions that are known
+# Scores of known predictions
 
 
 @pytest.mark.parametrize("protocol", ["davis", "youtube", "all"])
-def test_the_truth_scores_one_and_nothing_scores_zero(protocol):
-    video = moving(entries={3: 0, 7: 2})
+def test_truth_scores_one_and_background_scores_zero(protocol):
+    video = moving(first_frames={3: 0, 7: 2})
     assert {(row.J.mean, row.F.mean) for row in score(video, truth(video), protocol)} == {(1.0, 1.0)}
-    nothing = ((t, np.zeros_like(labels)) for t, labels in truth(video))
-    assert {(row.J.mean, row.F.mean) for row in score(video, nothing, protocol)} == {(0.0, 0.0)}
+    background = ((t, np.zeros_like(labels)) for t, labels in truth(video))
+    assert {(row.J.mean, row.F.mean) for row in score(video, background, protocol)} == {(0.0, 0.0)}
 
 
 def test_copy_first_by_hand():
-    """A box of 16 columns that moved 2t columns overlaps its first place in 16 - 2t of 16 + 2t."""
-    video = moving(entries={3: 0, 7: 2})
+    """A box of 16 columns that moved by 2t overlaps its first position in 16 - 2t of 16 + 2t columns."""
+    video = moving(first_frames={3: 0, 7: 2})
     rows = {row.object: row for row in score(video, copy_first(video), "all")}
     assert rows[3].frames == (1, 2, 3, 4, 5, 6)
     assert rows[3].j == tuple((16 - 2 * t) / (16 + 2 * t) for t in range(1, 7))
     assert rows[7].j == tuple((16 - 2 * t) / (16 + 2 * t) for t in range(1, 5))  # its mask is given at 2
 
 
-def test_void_pixels_count_neither_way():
+def test_void_pixels_are_ignored():
     video = moving(ids=(3,), length=4)
     wrong = [(t, mask.copy()) for t, mask in truth(video)]
     for t, labels in wrong:
@@ -73,7 +73,7 @@ def test_void_pixels_count_neither_way():
     assert (row.object, row.j, row.f) == (3, (1.0, 1.0), (1.0, 1.0))
 
 
-def test_an_object_that_is_gone_wants_an_empty_mask():
+def test_an_absent_object_requires_an_empty_mask():
     video = moving(ids=(3,), length=5)
     for t in (2, 3, 4):
         video.mask(t)[:] = 0
@@ -89,8 +89,8 @@ def test_a_missing_prediction_is_named():
         score(video, [item for item in truth(video) if item[0] not in (2, 4)])
 
 
-def test_real_clips_copying_the_first_mask(shared_data):
-    """FIELD_NOTES' numbers for the five validation clips with one object: J .30, F .28."""
+def test_copy_first_on_real_clips(shared_data):
+    """The five validation clips with one object have a known J of 0.30 and F of 0.28."""
     from stm.data.videos import davis
 
     rows = []

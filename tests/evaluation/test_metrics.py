@@ -32,7 +32,7 @@ def objects(case):
     return range(1, len(case["J"]) + 1)
 
 
-# A slow implementation of the definition, pixel by pixel; the DAVIS implementation is tested against it as well.
+# A slow implementation of the definition, pixel by pixel, also used to test the DAVIS implementation.
 
 
 def plain_boundary(mask):

@@ -219,4 +219,4 @@ def test_user_error_in_a_sweep_does_not_stop_the_other_jobs(folder: Path) -> Non
     code, output = run("evaluate.py", "-m", *arguments, "name=x", folder=folder)
     assert code == 1
     assert "checkpoint nope.ckpt does not exist" in output and "Traceback" not in output
-    assert (folder / "spared" / "0_x" / "scores.json").exists()
+    assert (folder / "spared" / "x" / "0_checkpoint-one" / "scores.json").exists()

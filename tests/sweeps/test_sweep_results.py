@@ -27,11 +27,11 @@ def scores(benchmark, j, frames=100, seconds=5.0, videos=3):
     }
 
 
-def write_job(folder, values, status="completed", error=""):
+def write_job(folder, values, status="completed", error="", **record):
     folder.mkdir(parents=True, exist_ok=True)
     if values is not None:
         (folder / "scores.json").write_text(json.dumps(values))
-    (folder / "job.json").write_text(json.dumps({"status": status, "error": error}))
+    (folder / "job.json").write_text(json.dumps({"status": status, "error": error, **record}))
 
 
 def plan(folder, jobs, **sweep):
@@ -155,6 +155,32 @@ def test_training_scored_on_several_benchmarks(tmp_path):
     full = rows["davis2017-val", "main_davis", init]
     assert full.paper.label == "Full training" and full.difference.mean == pytest.approx(20)
     assert rows["youtube_vos-val", "main_davis", init].paper.label == "Cross validation"
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"status": "failed", "error": "no room"}, "no room"),
+        ({"configuration": "ab"}, "unfinished: the folder's job had other settings"),
+    ],
+)
+def test_only_finished_jobs_of_these_settings_have_results(tmp_path, record, reason):
+    plan(tmp_path, [{"memory": "first"}, {"memory": "every_5"}])
+    write_job(tmp_path / "0_x", scores("mine", 0.5))
+    write_job(tmp_path / "1_x", scores("mine", 0.6), **record)
+    sweep = read_sweep(tmp_path)
+    assert [len(job.evaluations) for job in sweep.jobs] == [1, 0]
+    assert f"- 1_x: {reason}" in markdown(sweep) and "60.0" not in markdown(sweep)
+
+
+def test_validation_is_shown_without_a_final_evaluation(tmp_path):
+    """A smoke test's jobs, which keep their benchmarks apart."""
+    plan(tmp_path, [{"seed": seed, "benchmark": b} for b in ("mine", "theirs") for seed in "12"])
+    for n, score in enumerate((0.5, 0.6, 0.7, 0.9)):
+        write_job(tmp_path / f"{n}_x", scores("old", 0.1), score=score, validation={"J&F": score})
+    text = markdown(read_sweep(tmp_path))
+    assert cells(text, ["mine validation"])[1:3] == ["2", "55.0 ± 7.1"]
+    assert cells(text, ["theirs validation"])[2] == "80.0 ± 14.1" and "old" not in text
 
 
 def test_csv_has_a_row_for_each_job(tmp_path):

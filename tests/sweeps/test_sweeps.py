@@ -12,6 +12,7 @@ import torch
 from helpers.commands import NETWORK, TINY, VIDEOS, run, succeed
 from hydra import compose, initialize_config_dir
 
+from stm.config.resolvers import evaluation_sweep_name, folder_name
 from stm.config.schema import CONF
 from stm.sweeps.job_records import collect_results, write_job_list
 
@@ -69,13 +70,17 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
 def test_table_5_with_one_command(trained: Path) -> None:
     arguments = ("sweep=table5", "checkpoint=runs/one/checkpoints/best.ckpt", *EVALUATE)
     printed = succeed("evaluate.py", *arguments, folder=trained)
-    folder = trained / "runs" / "evaluate" / "table5_one-best"
+    (folder,) = (trained / "runs" / "evaluate").glob("table5_one-best_benchmark-synthetic_pixels-48_*")
     rules = ["first", "previous", "first_previous", "every_5"]
     folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    assert folders == [f"{n}_one-best_synthetic_{rule}" for n, rule in enumerate(rules)]
+    assert folders == [f"{n}_memory-{rule}" for n, rule in enumerate(rules)]
     assert (folder / "table.md").read_text() in printed
     for row, rule in zip(table(folder), rules, strict=True):
         assert (row["memory"], row["status"]) == (rule, "completed")
@@ -89,13 +94,13 @@ def test_failed_job_is_listed_and_rerun_by_the_same_command(trained: Path) -> No
     code, output = run("evaluate.py", *arguments, folder=trained)
     assert code == 1 and "Traceback" not in output
     assert "1 of 2 jobs are finished." in output
-    assert "- 1_later_synthetic_every_5: evaluate.py: checkpoint later.ckpt does not exist" in output
-    folder = trained / "runs" / "evaluate" / "table3_one-last+later"
+    assert "- 1_checkpoint-later: evaluate.py: checkpoint later.ckpt does not exist" in output
+    (folder,) = (trained / "runs" / "evaluate").glob("table3_one-last+later_*")
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("sequences/*.json")}
     alone = next(line.strip() for line in output.splitlines() if line.startswith("      python evaluate.py"))
     (trained / "later.ckpt").write_bytes((trained / "runs/one/checkpoints/last.ckpt").read_bytes())
     succeed(*shlex.split(alone)[1:], folder=trained)
-    assert (folder / "1_later_synthetic_every_5" / "scores.json").exists()
+    assert (folder / "1_checkpoint-later" / "scores.json").exists()
     output = succeed("evaluate.py", *arguments, folder=trained)
     assert "2 of 2 jobs are finished." in output
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items()), "finished videos are kept"
@@ -105,10 +110,37 @@ def test_failed_job_is_listed_and_rerun_by_the_same_command(trained: Path) -> No
     )
 
 
-def test_multirun_without_a_sweep_file_has_a_table_too(trained: Path) -> None:
+def test_sweep_does_not_show_the_numbers_of_another(trained: Path) -> None:
+    """A second `-m` has a folder of its own; under the same name it is refused and changes nothing."""
     arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", "memory=first,every_5", *EVALUATE)
-    succeed("evaluate.py", *arguments, "output_root=by_m", folder=trained)
-    assert [row["memory"] for row in table(trained / "by_m")] == ["first", "every_5"]
+    succeed("evaluate.py", *arguments, "name=by_m", folder=trained)
+    folder = trained / "runs" / "evaluate" / "by_m"
+    assert [row["memory"] for row in table(folder)] == ["first", "every_5"]
+    before = contents_of(folder)
+    code, output = run("evaluate.py", *arguments, "name=by_m", "+memory.top_k=1", folder=trained)
+    assert code == 1 and "Traceback" not in output
+    assert "0_memory-first: a job with other settings (memory.top_k=None) has finished here" in output
+    assert contents_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["sweep=table5", "checkpoint=runs/a/checkpoints/best.ckpt"], "table5_a-best"),
+        (["sweep=table5", "checkpoint=a.ckpt,b.ckpt", "launcher=parallel", "threads=1"], "table5_a+b"),
+        (["sweep=memory", "checkpoint=a.ckpt", "benchmark.kind=event"], "memory_a_kind-event"),
+        (["checkpoint=a.ckpt", "memory.every=1,5"], "a_every-1+5"),
+        (["checkpoint=a.ckpt", "memory.every=1,5", "name=mine"], "mine"),
+        (["checkpoint=a.ckpt", "name=x,y", "~logger"], "a_name-x+y"),
+    ],
+)
+def test_folder_of_a_sweep_of_evaluations(overrides: list[str], name: str) -> None:
+    assert evaluation_sweep_name(overrides) == name
+
+
+def test_long_folder_names_stay_distinct() -> None:
+    names = [folder_name(f"{'ä' * 200}{end}") for end in "ab"]
+    assert names[0] != names[1] and all(len(name.encode()) <= 120 for name in names)
 
 
 # --- stages ---
@@ -162,6 +194,38 @@ def test_jobs_that_need_a_failed_job_are_skipped(tmp_path: Path) -> None:
     assert "4 of 4 jobs are finished." in succeed(program, folder=tmp_path)
     assert ends[names[1]].read_bytes() == before, "the record of a finished job is kept"
     assert [row["steps"] for row in csv.DictReader((tmp_path / "sweep" / "table.csv").open())][-1] == "3"
+
+
+REFUSED = """
+import hydra
+import stm.config.schema
+from stm.config.overrides import UserError
+
+@hydra.main(version_base="1.3", config_path=".", config_name="program")
+def run(config):
+    if config.steps > 1:
+        raise UserError("no such step")
+    return 0.5
+
+run()
+"""
+
+
+def test_refused_command_leaves_a_finished_run_as_it_was(tmp_path: Path) -> None:
+    program, folder = tmp_path / "program.py", tmp_path / "single"
+    program.write_text(REFUSED)
+    (tmp_path / "program.yaml").write_text(CONFIGURATION.replace("mode: MULTIRUN", "run: {dir: single}"))
+    succeed(program, folder=tmp_path)
+    names = ("job.json", ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml")
+    before = [(folder / name).read_bytes() for name in names]
+    code, output = run(program, "steps=2", folder=tmp_path)
+    assert (code, output.splitlines()) == (
+        1,
+        ["no such step", "(HYDRA_FULL_ERROR=1 shows the traceback.)"],
+    )
+    assert [(folder / name).read_bytes() for name in names] == before
+    code, _ = run(program, "steps=2", "hydra.run.dir=new", folder=tmp_path)
+    assert code == 1 and json.loads((tmp_path / "new" / "job.json").read_text())["status"] == "failed"
 
 
 # --- trainings ---

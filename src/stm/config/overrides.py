@@ -12,11 +12,9 @@ from traceback import walk_tb
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from stm.config.environment import program_name
@@ -185,9 +183,9 @@ class UserError(CompactHydraException):
 
 @contextmanager
 def user_errors_without_traceback(program: str) -> Iterator[None]:
-    """Replace the traceback of a user's mistake by its message; other errors keep their traceback.
+    """Raise a user's mistake as an error that has no traceback; other errors keep theirs.
 
-    In a sweep the other jobs still run. HYDRA_FULL_ERROR=1 keeps every traceback.
+    `JobRecord` records it; in a sweep the other jobs still run. HYDRA_FULL_ERROR=1 keeps every traceback.
     """
     try:
         yield
@@ -195,10 +193,7 @@ def user_errors_without_traceback(program: str) -> Iterator[None]:
         message = user_error_message(error)
         if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        message = f"{program}: {message}"
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise UserError(message) from error
-        raise SystemExit(f"{message}\n(HYDRA_FULL_ERROR=1 shows the traceback.)") from error
+        raise UserError(f"{program}: {message}") from error
 
 
 def user_error_message(error: BaseException) -> str | None:

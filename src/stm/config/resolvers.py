@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -16,6 +17,8 @@ from omegaconf import OmegaConf
 from stm.config.environment import rank
 from stm.config.schema import CONF
 
+NEUTRAL_KEYS = ("launcher", "logger", "output_root", "threads", "overlays", "video")
+
 # --- names ---
 
 
@@ -26,13 +29,20 @@ def checkpoint_name(checkpoint: str) -> str:
 
 
 def folder_name(text: str) -> str:
-    """Return text as the name of one folder, without slashes and at most 100 characters long."""
-    return text.replace("/", "-")[:100]
+    """Return text as the name of one folder, without slashes; over 120 bytes it is cut and ends in a hash."""
+    name = text.replace("/", "-")
+    if len(name.encode()) <= 120:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[:111].decode(errors='ignore')}-{digest}"
 
 
 def settings_label(settings: Mapping[str, str]) -> str:
-    """Return settings as part of a folder's name: `seed-1_similarity-dot`."""
-    return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in settings.items())
+    """Return settings as part of a folder's name: `seed-1_similarity-dot`, with checkpoints' short names."""
+    return "_".join(
+        f"{key.rpartition('.')[2]}-{checkpoint_name(value) if key == 'checkpoint' else value}"
+        for key, value in settings.items()
+    )
 
 
 def quote_override(path: str | Path) -> str:
@@ -63,19 +73,29 @@ def trial_label(searched: Container[str], overrides: Sequence[str]) -> str:
 
 
 def evaluation_sweep_name(overrides: Sequence[str]) -> str:
-    """Return the folder of a sweep of evaluations: the sweep and its checkpoints, `table5_main-best`.
+    """Return the folder of a sweep of evaluations, which differs where the scores may differ.
 
     Args:
         overrides: Overrides of the command line.
 
     Returns:
-        The folder's name; empty without `sweep=`, and where `name=` names each job.
+        `name=` where it has one value; else the sweep, its checkpoints, and all other settings, of which
+        swept ones have several values: `table5_main-best_size-240`, `main-best_top_k-8+16`.
     """
-    given = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
-    if "sweep" not in given or "name" in given or "checkpoint" not in given:
-        return ""
-    checkpoints = (checkpoint_name(path or "") for path in override_values(given["checkpoint"]))
-    return folder_name(f"{given['sweep'].value()}_{'+'.join(checkpoints)}")
+    values = {
+        override.key_or_group: [str(value) for value in override_values(override)]
+        for override in OverridesParser.create().parse_overrides(list(overrides))
+    }
+    if len(values.get("name", ())) == 1:
+        return values["name"][0]
+    first = [*values.pop("sweep", []), "+".join(map(checkpoint_name, values.pop("checkpoint", [])))]
+    label = settings_label({key: "+".join(values[key]) for key in values if not is_neutral(key)})
+    return folder_name("_".join(word for word in (*first, label) if word))
+
+
+def is_neutral(key: str) -> bool:
+    """Return whether a key cannot change a score: it sets where a job runs, or what else it writes."""
+    return key.partition(".")[0] in NEUTRAL_KEYS or key.startswith(("hydra.", "hydra/"))
 
 
 def override_values(override: Override, choices: Sequence[str] = ()) -> list[str | None]:

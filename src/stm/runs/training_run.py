@@ -25,7 +25,7 @@ from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, fingerprint, load
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
-from stm.sweeps.job_records import finished_score, is_finished
+from stm.sweeps.finished_jobs import finished_score, is_finished
 from stm.training.checkpointing import SaveLastAndBest
 from stm.training.distributed import manage_ddp_processes, require_srun
 from stm.training.lightning_module import STMModule
@@ -50,7 +50,7 @@ def train(config: DictConfig) -> float | None:
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     checkpoint, step = find_resume_checkpoint(config.resume, folder), 0
     if checkpoint is not None:
-        step = check_same_run(checkpoint, plain)
+        step = check_same_run(checkpoint, plain, folder)
         config = config.copy()
         config.init, config.network.pretrained = None, False  # the checkpoint has the weights
     setup_process(config.threads, config.seed)
@@ -156,17 +156,21 @@ def build_network(config: DictConfig) -> STM:
     """The configured network, with the weights of `config.init` where that is given.
 
     Raises:
-        ValueError: the checkpoint holds another network.
+        ValueError: the checkpoint holds a network with other arguments; the message names them.
     """
     if config.init is None:
         return instantiate(config.network)
     network: STM = instantiate(config.network, pretrained=False)
-    try:
-        network.load_state_dict(load(config.init).state_dict())
-    except RuntimeError as error:
+    source = load(config.init)
+    differing = [key for key, value in network.arguments.items() if source.arguments[key] != value]
+    if differing:
+        theirs, ours = (
+            ", ".join(f"{key}={one.arguments[key]}" for key in differing) for one in (source, network)
+        )
         raise ValueError(
-            f"init={config.init}: it holds another network than backbone and network tell: {error}"
-        ) from error
+            f"init={config.init}: must hold a network with this run's arguments; it has {theirs}; got {ours}"
+        )
+    network.load_state_dict(source.state_dict())
     return network
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import platform
@@ -18,11 +17,20 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stm.atomic_io import write_atomically
 from stm.config.environment import program_name, rank
+from stm.config.overrides import UserError
 from stm.config.schema import CONF, JOB, PLAN
+from stm.sweeps.finished_jobs import (
+    changed_settings,
+    configuration_fingerprint,
+    finished_score,
+    is_finished,
+    other_settings_error,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -47,8 +55,18 @@ def write_job_list(folder: Path, jobs: Sequence[Mapping[str, Any]], sweep: Mappi
 class JobRecord(Callback):
     """Hydra callback that writes `job.json` into a job's folder when the job has ended, well or not.
 
-    A job that ends with the same result again keeps its file.
+    A job that ends with the same result again keeps its file. A job that fails before it has written anything
+    leaves the record and the configuration of an earlier one that has finished there.
     """
+
+    def __init__(self) -> None:
+        self._finished_files: dict[Path, bytes] = {}
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep the configuration of a run that has finished in this folder, which Hydra replaces."""
+        folder = Path(config.hydra.run.dir)
+        if read_record(folder)["status"] == "completed":
+            self._finished_files = {path: path.read_bytes() for path in folder.glob(".hydra/*.yaml")}
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Start the clock."""
@@ -61,7 +79,11 @@ class JobRecord(Callback):
         # `return_value` raises a failed job's error and prints to stderr (facebookresearch/hydra#1465)
         value, folder = job_return._return_value, Path(config.hydra.runtime.output_dir)
         failed = job_return.status == JobStatus.FAILED
-        if is_finished(folder, job_return.cfg) and value == finished_score(folder):
+        if failed and read_record(folder)["status"] == "completed" and not _written(folder, self.start_time):
+            for path, content in self._finished_files.items():
+                path.write_bytes(content)
+            return
+        if not failed and is_finished(folder, job_return.cfg) and value == finished_score(folder):
             return  # the record describes the command and the time that produced the result
         _write(
             folder / JOB,
@@ -69,11 +91,38 @@ class JobRecord(Callback):
                 "status": "failed" if failed else "completed",
                 "error": _error_text(value) if failed else "",
                 "score": None if failed else value,
+                **({} if failed else _validation(job_return.cfg, value)),
                 "seconds": round(time.time() - self.start_time, 1),
-                "configuration": _fingerprint(job_return.cfg),
+                "configuration": configuration_fingerprint(job_return.cfg),
                 "made_by": _provenance(list(config.hydra.overrides.task)),
             },
         )
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with the message of a user's mistake, which Hydra would print below a line of its own."""
+        if isinstance(error := kwargs["job_return"]._return_value, UserError):
+            raise SystemExit(f"{error}\n(HYDRA_FULL_ERROR=1 shows the traceback.)") from error
+
+
+def _written(folder: Path, start: float) -> bool:
+    """Return whether a job has written more than logs and what Hydra and W&B write."""
+    names = [path for path in folder.iterdir() if not path.name.startswith((".", "wandb", JOB, "logs"))]
+    files = (
+        file
+        for path in names
+        if path.suffix != ".log"
+        for file in ([path] if path.is_file() else path.rglob("*"))
+    )
+    return any(file.stat().st_mtime > start for file in files)
+
+
+def _validation(config: DictConfig | None, score: float | None) -> dict[str, Any]:
+    """Return the entry for a training whose score is that of its best validation, as it has no final one."""
+    if config is None or score is None or "monitor" not in config:
+        return {}
+    if config.final_benchmark is not None or config.extra_benchmarks:
+        return {}
+    return {"validation": {config.monitor.removeprefix("val/"): score}}
 
 
 class TrialTable(JobRecord):
@@ -83,8 +132,27 @@ class TrialTable(JobRecord):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write an empty job list, which marks the folder as a sweep's."""
-        self._write_jobs(config, [])
+        """Refuse a search without scores or with other settings, and write a job list for W&B's groups."""
+        try:
+            self._refuse(config)
+        except UserError as error:  # Hydra turns other exceptions of a callback into warnings
+            raise SystemExit(f"{program_name()}: {error}") from error
+        self._write_jobs(config, _trials(config))
+
+    def _refuse(self, config: DictConfig) -> None:
+        if config.get("final_benchmark") is None and "callbacks" in config:
+            if not any(one and one.get("monitor") for one in (config.callbacks or {}).values()):
+                raise UserError(
+                    "a search needs a score: callbacks must have one that keeps the best checkpoint"
+                )
+            if OmegaConf.select(config, "trainer.limit_val_batches") == 0:
+                raise UserError("trainer.limit_val_batches=0: must be positive, as a search needs a score")
+        for job in _trials(config):
+            folder = Path(config.hydra.sweep.dir) / job["folder"]
+            if read_record(folder)["status"] == "completed":
+                changes = changed_settings(folder, _without_hydra(config), [*config.hydra.sweeper.params])
+                if changes:
+                    raise other_settings_error(folder, changes)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Write the job's record and the table."""
@@ -109,6 +177,13 @@ class TrialTable(JobRecord):
         write_job_list(Path(config.hydra.sweep.dir), jobs, {"command": command})
 
 
+def _without_hydra(config: DictConfig) -> DictConfig:
+    task = config.copy()
+    with open_dict(task):
+        task.pop("hydra", None)
+    return task
+
+
 def _trials(config: DictConfig) -> list[dict[str, Any]]:
     """Return a search's jobs so far, read from their folders."""
     folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
@@ -124,6 +199,7 @@ def _trials(config: DictConfig) -> list[dict[str, Any]]:
                 "folder": path.parents[1].name,
                 "overrides": list(job.overrides.task),
                 "settings": {key: values[key] for key in sorted(searched & values.keys())},
+                "configuration": configuration_fingerprint(OmegaConf.load(path.with_name("config.yaml"))),
             }
         )
     return sorted(jobs, key=lambda job: job["number"])
@@ -161,20 +237,6 @@ def _error_text(error: Exception) -> str:
     return str(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
 
 
-def is_finished(folder: Path, config: DictConfig | None) -> bool:
-    """Return whether a job with the same configuration has completed in this folder."""
-    try:
-        end = json.loads((folder / JOB).read_text())
-    except FileNotFoundError:
-        return False
-    return end["status"] == "completed" and end["configuration"] == _fingerprint(config)
-
-
-def finished_score(folder: Path) -> float | None:
-    """Return the score of a finished job."""
-    return json.loads((folder / JOB).read_text())["score"]
-
-
 def collect_results(folder: Path, config: DictConfig) -> None:
     """Write a sweep's table as Markdown and CSV, print it, and log it to W&B if that logger is configured.
 
@@ -200,20 +262,16 @@ def _print_table(table: str, folder: Path) -> None:
 def _log_table(folder: Path, logger: DictConfig, rows: Sequence[Mapping[str, Any]]) -> None:
     import wandb
 
-    from stm.training.loggers import close, wandb_logger
+    from stm.training.loggers import close, connect, wandb_logger
 
     settings = {key: logger[key] for key in ("mode", "project", "entity", "group", "tags", "notes")}
     settings["group"] = settings["group"] or folder.name
     run = wandb_logger(str(folder), **settings, name=folder.name, job_type="sweep")
+    connect(run)
     columns: list[str | int] = [*rows[0]]
     data = [[None if value == "" else value for value in row.values()] for row in rows]
     run.experiment.log({"sweep": wandb.Table(columns=columns, data=data)})
     close([run], failed=False)
-
-
-def _fingerprint(config: DictConfig | None) -> str:
-    """Return a hash of a configuration, without resolving interpolations, whose targets are hashed anyway."""
-    return hashlib.sha256(OmegaConf.to_yaml(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: Path, values: Any) -> None:

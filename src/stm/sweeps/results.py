@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from stm.config.resolvers import quote_override
-from stm.config.schema import JOB, PLAN
+from stm.config.schema import PLAN
 from stm.evaluation.calibration import KINDS
 from stm.sweeps.bootstrap import Difference, paired_bootstrap
+from stm.sweeps.finished_jobs import read_record
 from stm.sweeps.paper_numbers import TABLES, VIDEOS, PaperRow
 
 MEASURES = ("J", "F", "J&F", "G", "J-Seen", "F-Seen", "J-Unseen", "F-Unseen")
@@ -158,20 +159,29 @@ def read_sweep(folder: str | Path) -> Sweep:
 
 
 def _read_job(sweep: Path, job: Mapping[str, Any]) -> Job:
+    """Read a job; only one that has completed, with the configuration of the job list, has results."""
     folder = sweep / job["folder"]
-    try:
-        end = json.loads((folder / JOB).read_text())
-    except FileNotFoundError:
-        end = {"status": "unfinished", "error": ""}
+    record = read_record(folder)
+    if record["status"] == "completed" and record.get("configuration") != job.get("configuration"):
+        record = {"status": "unfinished", "error": "unfinished: the folder's job had other settings"}
     return Job(
         number=job["number"],
         folder=folder,
         overrides=job["overrides"],
         settings=job["settings"],
-        status=end["status"],
-        error=end["error"],
-        evaluations=read_evaluations(folder),
+        status=record["status"],
+        error=record["error"],
+        evaluations=_job_evaluations(folder, job, record) if record["status"] == "completed" else (),
     )
+
+
+def _job_evaluations(folder: Path, job: Mapping[str, Any], record: Mapping[str, Any]) -> list[Evaluation]:
+    """Read a job's scores; the best validation's where a training has no final evaluation."""
+    if "validation" not in record:
+        return read_evaluations(folder)
+    benchmark = f"{job['settings'].get('benchmark', '')} validation".strip()
+    measures = {name: 100 * value for name, value in record["validation"].items() if name in MEASURES}
+    return [Evaluation(folder, benchmark, measures, {})] if measures else []
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:

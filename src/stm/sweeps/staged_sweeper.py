@@ -101,9 +101,9 @@ class StagedSweeper(Sweeper):
         from stm.sweeps.job_records import collect_results, write_job_list
 
         folder = Path(str(self.config.hydra.sweep.dir))
+        plan = self._plan(arguments, folder)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        plan = self._plan(arguments, folder)
         command = f"{program_name()} {shlex.join(arguments)}"
         write_job_list(folder, plan, {**self.table, "command": command})
         returns: list[JobReturn] = []
@@ -142,8 +142,13 @@ class StagedSweeper(Sweeper):
         """Return all jobs in order.
 
         Each has its number, stage, folder and overrides, its settings (the overrides before `@` is replaced),
-        and in `needs` the numbers of the jobs that `@` refers to.
+        in `needs` the numbers of the jobs that `@` refers to, and the fingerprint of its configuration.
+
+        Raises:
+            UserError: A job's folder has a job that finished with other settings.
         """
+        from stm.sweeps.finished_jobs import configuration_fingerprint, refuse_other_settings
+
         plan: list[dict[str, Any]] = []
         for stage, params in self.stages.items():
             stage_settings = list(self._combinations({**self.params, **params}, arguments))
@@ -160,8 +165,13 @@ class StagedSweeper(Sweeper):
                     "settings": settings,
                     "needs": [source["number"] for source in sources.values()],
                 }
-                job["folder"] = self._configured_folder(job) or _differences(job, stage_settings)
+                config = self._job_config(job)
+                job["folder"] = _configured_folder(config, stage) or _differences(job, stage_settings)
                 job["overrides"].append(f"hydra.sweep.subdir={quote_override(job['folder'])}")
+                with open_dict(config):
+                    del config["hydra"]
+                job["configuration"] = configuration_fingerprint(config)
+                refuse_other_settings(folder / job["folder"], config)
                 plan.append(job)
         return plan
 
@@ -174,20 +184,25 @@ class StagedSweeper(Sweeper):
         for combination in itertools.product(*values.values()):
             yield dict(zip(values, combination, strict=True))
 
-    def _configured_folder(self, job: dict[str, Any]) -> str | None:
-        """Return a job's folder by `hydra.sweep.subdir`; None in stages and where that is the default."""
-        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep)
-        if job["stage"] or sweep["subdir"] == "${hydra.job.num}":
-            return None
+    def _job_config(self, job: dict[str, Any]) -> DictConfig:
+        """Return the configuration that a launcher composes for a job, with Hydra's part."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, job["overrides"])
         with open_dict(config):
             config.hydra.job.num = job["number"]
-        previous = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)  # for values of the resolver `hydra:`
-        try:
-            return str(config.hydra.sweep.subdir)
-        finally:
-            HydraConfig.instance().cfg = previous
+        return config
+
+
+def _configured_folder(config: DictConfig, stage: str) -> str | None:
+    """Return a job's folder by `hydra.sweep.subdir`; None in stages and where that is the default."""
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep)
+    if stage or sweep["subdir"] == "${hydra.job.num}":
+        return None
+    previous = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)  # for values of the resolver `hydra:`
+    try:
+        return str(config.hydra.sweep.subdir)
+    finally:
+        HydraConfig.instance().cfg = previous
 
 
 def _values(override: Override) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import os
 import secrets
@@ -10,9 +11,16 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
+from http.client import HTTPException
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -98,7 +106,7 @@ def wandb_logger(
         mode: 'offline' (sync later with `wandb sync`), 'online' or 'disabled'.
         project: Project, as all following arguments up to `notes`, of W&B.
         entity: User or team.
-        name: Name of the run.
+        name: Name of the run; None is the folder's, which for a job of a sweep has the swept settings.
         group: Group of the run; None is the sweep's folder for a job of a sweep.
         job_type: Type of the run.
         tags: Tags.
@@ -124,18 +132,62 @@ def wandb_logger(
         resume="allow",
         project=project,
         entity=entity,
-        name=name,
+        name=name or folder.name,
         group=group or _sweep_name(folder),
         job_type=job_type,
         tags=list(tags),
         notes=notes,
         # by default it flushes every 15 seconds, and SLURM's SIGTERM kills W&B's process, too
-        settings={"x_transaction_log_flush_interval": 1.0},
+        settings={"x_transaction_log_flush_interval": 1.0, "init_timeout": 30.0},
     )
     setattr(logger, ARTIFACTS, [folder / "checkpoints" / f"{name}.ckpt" for name in checkpoints])
     for name in ("log_metrics", "log_image", "log_table", "log_hyperparams", "finalize"):
         setattr(logger, name, _ignoring_lost_connection(getattr(logger, name)))
     return logger
+
+
+@rank_zero_only
+def connect(logger: Logger) -> None:
+    """Start the run of a W&B logger, offline where W&B is out of reach or rejects the run."""
+    arguments = getattr(logger, "_wandb_init", {})  # Lightning has no public way to change the mode later
+    if arguments.get("mode") != "online":
+        return
+    import wandb
+
+    reason = _connection_problem()
+    if reason is None:
+        try:
+            logger.experiment  # type: ignore[attr-defined]  # noqa: B018
+            return
+        except (wandb.Error, OSError) as error:
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    arguments["mode"] = "offline"
+    log.warning(
+        "logger.wandb.mode=online: %s; the run is logged offline; upload it later with: wandb sync %s",
+        reason,
+        Path(arguments["dir"]) / "wandb" / "offline-run-*",
+    )
+
+
+def _connection_problem() -> str | None:
+    """Return why W&B cannot be used, found in seconds; W&B itself tries for minutes."""
+    import wandb
+
+    settings = wandb.setup().settings
+    server = settings.base_url
+    try:
+        has_login = netrc().authenticators(urlsplit(server).hostname or "") is not None
+    except (OSError, NetrcParseError):
+        has_login = False
+    if not (has_login or settings.api_key or settings.identity_token_file):
+        return "no API key; set WANDB_API_KEY or run `wandb login`"
+    try:
+        urlopen(server, timeout=5).close()
+    except HTTPError:
+        pass  # it answers
+    except (OSError, HTTPException) as error:
+        return f"{server} cannot be reached ({error})"
+    return None
 
 
 def _ignoring_lost_connection(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,8 +210,15 @@ def _ignoring_lost_connection(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sweep_name(folder: Path) -> str | None:
-    """Return the name of the sweep that the folder is a job of."""
-    return folder.parent.name if (folder.parent / PLAN).exists() else None
+    """Return the name of the sweep that the folder is a job of; other runs may lie beside its jobs."""
+    plan = folder.parent / PLAN
+    if not plan.exists():
+        return None
+    is_listed = folder.name in (job["folder"] for job in json.loads(plan.read_text())["jobs"])
+    is_job = (
+        HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    )  # a search lists none yet
+    return folder.parent.name if is_listed or is_job else None
 
 
 def run_id(folder: Path) -> str:
@@ -190,6 +249,7 @@ def logging_session(
     try:
         with _blocked_signal(TIME_LIMIT_WARNING):
             for logger in loggers:
+                connect(logger)
                 logger.log_hyperparams(columns(choices, config))
         yield
         is_failed = False

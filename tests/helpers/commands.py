@@ -43,8 +43,8 @@ TINY = (
 EVALUATE = ("benchmark=synthetic", *VIDEOS, "threads=1")
 """Overrides of an evaluation of two videos."""
 
-_server = mp.get_context("forkserver")
-_server.set_forkserver_preload(["stm.runs.training_run"])
+fork_server = mp.get_context("forkserver")
+fork_server.set_forkserver_preload(["stm.runs.training_run"])
 
 
 @dataclass
@@ -90,7 +90,7 @@ def start(
     log = folder / f"output-{number}.txt"
     log.touch()
     texts = [str(argument) for argument in arguments]
-    process = _server.Process(target=_main, args=(script, texts, folder, log, environment or {}))
+    process = fork_server.Process(target=_main, args=(script, texts, folder, log, environment or {}))
     process.start()
     return Running(process, log)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stm.atomic_io import atomic_path
 from stm.video import VOID
@@ -37,20 +38,35 @@ def read_mask(path: str | Path) -> np.ndarray:
         ValueError: the file is not an image, holds colors instead of labels (a conversion would silently
             quantize them), or has more than 8 bits per pixel.
     """
+    with open_image(path) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise ValueError(
+                f"{path}: a mask must hold labels (PNG mode P or L); got mode {image.mode}. "
+                "Save it as a palette PNG whose pixel values are the object ids"
+            )
+        ImageOps.exif_transpose(image, in_place=True)  # like frames
+        return np.asarray(image, dtype=np.uint8)
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image with Pillow; errors in the block name the file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image, or it is broken.
+    """
     try:
         with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise ValueError(
-                    f"{path}: a mask must hold labels (PNG mode P or L); got mode {image.mode}. "
-                    "Save it as a palette PNG whose pixel values are the object ids"
-                )
-            return np.asarray(image, dtype=np.uint8)
+            yield image
+    except FileNotFoundError:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not an image file") from error
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
+    except Exception as error:  # damaged content can raise nearly any exception
+        if str(error).startswith(str(path)):
             raise
-        raise ValueError(f"{path}: the image is broken ({error})") from error
+        raise ValueError(f"{path}: the image is broken ({error or type(error).__name__})") from error
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stm.data.image_io import read_frame
+from stm.data.image_io import orientation, oriented_size, read_frame
 from stm.masks import object_ids, read_mask
 from stm.video import VOID
 
@@ -30,10 +30,10 @@ class FileInfo:
 
     Attributes:
         fault: code and reason if the file is unusable; the other attributes are then meaningless.
-        size: height and width in pixels.
+        size: height and width in pixels, after the orientation.
         mode: Pillow's name of the pixel format.
         format: format of the content, whatever the suffix of the file is.
-        rotated: whether EXIF metadata asks viewers to rotate or flip the image.
+        orientation: EXIF orientation of a frame, 1..8; 1 where viewers neither rotate nor flip it.
         labels: label -> pixels of a mask, background included, also for a grayscale mask stored as RGB; empty
             if the mask holds colors.
         smooth: whether the values of a mask look blended at the edges of objects.
@@ -44,7 +44,7 @@ class FileInfo:
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     format: str = ""
-    rotated: bool = False
+    orientation: int = 1
     labels: Mapping[int, int] = field(default_factory=dict)
     smooth: bool = False
     colors: Mapping[int, int] = field(default_factory=dict)
@@ -94,11 +94,12 @@ def _describe(image: Image.Image, is_mask: bool) -> FileInfo:
         return FileInfo(("huge-image", f"its header asks for {width}x{height} pixels"))
     kind, mode = image.format or "", image.mode
     if not is_mask:
-        rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        size, turn = oriented_size(image), orientation(image)
         image.draft(None, (max(1, width // 8), max(1, height // 8)))
         image.load()
-        return FileInfo(size=(height, width), mode=mode, format=kind, rotated=rotated)
-    attributes: dict[str, Any] = {"size": (height, width), "mode": mode, "format": kind}
+        return FileInfo(size=size, mode=mode, format=kind, orientation=turn)
+    ImageOps.exif_transpose(image, in_place=True)
+    attributes: dict[str, Any] = {"size": (image.height, image.width), "mode": mode, "format": kind}
     pixels = np.asarray(image)
     if mode in ("P", "L", "1"):
         return FileInfo(**attributes, **_describe_labels(pixels.astype(np.uint8)))

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from stm.data.coco import coco
-from stm.data.image_io import FRAME_SUFFIXES, check_size, list_images, read_frame
+from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES, check_size, list_images, read_frame
 from stm.data.matfile import read_mat_field
 from stm.masks import read_mask
 from stm.video import VOID, Video
@@ -119,14 +119,16 @@ def pairs(
     images = Path(images)
     is_one_folder = masks is None or Path(masks).resolve() == images.resolve()
     masks = images if masks is None else Path(masks)
-    suffixes = (".jpg", ".jpeg", ".JPG", ".JPEG") if is_one_folder else FRAME_SUFFIXES
+    suffixes = tuple(set(FRAME_SUFFIXES) - set(MASK_SUFFIXES)) if is_one_folder else FRAME_SUFFIXES
     names, suffix = list_images(images, suffixes)
-    missing = sorted(set(names) - set(list_images(masks, (".png",))[0]))
+    mask_names, mask_suffix = list_images(masks, MASK_SUFFIXES)
+    missing = sorted(set(names) - set(mask_names))
     if missing:
         raise FileNotFoundError(
-            f"{masks / missing[0]}.png: there is no such mask ({len(missing)} of {len(names)} are missing)"
+            f"{masks / missing[0]}{mask_suffix}: there is no such mask "
+            f"({len(missing)} of {len(names)} are missing)"
         )
-    return FileStills(name or images.name, images, masks, names, suffix, kind)
+    return FileStills(name or images.name, images, masks, names, suffix, kind, mask_suffix)
 
 
 def voc(root: str | Path, split: str = "train") -> FileStills:

@@ -15,7 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stm.data.image_io import check_size, list_images, read_frame, sample_bytes
+from stm.data.image_io import (
+    MASK_SUFFIXES,
+    check_size,
+    list_folders,
+    list_images,
+    read_frame,
+    sample_bytes,
+)
 from stm.masks import object_ids, read_mask
 from stm.video import VOID, Video
 
@@ -58,7 +65,8 @@ class FileVideo(Video):
         self._frames, self._masks = str(frames), str(masks)
         self._merge, self._binary, self._late_objects = merge, binary, late_objects
         has_masks = Path(masks).is_dir()
-        self.annotated = sorted(self._indices(list_images(masks, (".png",))[0] if has_masks else []))
+        mask_names, self._mask_suffix = list_images(masks, MASK_SUFFIXES) if has_masks else ([], ".png")
+        self.annotated = sorted(self._indices(mask_names))
         if first_frames is not None:
             self.first_frames = dict(zip(first_frames, self._indices(first_frames.values()), strict=True))
         if categories is not None:
@@ -91,7 +99,7 @@ class FileVideo(Video):
 
     def mask_path(self, t: int) -> str:
         """Return the path of the mask of frame t, whether or not it exists."""
-        return f"{self._masks}/{self.frame_names[t]}.png"
+        return f"{self._masks}/{self.frame_names[t]}{self._mask_suffix}"
 
     def frame(self, t: int, shrink: int = 1) -> np.ndarray:
         """Read frame t, uint8 (H, W, 3), RGB; with `shrink` 2, 4 or 8, at that fraction of its size."""
@@ -285,7 +293,7 @@ def folder(root: str | Path) -> list[FileVideo]:
     frames, masks = Path(root) / "JPEGImages", Path(root) / "Annotations"
     if not frames.is_dir():
         raise FileNotFoundError(f"{frames}: there is no such folder; must hold a folder of frames per video")
-    names = sorted(path.name for path in frames.iterdir() if path.is_dir())
+    names = [path.name for path in list_folders(frames)]
     if not names:
         raise FileNotFoundError(f"{frames}: holds no video; must hold a folder of frames per video")
     return [FileVideo(name, frames / name, masks / name, binary=True, late_objects=True) for name in names]

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from stm.data.image_io import FRAME_SUFFIXES, list_images
+from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES, images_by_suffix, list_folders
 from stm.dataset_check.issues import Issue
-
-MASK_SUFFIXES = (".png",)
 
 
 @dataclass
@@ -104,14 +102,13 @@ class DatasetFiles:
     def files_by_name(self, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         """Map names without suffix to files, in natural order; the most frequent suffix counts."""
         try:
-            names, suffix = list_images(folder, suffixes)
+            by_suffix = images_by_suffix(folder, suffixes)
         except OSError:
             return {}
-        except ValueError:
-            by_suffix = {suffix: self.files_by_name(folder, (suffix,)) for suffix in suffixes}
-            counts = ", ".join(f"{len(files)} {suffix}" for suffix, files in by_suffix.items() if files)
+        if len(by_suffix) > 1:
+            counts = ", ".join(f"{len(names)} {suffix}" for suffix, names in sorted(by_suffix.items()))
             self.add_issue("mixed-suffixes", folder, f"the folder holds {counts}")
-            return max(by_suffix.values(), key=len)
+        suffix, names = max(by_suffix.items(), key=lambda item: len(item[1]), default=("", []))
         return {name: folder / f"{name}{suffix}" for name in names}
 
     def add_orphan_mask_folders(self, masks: Path, names: Collection[str]) -> None:
@@ -123,8 +120,11 @@ class DatasetFiles:
 
 
 def folders(path: Path) -> list[Path]:
-    """Return the subfolders of a folder by name, without hidden ones."""
-    return sorted(entry for entry in _entries(path) if entry.name[0] != "." and entry.is_dir())
+    """Return the subfolders of a folder by name, without hidden ones; none if it cannot be read."""
+    try:
+        return list_folders(path)
+    except OSError:
+        return []
 
 
 def _entries(path: Path) -> Iterator[Path]:

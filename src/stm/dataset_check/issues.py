@@ -62,7 +62,7 @@ ISSUE_CODES = {
     ),
     "frame-gap": IssueCode("warning", "frames seem to be missing here; add them, or accept the jump in time"),
     "frame-rotated": IssueCode(
-        "warning", "frames are read as stored; rotate the pixels and remove the EXIF tag"
+        "note", "it is read like viewers show it; its mask must be drawn on the rotated frame"
     ),
     "frame-mode": IssueCode("note", "it is read as 8-bit RGB; nothing to do if that is intended"),
     # masks

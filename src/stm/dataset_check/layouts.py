@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from stm.data.image_io import FRAME_SUFFIXES
+from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES
 from stm.data.videos import read_meta, video_names
-from stm.dataset_check.dataset_files import MASK_SUFFIXES, DatasetFiles, StillFiles, VideoFiles, folders
+from stm.dataset_check.dataset_files import DatasetFiles, StillFiles, VideoFiles, folders
 
 LAYOUTS = {
     "davis": "JPEGImages/<480p>/<video>/00000.jpg with Annotations/ and ImageSets/",
@@ -18,7 +18,7 @@ LAYOUTS = {
 }
 """Layout -> the files it consists of."""
 _MASKS = re.compile(r"mask|annotation|label|ground|gt|segment", re.IGNORECASE)
-_JPEG = (".jpg", ".jpeg", ".JPG", ".JPEG")
+_NOT_MASKS = tuple(set(FRAME_SUFFIXES) - set(MASK_SUFFIXES))
 
 
 def open_dataset(root: Path, layout: str = "auto") -> DatasetFiles:
@@ -178,7 +178,7 @@ def _folder(dataset: DatasetFiles) -> None:
 def _stills(dataset: DatasetFiles) -> None:
     for images_folder, masks_folder in _still_folders(dataset.root):
         frames = dataset.files_by_name(
-            images_folder, _JPEG if images_folder == masks_folder else FRAME_SUFFIXES
+            images_folder, _NOT_MASKS if images_folder == masks_folder else FRAME_SUFFIXES
         )
         masks = dataset.files_by_name(masks_folder, MASK_SUFFIXES)
         for name, frame in frames.items():
@@ -194,10 +194,10 @@ def _stills(dataset: DatasetFiles) -> None:
 def _still_folders(root: Path) -> list[tuple[Path, Path]]:
     """Return the folders of frames and of masks, or an empty list if they are ambiguous.
 
-    Masks lie next to JPEG frames, or in the only subfolder with a name such as `masks`.
+    Masks lie next to frames with another suffix, or in the only subfolder with a name such as `masks`.
     """
     probe = DatasetFiles(root, "")  # its issues are discarded
-    if probe.files_by_name(root, MASK_SUFFIXES).keys() & probe.files_by_name(root, _JPEG).keys():
+    if probe.files_by_name(root, MASK_SUFFIXES).keys() & probe.files_by_name(root, _NOT_MASKS).keys():
         return [(root, root)]
     names = {path: probe.files_by_name(path, FRAME_SUFFIXES).keys() for path in folders(root)}
     masks = [path for path in names if _MASKS.search(path.name) and probe.files_by_name(path, MASK_SUFFIXES)]

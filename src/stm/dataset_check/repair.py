@@ -18,6 +18,13 @@ from stm.video import VOID
 
 VALUE_CODES = {"mask-binary", "mask-rgb", "mask-antialiased"}
 """Issues about the meaning of a mask's values."""
+_TRANSPOSITIONS = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation that exchanges height and width -> how Pillow applies it."""
 _WHITE = 250
 """Lowest maximum of an anti-aliased white object."""
 
@@ -33,6 +40,7 @@ class Repair:
         is_colored: Whether colors are read; otherwise labels, or the first channel of a gray mask stored as
             RGB.
         size: Height and width to resize to, by nearest neighbor; None keeps the size.
+        orientation: EXIF orientation of the frame, on whose stored pixels the mask was drawn; 1 keeps them.
     """
 
     source: Path
@@ -40,6 +48,7 @@ class Repair:
     labels: Mapping[int, int]
     is_colored: bool = False
     size: tuple[int, int] | None = None
+    orientation: int = 1
 
     def write(self, path: Path) -> None:
         """Write the repaired mask."""
@@ -54,6 +63,8 @@ class Repair:
             table = np.arange(256, dtype=np.uint8)
             table[list(self.labels)] = list(self.labels.values())
             mask = table[(pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8)]
+        if self.orientation in _TRANSPOSITIONS:
+            mask = np.asarray(Image.fromarray(mask).transpose(_TRANSPOSITIONS[self.orientation]))
         if self.size:
             mask = np.asarray(Image.fromarray(mask).resize(self.size[::-1], Image.Resampling.NEAREST))
         write_mask(path, mask)
@@ -96,12 +107,16 @@ def _plan_unit(
         if "wrong-format" in mask_codes:
             changes.append("PNG")
         size = infos[frame].size if frame and "mask-size" in mask_codes else None
-        if size and _have_same_aspect(size, info.size):
+        turn = infos[frame].orientation if frame and size == info.size[::-1] else 1
+        if turn in _TRANSPOSITIONS:
+            changes.append("rotated like its frame")
+            size = None
+        elif size and _have_same_aspect(size, info.size):
             changes.append(f"{info.size[1]}x{info.size[0]} -> {size[1]}x{size[0]}")
         else:
             size = None
         if changes:
-            yield Repair(path, tuple(changes), reading.labels, reading.is_colored, size)
+            yield Repair(path, tuple(changes), reading.labels, reading.is_colored, size, turn)
 
 
 def _have_same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:

@@ -14,6 +14,14 @@ from stm.video import VOID
 
 LABEL_MODES = ("P", "L", "1")
 """PIL modes of an image that holds labels."""
+_COMMON = ("JPEG", "MPO", "PNG")
+FORMATS_OF_SUFFIX = {
+    **dict.fromkeys((".jpg", ".jpeg", ".png"), _COMMON),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
+    ".bmp": ("BMP",),
+    ".webp": ("WEBP",),
+}
+"""Suffix of a frame -> formats of its content that need no remark."""
 CLIP_LENGTH = 3
 """Frames of a training clip."""
 FileInfos = Mapping[Path, FileInfo]
@@ -60,9 +68,9 @@ def _check_frame(path: Path, info: FileInfo) -> Iterator[_RawIssue]:
     if info.fault:
         yield _issue(info.fault[0], path, info.fault[1])
         return
-    if info.format not in ("JPEG", "MPO", "PNG"):
+    if info.format not in FORMATS_OF_SUFFIX.get(path.suffix.lower(), ()):
         yield _issue("wrong-format", path, f"the content is {info.format}")
-    if info.rotated:
+    if info.orientation != 1:
         yield _issue("frame-rotated", path, "an EXIF tag asks viewers to rotate the frame")
     if info.mode != "RGB":
         yield _issue("frame-mode", path, f"the frame has mode {info.mode}")

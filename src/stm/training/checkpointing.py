@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from stm.training.preemption import EndSignals, exit_preempted
+from stm.training.resume import changed_score_settings
+
+log = logging.getLogger(__name__)
 
 
 class DirectCheckpointIO(TorchCheckpointIO):
@@ -71,12 +75,16 @@ class SaveLastAndBest(Checkpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adapt the checkpoint of a run whose `steps` has grown to more batches and a longer schedule."""
+        """Adapt the checkpoint of a run whose `steps` has grown, and drop a score that is not comparable."""
         if checkpoint["global_step"] < trainer.max_steps:
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
-        for schedule in checkpoint["lr_schedulers"]:
-            for name in ("total_steps", "_schedule_phases"):  # of OneCycleLR, recomputed from `steps`
-                schedule.pop(name, None)
+        if checkpoint["callbacks"].get(self.state_key, {}).get("best") is None:
+            return
+        changed = changed_score_settings(checkpoint["config"], pl_module.config)  # type: ignore[arg-type]
+        if changed or not (self.folder / "best.ckpt").exists():
+            checkpoint["callbacks"][self.state_key]["best"] = None
+            reason = f"{', '.join(changed)} changed" if changed else "this folder has none"
+            log.info("best.ckpt is selected anew by the coming validations: %s", reason)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Install the checkpoint writer."""
@@ -102,6 +110,8 @@ class SaveLastAndBest(Checkpoint):
         interval = trainer.val_check_batch if trainer.enable_validation else None
         if batches % trainer.accumulate_grad_batches or (interval is not None and batches % interval == 0):
             return  # within an optimizer step; or saved after the validation
+        if interval is not None and step == trainer.max_steps:
+            return  # the last step is followed by a validation
         self._end_signals = self._signals.gather(trainer)
         if self._end_signals or step % self.every == 0 or step == trainer.max_steps:
             self._save(trainer, "last")
@@ -127,10 +137,11 @@ class SaveLastAndBest(Checkpoint):
         metrics = trainer.callback_metrics
         if trainer.is_global_zero and self.monitor not in metrics:
             raise ValueError(f"monitor={self.monitor}: must be one of {', '.join(sorted(metrics))}")
-        value = float(metrics[self.monitor]) if trainer.is_global_zero else None
-        value = trainer.strategy.broadcast(value)
-        assert value is not None
-        is_best = self.best is None or value > self.best
+        is_best, value = False, self.best
+        if trainer.is_global_zero:
+            value = float(metrics[self.monitor])
+            is_best = self.best is None or value > self.best
+        is_best, value = trainer.strategy.broadcast((is_best, value))
         if is_best:
             self.best = value
         return is_best

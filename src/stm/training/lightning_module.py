@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stm.evaluation.evaluate import Benchmark, validate
 from stm.evaluation.scores import Scores, SequenceScores, scored_frames
@@ -99,6 +99,11 @@ class STMModule(L.LightningModule):
         self.log("train/loss", frame_loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: ClipBatch, batch_idx: int) -> None:
+        """Validate after the last step, whatever the interval between validations."""
+        if self.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True  # Lightning validates before it stops
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Log the gradient norm before clipping, and stop before a non-finite gradient reaches the weights.
 
@@ -156,12 +161,40 @@ class STMModule(L.LightningModule):
         self.log("val/peak_memory_mb", scores.peak_mb, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer of the trainable parameters, and the schedule."""
+        """Build the optimizer of the trainable parameters, and the schedule.
+
+        Raises:
+            ValueError: The schedule does not depend on the step alone, or ends before the run.
+        """
         optimizer = self.build_optimizer(p for p in self.parameters() if p.requires_grad)
         if self.build_scheduler is None:
             return optimizer
-        scheduler = {"scheduler": self.build_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        scheduler = self.build_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau: must be a schedule by steps"
+            )
+        total, steps = getattr(scheduler, "total_steps", None), self.config.get("steps", 0)
+        if total is not None and total < steps:
+            raise ValueError(f"scheduler.total_steps={total}: must be at least steps={steps}")
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the checkpoint's schedule with the configured one at the checkpoint's step.
+
+        The run continues with the rates that it would have had with the configured schedule from its start,
+        whatever schedule or number of steps it had before.
+        """
+        configured = self.configure_optimizers()
+        optimizer, schedulers = configured, []
+        if isinstance(configured, dict):
+            optimizer, schedulers = configured["optimizer"], [configured["lr_scheduler"]["scheduler"]]
+        optimizer.step()  # changes nothing without gradients; schedulers warn where it has not been called
+        for scheduler in schedulers:
+            for _ in range(checkpoint["global_step"]):
+                scheduler.step()
+        checkpoint["lr_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
+        checkpoint["optimizer_states"][0]["param_groups"] = optimizer.state_dict()["param_groups"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the configuration in the checkpoint."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -22,14 +20,17 @@ FIXED_SETTINGS = (
 )
 """Settings that a resumed run must not change: they determine the clips, their order and their use."""
 
+SCORE_SETTINGS = ("monitor", "benchmark", "memory", "trainer.limit_val_batches")
+"""Settings without which two scores of a validation are not comparable."""
+
 log = logging.getLogger(__name__)
 
 
 def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     """Return the checkpoint to resume from; None for a new run.
 
-    A job that SLURM has requeued resumes as with 'auto'. Where `last.ckpt` is truncated, `previous.ckpt` is
-    used and a warning is logged.
+    A job that SLURM has requeued resumes as with 'auto' where its folder holds a run. Where `last.ckpt` is
+    truncated, `previous.ckpt` is used and a warning is logged.
 
     Args:
         resume: 'auto' for the last checkpoint in the folder, a checkpoint's path, or None for a new run.
@@ -37,18 +38,18 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
 
     Raises:
         FileNotFoundError: The path does not exist.
-        ValueError: The checkpoint is truncated, or `resume` is None and the folder holds a run.
+        ValueError: The checkpoint is truncated, or the folder holds a run that would not be continued.
     """
-    if resume is None and os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
-        resume = "auto"
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
     candidates = [path for path in (last, previous) if path.is_file()]
+    is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    if is_requeued and (resume is None or candidates):
+        resume = "auto"
+    if candidates and (resume is None or (resume != "auto" and not _is_in(resume, folder))):
+        raise ValueError(
+            f"{folder} already holds a run: continue it with resume=auto, or start another with name=NEW_NAME"
+        )
     if resume is None:
-        if candidates:
-            raise ValueError(
-                f"{folder} already holds a run: continue it with resume=auto, or start another with "
-                "name=NEW_NAME"
-            )
         return None
     if resume != "auto":
         candidates = [Path(resume)]
@@ -69,15 +70,17 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     raise ValueError(f"resume={resume}: must be a complete checkpoint; {names} is truncated")
 
 
-def check_same_run(checkpoint: Path, config: dict[str, Any]) -> int:
-    """Check that a run resumes with the settings that it started with.
+def check_same_run(checkpoint: Path, config: dict[str, Any], folder: Path) -> int:
+    """Check that a run resumes with the settings that it started with, and that it can.
+
+    The number of steps and the schedule may change: see `STMModule.on_load_checkpoint`.
 
     Returns:
         The optimizer step from which it continues.
 
     Raises:
-        ValueError: A setting of the network, the clips, the loss or the optimizer differs, or the file only
-            holds weights.
+        ValueError: A setting of the network, the clips, the loss or the optimizer differs, no step is left
+            where one is needed, or the file only holds weights.
     """
     contents = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if "optimizer_states" not in contents:
@@ -87,13 +90,31 @@ def check_same_run(checkpoint: Path, config: dict[str, Any]) -> int:
         )
     original = contents["config"]
     for key in FIXED_SETTINGS:
-        before, now = (_relevant(reduce(getitem, key.split("."), one)) for one in (original, config))
+        before, now = (_relevant(_setting(one, key)) for one in (original, config))
         if before != now:
             raise ValueError(
                 f"resume={checkpoint}: that run started with {key}={before}; got {key}={now}; continue with "
                 "the original settings, or start another run with name=NEW_NAME init=CHECKPOINT"
             )
-    return contents["global_step"]
+    step, steps = contents["global_step"], config["steps"]
+    if step > steps:
+        raise ValueError(
+            f"steps={steps}: must be at least {step}, the steps that resume={checkpoint} has done"
+        )
+    if step == steps:
+        changed = changed_score_settings(original, config)
+        if changed or not _is_in(checkpoint, folder):
+            reason = f"another {' and '.join(changed)}" if changed else "another name"
+            raise ValueError(
+                f"steps={steps}: must be more than {step}, the steps that resume={checkpoint} has done, with "
+                f"{reason}, since no validation would select best.ckpt; evaluate.py scores a trained network"
+            )
+    return step
+
+
+def changed_score_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the settings that differ and without which scores of a validation are not comparable."""
+    return [key for key in SCORE_SETTINGS if _setting(before, key) != _setting(now, key)]
 
 
 class CheckSameResumeStep(L.Callback):
@@ -123,6 +144,17 @@ class CheckSameResumeStep(L.Callback):
                     f"({first_place}), rank {rank} from step {step} ({place}); all nodes must see one run "
                     "folder (output_root on a shared disk), or resume=CHECKPOINT must be visible to all"
                 )
+
+
+def _is_in(checkpoint: str | Path, folder: Path) -> bool:
+    return Path(checkpoint).resolve().parent == (folder / "checkpoints").resolve()
+
+
+def _setting(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = (value or {}).get(name)
+    return value
 
 
 def _relevant(values: Any) -> Any:

@@ -87,7 +87,7 @@ def test_init_begins_with_the_weights_of_another_run(trained: Path) -> None:
     assert same(weights(trained / "runs" / "one"), weights(trained / "runs" / "second_stage"))
     code, output = run("train.py", *TINY, init, "network.key_channels=12", "name=odd", folder=trained)
     assert code == 1
-    assert "init=runs/one/checkpoints/last.ckpt: it holds another network" in output
+    assert "init=runs/one/checkpoints/last.ckpt: must hold a network with this run's arguments" in output
     assert "key.weight" in output and "Traceback" not in output
 
 

@@ -77,6 +77,19 @@ class STM(nn.Module):
                 f"encoders; got key_input={key_input}, memory_backbone={memory_backbone}"
             )
         self.similarity, self.read_stride = similarity, read_stride
+        self.arguments = {
+            "backbone": backbone,
+            "memory_backbone": memory_backbone or backbone,
+            "norm": norm,
+            "key_channels": key_channels,
+            "value_channels": value_channels,
+            "decoder_channels": decoder_channels,
+            "other_objects_channel": other_objects_channel,
+            "similarity": similarity,
+            "key_input": key_input,
+            "read_stride": read_stride,
+        }
+        """The arguments without which weights have no meaning, not those of the initialization."""
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
 

@@ -1,6 +1,7 @@
 """From a configuration to objects: checkpoints read back, resuming, devices, and what is refused."""
 
 import importlib.util
+import inspect
 import os
 import pickle
 from datetime import timedelta
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 
 import stm
 from stm.config.schema import CONF
-from stm.network import fingerprint
+from stm.network import STM, fingerprint
 from stm.runs import process_setup, training_run
 from stm.training.resume import find_resume_checkpoint
 
@@ -180,8 +181,34 @@ def test_a_run_begins_with_anothers_weights(tmp_path: Path) -> None:
     network = training_run.build_network(config)
     assert_same_weights(network, small.network(7))
     config.network.key_channels = 12
-    with pytest.raises(ValueError, match=r"init=.*stills\.ckpt: must hold .* has key_channels=8; got key_channels=\d+$"):
+    with pytest.raises(ValueError, match=r"must hold .* has key_channels=8; got key_channels=12$"):
         training_run.build_network(config)
+
+
+OTHER_MEANING = {
+    "similarity": "l2",
+    "key_input": "image",
+    "read_stride": 8,
+    "norm": "frozen",
+    "other_objects_channel": True,
+    "memory_backbone": "tiny",
+}
+
+
+@pytest.mark.parametrize("key", OTHER_MEANING)
+def test_weights_of_a_network_with_other_arguments_are_refused(tmp_path: Path, key: str) -> None:
+    path = small.save(tmp_path / "stills.ckpt", **{key: OTHER_MEANING[key]})
+    config = OmegaConf.create({"init": str(path), "network": CONFIG["network"]})
+    with pytest.raises(ValueError, match=rf"has {key}={OTHER_MEANING[key]}; got {key}=\w+$") as error:
+        training_run.build_network(config)
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+    config.network[key] = OTHER_MEANING[key]
+    training_run.build_network(config)
+
+
+def test_every_argument_of_a_network_is_compared_but_those_of_the_initialization() -> None:
+    initial = {"pretrained", "tie_encoders", "mask_gain"}
+    assert small.network().arguments.keys() == inspect.signature(STM).parameters.keys() - initial
 
 
 def test_the_process_settles() -> None:

@@ -24,7 +24,7 @@ def weights(golden: Path) -> dict[str, torch.Tensor]:
     return module.state_dict()
 
 
-@pytest.fixture(scope="module", params=["plain", "prefixed", "file"])
+@pytest.fixture(scope="module", params=["plain", "prefixed", "compiled", "state_dict", "model", "file"])
 def network(
     request: pytest.FixtureRequest, weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
 ) -> STM:
@@ -33,9 +33,14 @@ def network(
     prefixed = {f"module.{name}": tensor for name, tensor in weights.items()}
     if request.param == "prefixed":
         return load_official(prefixed)
+    if request.param == "compiled":
+        return load_official({f"_orig_mod.{name}": tensor for name, tensor in prefixed.items()})
     path = tmp_path_factory.mktemp("official") / "STM_weights.pth"
-    torch.save(prefixed, path)
-    return load_official(path)
+    if request.param == "file":
+        torch.save(prefixed, path)
+        return load_official(path)
+    torch.save({"epoch": 3, request.param: prefixed}, path)
+    return stm.load(path)
 
 
 @pytest.mark.parametrize("case", CASES)

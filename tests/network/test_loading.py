@@ -4,6 +4,7 @@ import json
 import pickletools
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -22,6 +23,7 @@ from stm.evaluation.evaluate import validate
 from stm.masks import write_mask
 from stm.memory import MemoryPolicy
 from stm.network import BUNDLED_CHECKPOINT, strip
+from stm.training.resume import find_resume_checkpoint
 
 CARD = BUNDLED_CHECKPOINT.with_suffix(".md").read_text()
 SCORES = {
@@ -180,3 +182,51 @@ def test_segment_and_track_name_the_demonstration_network(
     assert np.asarray(Image.open(out / "p_mask.png")).shape == (40, 60)
     settings = json.loads((out / "t/track.json").read_text())["settings"]
     assert settings["size"] == 160 and settings["weights"].startswith("demonstration.pth sha256:")
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("network.", "network._orig_mod."),
+        lambda name: name.replace("network.", "network.module."),
+    ],
+    ids=["module", "compiled", "both", "compiled network", "network in DDP"],
+)
+def test_own_weights_with_the_prefixes_of_wrappers_are_loaded(
+    tmp_path: Path, rename: Callable[[str], str]
+) -> None:
+    path = small.save(tmp_path / "own.ckpt", seed=4)
+    contents = torch.load(path, weights_only=True)
+    contents["state_dict"] = {rename(name): tensor for name, tensor in contents["state_dict"].items()}
+    torch.save(contents, path)
+    weights = stm.load(path).state_dict()
+    expected = small.network(4).state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+NOT_WEIGHTS = {
+    "html": (b"\n<!DOCTYPE html>\n<html><body>404</body></html>", "is a web page, not weights"),
+    "html after a mark": (b"\xef\xbb\xbf<html></html>", "is a web page, not weights"),
+    "LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 157\n",
+        "is a Git LFS pointer, not the weights; `git lfs pull` downloads them",
+    ),
+    "empty": (b"", "cannot be read: it must be an intact file of weights only"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_WEIGHTS)
+def test_files_that_stand_for_weights_are_named(tmp_path: Path, kind: str) -> None:
+    content, message = NOT_WEIGHTS[kind]
+    path = tmp_path / "STM_weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^checkpoint {path} {message}") as error:
+        stm.load(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=rf"resume={path}: must be a complete checkpoint") as error:
+        find_resume_checkpoint(str(path), tmp_path / "new")
+    assert "\n" not in str(error.value) and (kind == "empty" or message in str(error.value))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from stm.atomic_io import atomic_path
-from stm.network.published import is_published, load_official, read_checkpoint
+from stm.network.published import is_published, load_official, plain_names, read_checkpoint
 from stm.network.stm import STM
 
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "weights" / "demonstration.pth"
@@ -83,7 +83,7 @@ def _is_ours(state: Any) -> bool:
 def _network(path: Path, checkpoint: dict[str, Any]) -> STM:
     weights = {
         name.removeprefix("network."): tensor
-        for name, tensor in checkpoint["state_dict"].items()
+        for name, tensor in plain_names(checkpoint["state_dict"]).items()
         if name.startswith("network.")
     }
     try:

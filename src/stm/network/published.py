@@ -51,14 +51,31 @@ def official_network() -> STM:
 
 def is_published(state_dict: Mapping[str, object]) -> bool:
     """Return whether a state dict has names of the published checkpoint."""
-    return any(re.match(r"(module\.)?(Encoder_[MQ]|KV_[MQ]_r4)\.", name) for name in state_dict)
+    return any(re.match(r"(Encoder_[MQ]|KV_[MQ]_r4)\.", name) for name in plain_names(unwrap(state_dict)))
+
+
+def unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state dict that a checkpoint holds under `state_dict` or `model`, else the checkpoint."""
+    for key in ("state_dict", "model"):
+        if isinstance(state.get(key), Mapping):
+            return unwrap(state[key])
+    return state
+
+
+def plain_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict without the `module.` of DataParallel and the `_orig_mod.` of torch.compile."""
+    return {
+        ".".join(part for part in str(name).split(".") if part not in ("module", "_orig_mod")): tensor
+        for name, tensor in state_dict.items()
+    }
 
 
 def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
     """Build the network of the published STM checkpoint.
 
     Args:
-        source: the file, or its state dict; names may carry the prefix `module.`.
+        source: the file, or its state dict, also below the key `state_dict` or `model`; names may have the
+            prefixes `module.` and `_orig_mod.`.
 
     Returns:
         The network in eval mode.
@@ -71,7 +88,7 @@ def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
     state = source if isinstance(source, Mapping) else read_checkpoint(source)
     if not isinstance(state, Mapping):
         raise ValueError(f"checkpoint {source}: must contain a state dict; got a {type(state).__name__}")
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = plain_names(unwrap(state))
 
     network = official_network()
     constants = dict(network.named_buffers())
@@ -118,6 +135,8 @@ def read_checkpoint(path: str | Path) -> Any:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if problem := download_problem(Path(path)):
+        raise ValueError(f"checkpoint {path} {problem}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may raise almost any error
@@ -125,3 +144,14 @@ def read_checkpoint(path: str | Path) -> Any:
         raise ValueError(
             f"checkpoint {path} cannot be read: it must be an intact file of weights only ({reason})"
         ) from error
+
+
+def download_problem(path: Path) -> str | None:
+    """Return what a file is instead of weights after a failed download; None for other files."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights; `git lfs pull` downloads them"
+    if start[:1] == b"<":
+        return "is a web page, not weights; download the file itself"
+    return None

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 
 from stm.evaluation.sharding import all_gather_object
+from stm.network.published import download_problem
 
 FIXED_SETTINGS = (
     *("seed", "batch_size", "trainer.accumulate_grad_batches"),
@@ -45,6 +46,8 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     if is_requeued and (resume is None or candidates):
         resume = "auto"
+    if resume is not None and resume != "auto" and not Path(resume).is_file():
+        raise FileNotFoundError(f"resume={resume}: must be auto or the path of a checkpoint; no such file")
     if candidates and (resume is None or (resume != "auto" and not _is_in(resume, folder))):
         raise ValueError(
             f"{folder} already holds a run: continue it with resume=auto, or start another with name=NEW_NAME"
@@ -53,10 +56,8 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
         return None
     if resume != "auto":
         candidates = [Path(resume)]
-        if not candidates[0].is_file():
-            raise FileNotFoundError(
-                f"resume={resume}: must be auto or the path of a checkpoint; no such file"
-            )
+        if problem := download_problem(candidates[0]):
+            raise ValueError(f"resume={resume}: must be a complete checkpoint; the file {problem}")
     if not candidates:
         log.info("resume=auto: starting a new run")
         return None

@@ -5,14 +5,26 @@ import logging
 import numpy as np
 import pytest
 import torch
-from helpers.data_trees import A, B, C, OneStill, boxes, gray_video, ten_frames, write_video
+from helpers.data_trees import (
+    A,
+    B,
+    C,
+    OneStill,
+    boxes,
+    gray_video,
+    smooth_image,
+    ten_frames,
+    write_frame,
+    write_video,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stm.data.sampling import ClipDataset, SkipCurriculum, StillClips, VideoClips
 from stm.data.stills import pairs
 from stm.data.video_clips import sample_frame_indices
-from stm.data.videos import davis, folder, youtube_vos
+from stm.data.videos import FileVideo, davis, folder, youtube_vos
+from stm.masks import write_mask
 from stm.video import VOID
 
 PLAIN = {"color": 0.0, "color_each": 0.0, "flip": 0.0}
@@ -135,6 +147,46 @@ def test_short_videos_are_dropped_with_a_warning(caplog):
     assert "dropping 1 of 2 videos, which have fewer than 3 annotated frames: short" in caplog.text
     with pytest.raises(ValueError, match="num_frames=3: must be at most 2"):
         VideoClips([short], 32)
+
+
+def test_videos_whose_masks_show_no_object_are_dropped_with_a_warning(tmp_path, caplog):
+    empty, shown = boxes({}), boxes({1: A})
+    void = np.where(shown > 0, VOID, 0).astype(np.uint8)
+    videos = {
+        "all_void": [void] * 4,
+        "empty": [empty] * 4,
+        "late": [empty, empty, shown, empty],
+        "too_late": [empty, empty, empty, shown],  # no clip of two frames begins with the last frame
+        "usable": [shown] * 4,
+    }
+    for name, masks in videos.items():
+        write_video(tmp_path, name, masks)
+    listed = [
+        FileVideo(name, tmp_path / "JPEGImages" / name, tmp_path / "Annotations" / name) for name in videos
+    ]
+    with caplog.at_level(logging.WARNING):
+        source = VideoClips(listed, 32, num_frames=2)
+    assert [video.name for video in source.videos] == ["late", "usable"]
+    assert "dropping 3 of 5 videos, whose masks show no object (0 is background, 255 is void)" in caplog.text
+    assert caplog.text.strip().endswith("all_void, empty, too_late")
+    reversible = VideoClips(listed, 32, num_frames=2, reverse=0.5)
+    assert [video.name for video in reversible.videos] == ["late", "too_late", "usable"]
+    with pytest.raises(ValueError, match="videos: must have a video whose masks show an object"):
+        VideoClips(listed[:2], 32, num_frames=2)
+
+
+def test_stills_without_objects_are_named_once(tmp_path, caplog):
+    for number in range(8):
+        write_frame(tmp_path / f"{number}.jpg", smooth_image(number))
+        write_mask(tmp_path / f"{number}.png", boxes({1: A} if number in (0, 3) else {}))
+    source = StillClips(pairs(tmp_path), 32)
+    with caplog.at_level(logging.WARNING):
+        clips = [ClipDataset([source])[k] for k in range(30)]
+    assert {clip.source for clip in clips} == {f"{source.stills.name}:{number}" for number in (0, 3)}
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(set(lines)) == 5, "it stops after five"
+    assert all("never drawn, as its mask shows no object" in line for line in lines)
+    assert lines[-1].endswith("further ones are not listed")
 
 
 def test_videos_without_objects_are_refused_after_a_bounded_search():

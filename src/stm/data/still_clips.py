@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ from stm.data.stills import Stills
 from stm.video import Clip
 
 _PASTED_LABEL = 254
+
+log = logging.getLogger(__name__)
 
 
 class StillClips:
@@ -82,6 +85,7 @@ class StillClips:
         self.stills, self.size = stills, crop_size(crop)
         self.num_frames, self.max_objects = num_frames, max_objects
         self.paste, self.ramp_clips = paste, ramp_clips
+        self._empty: set[str] = set()
         self._crop = CropAroundObjects(self.size, scale, min_object_area, flip, stretch=stretch)
         self._motion = StillMotion(self.size, rotate, shear, zoom, translate)
         self._color = ColorJitter(color, color_each, permute)
@@ -101,6 +105,7 @@ class StillClips:
             frame, mask = self.stills.read(number)
             cut = self._crop.draw(rng, mask)
             if cut is None:
+                self._warn_of_empty(source)
                 continue
             images, masks = self._move(rng, frame, mask, cut, strength)
             if rng.random() < self.paste:
@@ -113,6 +118,13 @@ class StillClips:
         recolored = self._color.draw(rng, self.num_frames, strength)
         images = [recolor(image) for recolor, image in zip(recolored, images, strict=True)]
         return make_clip(rng, images, masks, visible, self.max_objects, k, source)
+
+    def _warn_of_empty(self, source: str) -> None:
+        """Name the first stills that are never drawn; reading all of them in advance would take minutes."""
+        if source not in self._empty and len(self._empty) < 5:
+            self._empty.add(source)
+            more = "; further ones are not listed" if len(self._empty) == 5 else ""
+            log.warning("%s: never drawn, as its mask shows no object (255 is void)%s", source, more)
 
     def _move(
         self, rng: np.random.Generator, frame: np.ndarray, mask: np.ndarray, cut: np.ndarray, strength: float

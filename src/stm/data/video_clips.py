@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
+from stm.config.environment import cpus
 from stm.data.augment import (
     ColorJitter,
     after_shrinking,
@@ -77,7 +80,8 @@ class VideoClips:
     """Clips of videos: ordered frames with random skips, cropped around objects of the first (section 3.5).
 
     Only annotated frames are used. Videos with fewer annotated frames than a clip has are dropped with a
-    warning; they can still serve as stills (`stm.data.stills.video_frames`).
+    warning; they can still serve as stills (`stm.data.stills.video_frames`). So are videos in files whose
+    masks show no object that could begin a clip.
 
     Args:
         videos: videos, drawn with equal probability.
@@ -101,7 +105,8 @@ class VideoClips:
         name: prefix of `Clip.source`.
 
     Raises:
-        ValueError: no video is long enough, or an argument is out of range.
+        ValueError: no video is long enough, none shows an object, an argument is out of range, or a mask is
+            broken.
     """
 
     def __init__(
@@ -133,11 +138,16 @@ class VideoClips:
                 f"num_frames={num_frames}: must be at most {longest}, the number of annotated frames in the "
                 f"longest of the {len(videos)} videos of {name}"
             )
-        short = [video.name for video in videos if len(video.annotated) < num_frames]
-        if short:
-            message = "%s: dropping %d of %d videos, which have fewer than %d annotated frames: %s"
-            names = ", ".join(short[:5]) + (", ..." if short[5:] else "")
-            log.warning(message, name, len(short), len(videos), num_frames, names)
+        _warn_of_dropped(name, videos, self.videos, f"which have fewer than {num_frames} annotated frames")
+        long = self.videos
+        with ThreadPoolExecutor(cpus()) as pool:
+            shows_object = partial(_shows_object, num_frames=1 if reverse else num_frames)
+            self.videos = [
+                video for video, shows in zip(long, pool.map(shows_object, long), strict=True) if shows
+            ]
+        _warn_of_dropped(name, long, self.videos, "whose masks show no object (0 is background, 255 is void)")
+        if not self.videos:
+            raise ValueError(f"{name}: must have a video whose masks show an object; label 255 is void")
         self.size, self.num_frames, self.max_objects = crop_size(crop), num_frames, max_objects
         self.curriculum = curriculum or SkipCurriculum()
         self.skip_divisor, self.reverse, self.shake, self.name = skip_divisor, reverse, shake, name
@@ -194,6 +204,22 @@ class VideoClips:
         matrix = crop_matrix(middle, math.exp(growth), self.size, 60 * turn)
         matrix[:, 2] += (x * self.size[1], y * self.size[0])
         return matrix
+
+
+def _shows_object(video: Video, num_frames: int) -> bool:
+    """Return whether a frame with which a clip can begin shows an object; only files are read to find out."""
+    if not isinstance(video, FileVideo):
+        return True
+    first_frames = video.annotated[: len(video.annotated) - num_frames + 1]
+    return any(label_areas(video.annotated_mask(t)).any() for t in first_frames)
+
+
+def _warn_of_dropped(name: str, before: Sequence[Video], after: Sequence[Video], reason: str) -> None:
+    kept = set(map(id, after))
+    dropped = [video.name for video in before if id(video) not in kept]
+    if dropped:
+        names = ", ".join(dropped[:5]) + (", ..." if dropped[5:] else "")
+        log.warning("%s: dropping %d of %d videos, %s: %s", name, len(dropped), len(before), reason, names)
 
 
 def _frame(video: Video, t: int, shrink: int) -> np.ndarray:

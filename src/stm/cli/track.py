@@ -18,9 +18,9 @@ def track(
     mask: Annotated[
         list[str],
         typer.Option(
-            metavar="[FRAME:]MASK",
-            help="A palette or gray PNG of object ids at frame 0 or, as 37:M.png, at frame 37. Repeatable: "
-            "further masks add objects or correct known ones.",
+            metavar="[FRAME:]MASK|FOLDER",
+            help="A palette or gray PNG of object ids at frame 0 or, as 37:M.png, at frame 37; or a folder "
+            "of masks named like their frames. Repeatable: further masks add objects or correct known ones.",
         ),
     ],
     output: Annotated[
@@ -28,17 +28,19 @@ def track(
     ],
     weights: Weights = None,
     memory: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME[,KEY=VALUE...]",
-            help="The memory policy: a file of conf/memory with changes, such as diverse,top_k=20.",
+            help="The memory policy: a file of conf/memory with changes, such as diverse,top_k=20. "
+            "Default: every_5, and budget beyond 600 frames.",
         ),
-    ] = "every_5",
+    ] = None,
     size: Size = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How often the state for resuming is saved.")
     ] = 60,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete earlier results in FOLDER first.")] = False,
     device: Device = "auto",
 ) -> int:
     """Segment objects through a video, given their masks in one frame or more.
@@ -47,18 +49,18 @@ def track(
     and track.json. Run the same command again to resume after an interruption.
     """
     from stm.cli.options import default_size
-    from stm.cli.track_video import parse_masks, track_video
+    from stm.cli.track_video import track_video
     from stm.config.memory_policies import parse_policy
 
-    track_video(
+    return track_video(
         video,
-        parse_masks(mask),
+        mask,
         weights,
         output,
-        parse_policy(memory),
+        parse_policy(memory) if memory else None,
         size=size or default_size(weights),
         device=device,
         write_overlay=overlay,
         save_every=save_every,
+        fresh=fresh,
     )
-    return 0

@@ -1,15 +1,12 @@
-"""Tracking of objects through a video: masks, confidences and an overlay; resumes where it was interrupted."""
+"""Tracking of objects through a video, which resumes after an interruption."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import json
-import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,133 +14,163 @@ from typing import Any
 import numpy as np
 import torch
 
-from stm.atomic_io import write_atomically
 from stm.cli.options import bundled_notice, load_network
 from stm.cli.progress import Progress
-from stm.data.file_inspection import read_mask_prompt
+from stm.cli.track_files import (
+    STATE,
+    ConfidenceRows,
+    delete_results,
+    earlier_run,
+    has_masks,
+    remove_partial_files,
+    summarize_objects,
+    write_record,
+)
+from stm.cli.track_prompts import read_prompts
+from stm.config.memory_policies import parse_policy
 from stm.data.video_files import Frames, open_frames
 from stm.evaluation.prefetch import BackgroundPool, background_pool, default_workers, prefetch
 from stm.inference import PreparedFrame, Segmenter
-from stm.masks import read_mask, write_mask
+from stm.inference.resize import resized_shape
+from stm.masks import object_ids, read_mask, write_mask
 from stm.memory import MemoryPolicy
-from stm.network import BUNDLED_CHECKPOINT, fingerprint
+from stm.memory.policy import MEGABYTE
+from stm.network import BUNDLED_CHECKPOINT, STM, fingerprint
 from stm.visualization import MAX_FPS, MIN_FPS, overlay, write_video
 
-COLUMNS = ("frame", "name", "object", "score", "mean_probability", "area")
-STATE = "resume.pth"
+LONG_VIDEO = 600
+"""Frames beyond which a forecast of the memory is printed, and a bounded policy is the default."""
+MIN_BUDGET_MB = 256.0
+"""Smallest limit on the memory of a long video."""
+MIN_BUDGET_FRAMES = 10
+"""Frames that fit at least into the memory of a long video."""
 SHARE = 20
 """The memory is saved again after at least this many times the time that saving takes."""
 
 
-def parse_masks(arguments: Sequence[str]) -> dict[int, Path]:
-    """Return frame -> mask file, from arguments such as `M.png` and `37:M.png`.
-
-    Raises:
-        ValueError: two masks are given for one frame.
-    """
-    masks: dict[int, Path] = {}
-    for argument in arguments:
-        match = re.fullmatch(r"(\d+):(.+)", argument)
-        t, path = (int(match[1]), match[2]) if match else (0, argument)
-        if t in masks:
-            raise ValueError(f"--mask {argument}: frame {t} has the mask {masks[t]} already")
-        masks[t] = Path(path)
-    return masks
-
-
 def track_video(
     video: Path,
-    mask_files: Mapping[int, Path],
+    masks: Sequence[str],
     weights: Path | None,
     output: Path,
-    policy: MemoryPolicy,
+    policy: MemoryPolicy | None,
     *,
     size: int,
     device: str,
     write_overlay: bool,
     save_every: float,
-) -> None:
+    fresh: bool = False,
+) -> int:
     """Segment a video into the folder `output`; resume there after an interruption.
 
     Args:
         video: a video file, or a folder of frames.
-        mask_files: frame -> file of the mask given at it.
+        masks: the given masks, see `stm.cli.track_prompts.read_prompts`.
         weights: a checkpoint; None for the bundled network.
         output: the folder for all results.
-        policy: which frames are remembered.
+        policy: which frames are remembered; None for `every_5`, and for `budget` in a long video.
         size: larger frames are shrunk to this short side for the network, in pixels.
         device: see `stm.cli.options.load_network`.
         write_overlay: write overlay.mp4.
         save_every: seconds between two saved states.
+        fresh: delete earlier results in `output` first.
+
+    Returns:
+        The exit code, 1 if the video file was cut short.
 
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: a file is not what it should be, or `output` holds results of other settings.
     """
     frames = open_frames(video)
-    prompts = {}
-    for t, path in sorted(mask_files.items()):
-        if t >= len(frames):
-            raise ValueError(
-                f"--mask {t}:{path}: the video has {len(frames)} frames, the last is {len(frames) - 1}"
-            )
-        prompts[t] = read_mask_prompt(path, frames.size, video)
+    prompts = read_prompts(masks, frames)
     network = load_network(weights, device)
     notice = bundled_notice(weights)
+    first = min(prompts)
+    policy = _choose_policy(policy, network, frames, prompts, size)
     settings = {
         "video": f"{video.name}, {len(frames)} frames of {frames.size[1]}x{frames.size[0]}",
+        "frames": frames.fingerprint(),
         "masks": {str(t): hashlib.sha256(mask.tobytes()).hexdigest()[:16] for t, mask in prompts.items()},
         "weights": fingerprint(weights or BUNDLED_CHECKPOINT),
         "memory": asdict(policy),
         "size": size,
     }
-    earlier = _earlier_run(output, settings)
-    state, first = output / STATE, min(prompts)
-    if earlier and earlier["status"] == "ok":
+    if fresh:
+        delete_results(output)
+    earlier, state = earlier_run(output, settings), output / STATE
+    if earlier and earlier["status"] == "ok" and has_masks(output, frames.names):
         record = earlier
+        print(f"{output}: all {len(frames)} frames kept from an earlier run (--fresh computes them anew)")
     else:
-        if earlier and state.exists():
-            segmenter = Segmenter.load(state, network)
-        else:
+        segmenter = _resumed(state, network, output, frames, first) if earlier else None
+        if segmenter is None:
             segmenter = Segmenter(network, policy, len(frames) - first, min(size, *frames.size))
-        _remove_partial_files(output)
-        _write_record(output, {"tool": "stm", "status": "running", "settings": settings})
+        remove_partial_files(output)
+        write_record(output, {"tool": "stm", "status": "running", "settings": settings})
         measured = _segment(frames, prompts, segmenter, first, output, save_every)
         record = {"tool": "stm", "status": "ok", **notice, "settings": settings, **measured}
-        record |= _summary(output)
-        _write_record(output, record)
+        record |= summarize_objects(output)
+        if frames.missing:
+            record["missing"] = frames.missing
+        write_record(output, record)
         state.unlink(missing_ok=True)
+        (output / "overlay.mp4").unlink(missing_ok=True)
     if write_overlay and not (output / "overlay.mp4").exists():
         with Progress("overlay", len(frames)) as progress:
             fps = min(max(frames.fps or 24, MIN_FPS), MAX_FPS)
             write_video(output / "overlay.mp4", _overlaid(frames, output, progress), fps)
     print(f"{output}: {_describe(record)}")
-
-
-def _earlier_run(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return `track.json` of an earlier run with the same settings, if there is one."""
-    path = output / "track.json"
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output {output}: must be a folder; it is a file")
-    if not path.exists():
-        if (output / "masks").exists():
-            raise ValueError(f"--output {output}: holds masks of another program; choose another folder")
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        earlier = record["settings"]
-        differing = [key for key, value in settings.items() if earlier.get(key) != value]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: was not written by stm track ({error!r}); choose another --output"
-        ) from error
-    if differing:
-        key = differing[0]
-        raise ValueError(
-            f"--output {output}: holds results of other settings, {key}: {earlier.get(key)} "
-            f"(now {settings[key]}); choose another folder"
+    if frames.missing:
+        print(
+            f"stm: {video}: the file was cut short: {frames.missing} are missing; "
+            f"masks of the {len(frames)} frames that it holds are in {output / 'masks'}",
+            file=sys.stderr,
         )
-    return record
+    return 1 if frames.missing else 0
+
+
+def _choose_policy(
+    policy: MemoryPolicy | None,
+    network: STM,
+    frames: Frames,
+    prompts: Mapping[int, np.ndarray],
+    size: int,
+) -> MemoryPolicy:
+    """Return the policy; print a forecast of the memory for a long video."""
+    chosen = policy or parse_policy("every_5")
+    length = len(frames) - min(prompts)
+    if length <= LONG_VIDEO:
+        return chosen
+    objects = len({label for mask in prompts.values() for label in object_ids(mask)})
+    cells = network.memory_cells(resized_shape(frames.size, min(size, *frames.size)))
+    frame_mb = cells * network.cell_bytes(objects) / MEGABYTE
+    needed = chosen.peak_frames(length) * frame_mb
+    if chosen.max_mb is not None:
+        needed = min(needed, chosen.max_mb)
+    if policy is not None or needed <= MIN_BUDGET_MB:
+        print(f"stm: {length} frames: the memory grows up to {needed:.0f} MB", file=sys.stderr)
+        return chosen
+    budget = parse_policy("budget")
+    budget = replace(budget, max_mb=max(MIN_BUDGET_MB, round(MIN_BUDGET_FRAMES * frame_mb)))
+    print(
+        f"stm: {length} frames: the memory is limited to {budget.max_mb:.0f} MB (the policy budget); "
+        f"--memory every_5 holds every fifth frame, up to {needed:.0f} MB",
+        file=sys.stderr,
+    )
+    return budget
+
+
+def _resumed(state: Path, network: STM, output: Path, frames: Frames, first: int) -> Segmenter | None:
+    """Return the saved segmenter of an interrupted run; None if it, or a mask before it, is missing."""
+    if not state.exists():
+        return None
+    segmenter = Segmenter.load(state, network)
+    done = first + segmenter.t + 1
+    if not has_masks(output, frames.names[:done]):
+        return None
+    print(f"{output}: {done} frames kept from an earlier run (--fresh computes them anew)")
+    return segmenter
 
 
 def _prepared(
@@ -172,7 +199,7 @@ def _segment(
     prepared = prefetch(_prepared(frames, prompts, segmenter, first, start), 3 if workers else 0)
     with (
         Progress(frames.path.name, len(frames), start) as progress,
-        _Rows(output / "confidence.csv", start) as rows,
+        ConfidenceRows(output / "confidence.csv", start) as rows,
         background_pool(workers) as pool,
         closing(prepared),
     ):
@@ -204,7 +231,7 @@ def _segment(
 
 
 def _save(
-    segmenter: Segmenter, pool: BackgroundPool, rows: _Rows, path: Path, every: float
+    segmenter: Segmenter, pool: BackgroundPool, rows: ConfidenceRows, path: Path, every: float
 ) -> tuple[float, float]:
     """Save the memory once all earlier masks are on disk; return the next pause in seconds, and the time."""
     began = perf_counter()
@@ -213,56 +240,6 @@ def _save(
     segmenter.save(path)
     now = perf_counter()
     return max(every, SHARE * (now - began)), now
-
-
-class _Rows:
-    """The rows of `confidence.csv`; those of an earlier run from frame `start` on are dropped."""
-
-    def __init__(self, path: Path, start: int) -> None:
-        kept = read_rows(path, start) if path.exists() else []
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([COLUMNS, *kept])
-        write_atomically(path, text.getvalue())
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-
-    def __enter__(self) -> _Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, *row: object) -> None:
-        self._writer.writerow(row)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def read_rows(path: Path, before: int | None = None) -> list[list[str]]:
-    """Return the rows of `confidence.csv` of frames before one; a last row that was cut short is dropped."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)][1:]
-    return [row for row in rows if before is None or int(row[0]) < before]
-
-
-def _summary(output: Path) -> dict[str, Any]:
-    """Return each object's mean score and the frames in which it is not found."""
-    scores: dict[str, dict[int, float]] = {}
-    for frame, _, label, score, *_ in read_rows(output / "confidence.csv"):
-        scores.setdefault(label, {})[int(frame)] = float(score)
-    return {
-        "objects": {
-            label: {
-                "enters": min(of_frame),
-                "mean_score": float(np.mean(list(of_frame.values()))),
-                "lowest_score": min(of_frame.values()),
-                "not_found": [t for t, score in of_frame.items() if score == 0],
-            }
-            for label, of_frame in scores.items()
-        }
-    }
 
 
 def _describe(record: Mapping[str, Any]) -> str:
@@ -278,13 +255,3 @@ def _overlaid(frames: Frames, output: Path, progress: Progress) -> Iterator[np.n
     for name, frame in zip(frames.names, frames.read(), strict=False):
         yield overlay(frame, read_mask(output / "masks" / f"{name}.png"))
         progress.advance()
-
-
-def _remove_partial_files(output: Path) -> None:
-    """Remove files that a killed run left half-written."""
-    for part in [*output.glob(".*.part"), *output.glob("masks/.*.part")]:
-        part.unlink()
-
-
-def _write_record(output: Path, record: Mapping[str, Any]) -> None:
-    write_atomically(output / "track.json", json.dumps(record, indent=1) + "\n")

@@ -3,8 +3,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from stm.config.overrides import check_command_line, user_errors_without_traceback
+from stm.config.overrides import check_command_line
 from stm.config.schema import CONF
+from stm.config.user_errors import user_errors_without_traceback
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

@@ -199,7 +199,7 @@ def test_jobs_that_need_a_failed_job_are_skipped(tmp_path: Path) -> None:
 REFUSED = """
 import hydra
 import stm.config.schema
-from stm.config.overrides import UserError
+from stm.config.user_errors import UserError
 
 @hydra.main(version_base="1.3", config_path=".", config_name="program")
 def run(config):

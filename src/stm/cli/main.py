@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return 130
     except Exception as error:
-        from stm.config.overrides import user_error_message
+        from stm.config.user_errors import user_error_message
 
         message = str(error) if isinstance(error, OSError) else user_error_message(error)
         if message is None:

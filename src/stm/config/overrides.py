@@ -1,21 +1,19 @@
-"""The command line: did-you-mean messages for overrides, and user errors without a traceback."""
+"""The command line: messages for wrong overrides, with the closest valid ones."""
 
 from __future__ import annotations
 
 import difflib
-import os
-import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from traceback import walk_tb
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
-from hydra.errors import CompactHydraException, HydraException, InstantiationException
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from stm.config.environment import program_name
 from stm.config.resolvers import override_values
@@ -26,6 +24,9 @@ RUN_FLAGS = {"-m", "--multirun"}
 FLAGS_WITH_VALUE = {
     *("-c", "--cfg", "-cn", "--config-name", "-cp", "--config-path", "-cd", "--config-dir", "-p", "--package")
 }
+
+OPTIONAL = ("logger", "callbacks", "launcher", "experiment", "sweep", "debug")
+"""Groups that `~group` may remove."""
 
 
 def check_command_line(config_name: str, arguments: Sequence[str] | None = None) -> None:
@@ -39,14 +40,17 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
         SystemExit: An override is wrong; the message names the closest valid ones.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    message = _unparsable(arguments)
+    if message is None:
         overrides = OverridesParser.create().parse_overrides(list(_overrides(arguments)))
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            message = _split_overrides(arguments) or _wrong_override(config_name, overrides)
-            if message is None and not any(flag.startswith("-") for flag in set(arguments) - RUN_FLAGS):
-                message = _missing_keys(config_name, overrides)
-    except HydraException:
-        return  # a syntax error, or a composition that fails for another reason: Hydra's own message is best
+        try:
+            with initialize_config_dir(str(CONF), version_base="1.3"):
+                message = _split_overrides(arguments) or _wrong_override(config_name, overrides)
+                message = message or _composition_error(config_name, overrides)
+                if message is None and not any(flag.startswith("-") for flag in set(arguments) - RUN_FLAGS):
+                    message = _missing_keys(config_name, overrides)
+        except HydraException:
+            return  # a composition that fails without these overrides: Hydra's own message is best
     if message:
         raise SystemExit(f"{program_name().removeprefix('python ')}: {message}")
 
@@ -58,6 +62,24 @@ def _overrides(arguments: Sequence[str]) -> Iterator[str]:
         if not argument.startswith("-") and previous not in FLAGS_WITH_VALUE:
             yield argument
         previous = argument
+
+
+def _unparsable(arguments: Sequence[str]) -> str | None:
+    """Return a message for the first override that Hydra's grammar rejects, with quotes as a hint."""
+    parser = OverridesParser.create()
+    for argument in _overrides(arguments):
+        try:
+            parser.parse_overrides([argument])
+        except OverrideParseException:
+            key, equals, value = argument.partition("=")
+            if not equals:
+                return f"{argument}: must be KEY=VALUE or GROUP=CHOICE (`{program_name()} --help`)"
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            return (
+                f"{argument}: the value has characters that Hydra reads as syntax; put it in quotes:\n"
+                + shlex.quote(f"{key}='{quoted}'")
+            )
+    return None
 
 
 def _split_overrides(arguments: Sequence[str]) -> str | None:
@@ -77,8 +99,12 @@ def _wrong_override(config_name: str, overrides: Sequence[Override]) -> str | No
     choices: list[str] = []
     for override in overrides:
         name = override.key_or_group
-        if name == "hydra" or name.startswith(("hydra.", "hydra/")) or override.is_delete():
+        if name == "hydra" or name.startswith(("hydra.", "hydra/")):
             continue
+        if override.is_delete():
+            if name in OPTIONAL or "." in name:
+                continue
+            return f"{override.input_line}: {name} must have a value; {name}=... selects another"
         if name not in groups:
             keys.append(override)
         elif message := _wrong_choice(override):
@@ -105,7 +131,8 @@ def _wrong_choice(override: Override) -> str | None:
         return f"{override.input_line} matches no choice.\n{listed}"
     for choice in selected:
         if choice is None:
-            return f"{name}=null: must be a file of the group; omit it, or remove a default with ~{name}"
+            hint = f", or remove a default with ~{name}" if name in OPTIONAL else ""
+            return f"{name}=null: must be a file of the group; omit it{hint}\n{listed}"
         if choice not in available:
             return f"{name}={choice} does not exist.{_did_you_mean(choice, available)}\n{listed}"
     return None
@@ -131,17 +158,63 @@ def _wrong_key(override: Override, values: Mapping[str, Any], groups: set[str]) 
 
 
 def _wrong_type(override: Override, current: Any) -> str | None:
-    """Return a message where text replaces a number or a switch; `trainer` accepts 'auto' for numbers."""
+    """Return a message for a value of another kind than the current one: a number, a switch, a list or keys.
+
+    `trainer` accepts 'auto' for numbers, and lists of devices.
+    """
     name, value = override.key_or_group, override.value()
-    expected = {bool: "true or false", int: "a number", float: "a number"}.get(type(current))
-    if expected is None or name.startswith("trainer."):
+    kind, expected, example = _kind_of(current)
+    if kind is None or name.startswith("trainer."):
         return None
     for item in value.list if isinstance(value, ChoiceSweep) else [value]:
         item = item.text if isinstance(item, QuotedString) else item
-        fits = isinstance(item, bool) if isinstance(current, bool) else type(item) in (int, float)
-        if isinstance(item, str | int | float) and not fits and "${" not in str(item):
-            return f"{name}={item}: must be {expected}, such as {str(current).lower()}"
+        is_other = item is None or isinstance(item, Sweep) or "${" in str(item)  # checked after composition
+        if not is_other and _kind_of(item)[0] is not kind:
+            example = example or (f"[{item}]" if kind is list else str(current).lower())
+            text = str(override.input_line).partition("=")[2] if isinstance(item, list | dict) else item
+            return f"{name}={text}: must be {expected}, such as {example}"
     return None
+
+
+def _kind_of(value: Any) -> tuple[type | None, str, str]:
+    """Return a value's kind, which other values of its key must have, in words, and an example."""
+    if isinstance(value, bool):
+        return bool, "true or false", ""
+    if isinstance(value, int | float):
+        return float, "a number", ""
+    if isinstance(value, list):
+        return list, "a list", ""
+    return (dict, "keys with values", "{key: value}") if isinstance(value, dict) else (None, "text", "")
+
+
+def _composition_error(config_name: str, overrides: Sequence[Override]) -> str | None:
+    """Return a message where the configuration does not compose, such as for text where a number belongs."""
+    words = [word for override in overrides if (word := _first_value(override))]
+    try:
+        compose(config_name, overrides=words)
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:
+        causes = [str(error).splitlines()[0] if str(error) else type(error).__name__]
+        if error.__cause__ is not None:
+            causes.append(
+                str(error.__cause__).splitlines()[0].replace("is not Optional", "must have a value")
+            )
+        return (
+            ": ".join(causes).removeprefix("Error merging override ").removeprefix("Error parsing override ")
+        )
+    return None
+
+
+def _first_value(override: Override) -> str | None:
+    """Return an override with the first of its values; None where that is not known yet."""
+    line = str(override.input_line)
+    if not override.is_sweep_override():
+        return line
+    if isinstance(override.value(), Glob):
+        choices = override_values(override, _group_files(override.key_or_group))
+        return f"{line.partition('=')[0]}={choices[0]}"
+    if not override.is_discrete_sweep():
+        return None
+    return f"{line.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
 
 
 def _missing_keys(config_name: str, overrides: Sequence[Override]) -> str | None:
@@ -175,42 +248,3 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
     leaf = name.rsplit(".", 1)[-1]
     matches += [key for key in known if key.rsplit(".", 1)[-1] == leaf and key not in matches][:3]
     return f" Did you mean {' or '.join(matches)}?" if matches else ""
-
-
-class UserError(CompactHydraException):
-    """A user's mistake, which Hydra prints without a traceback."""
-
-
-@contextmanager
-def user_errors_without_traceback(program: str) -> Iterator[None]:
-    """Raise a user's mistake as an error that has no traceback; other errors keep theirs.
-
-    `JobRecord` records it; in a sweep the other jobs still run. HYDRA_FULL_ERROR=1 keeps every traceback.
-    """
-    try:
-        yield
-    except Exception as error:
-        message = user_error_message(error)
-        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        raise UserError(f"{program}: {message}") from error
-
-
-def user_error_message(error: BaseException) -> str | None:
-    """Return the message of a user's mistake, a missing file or a rejected value; None for other errors."""
-    if isinstance(error, InstantiationException):
-        key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
-        while isinstance(error, InstantiationException) and error.__cause__ is not None:
-            error = error.__cause__
-        is_clear = isinstance(error, ValueError | OSError | InstantiationException)
-        kind = "" if is_clear else f"{type(error).__name__}: "
-        return f"{key[1] if key else 'configuration'}: {kind}{error}"
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
-        return str(error)
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    if isinstance(error, ValueError | MemoryError) and modules[-1].startswith("stm."):
-        return str(error)
-    # compared by name, as importing Lightning takes seconds
-    if type(error).__name__ == "MisconfigurationException":
-        return str(error)
-    return None

@@ -118,12 +118,13 @@ def group_choices(group: str) -> str:
 # --- logs ---
 
 
-def log_name(job: str) -> str:
+def log_name(config_name: str) -> str:
     """Return the name of this process's log file: `train`, `train_rank1`, ...
 
-    Lightning renames the job of some processes that it starts; that suffix is removed.
+    Args:
+        config_name: the main configuration. (Lightning renames the jobs of processes that it starts.)
     """
-    return re.sub(r"_ddp_process_\d+$", "", job) + (f"_rank{rank()}" if rank() else "")
+    return config_name + (f"_rank{rank()}" if rank() else "")
 
 
 def console_level() -> str:

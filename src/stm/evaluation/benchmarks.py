@@ -125,7 +125,8 @@ def benchmark_from_config(values: Mapping[str, Any]) -> Benchmark:
 
 
 def _select(available: Sequence, names: Sequence[str]) -> Sequence:
-    """Return the videos of these names; all videos without names."""
+    """Return the videos of these names, which may be numbers; all videos without names."""
+    names = [names] if isinstance(names, str) else list(map(str, names))
     if not names:
         return available
     by_name = {video.name: video for video in available}

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from stm.config.environment import program_name, rank
-from stm.config.overrides import UserError
+from stm.config.user_errors import UserError
 
 LOCK = ".lock"
 
@@ -33,7 +34,7 @@ class RunLock(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Lock the run's folder."""
-        self._lock(config.hydra.run.dir)
+        self._lock(config, "hydra.run.dir")
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Release the lock."""
@@ -41,17 +42,25 @@ class RunLock(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Lock the sweep's folder."""
-        self._lock(config.hydra.sweep.dir)
+        self._lock(config, "hydra.sweep.dir")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Release the lock."""
         self._release()
 
-    def _lock(self, folder: str) -> None:
+    def _lock(self, config: DictConfig, key: str) -> None:
+        folder = ""
         try:
+            folder = str(OmegaConf.select(config, key))
             self._file = lock_folder(Path(folder))
         except UserError as error:  # Hydra turns other exceptions of a callback into warnings
             raise SystemExit(f"{program_name()}: {error}") from error
+        except (OSError, ValueError, OmegaConfBaseException) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise SystemExit(
+                f"{program_name()}: the folder {folder[:80]} cannot be made: {reason}; name=NAME and "
+                "output_root=FOLDER choose another"
+            ) from error
 
     def _release(self) -> None:
         if self._file is not None:

@@ -15,6 +15,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
+from stm.config.argument_types import check_argument_types
 from stm.config.environment import cpus
 from stm.data.datamodule import ClipDataModule
 from stm.data.sampling import ClipBatches
@@ -104,6 +105,9 @@ def validate_config(config: DictConfig) -> None:
     for key in ("steps", "batch_size", "validate_every", "save_every"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: must be at least 1")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed={config.seed}: must be 0 or more, and less than 2**32")
+    check_argument_types(config)
     refuse_unread_keys(config, "backbone")
     refuse_unread_keys(config, "data", data_arguments(config))
     require_srun(config.trainer)

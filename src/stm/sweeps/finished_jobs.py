@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from stm.config.overrides import UserError
 from stm.config.resolvers import is_neutral
 from stm.config.schema import JOB
+from stm.config.user_errors import UserError
 
 CONFIG = Path(".hydra") / "config.yaml"
 """A job's configuration in its folder, as Hydra writes it."""

@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stm.atomic_io import write_atomically
 from stm.config.environment import program_name, rank
-from stm.config.overrides import UserError
 from stm.config.schema import CONF, JOB, PLAN
+from stm.config.user_errors import UserError
 from stm.sweeps.finished_jobs import (
     changed_settings,
     configuration_fingerprint,

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from stm.config.overrides import UserError
+from stm.config.user_errors import UserError
 
 POLL_SECONDS = 5
 """Time between two queries for a job that SLURM has restarted."""

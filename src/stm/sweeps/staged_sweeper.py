@@ -24,8 +24,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from stm.config.environment import program_name, rank
-from stm.config.overrides import UserError
 from stm.config.resolvers import folder_name, quote_override, settings_label
+from stm.config.user_errors import UserError
 
 log = logging.getLogger(__name__)
 

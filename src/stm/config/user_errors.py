@@ -1,0 +1,68 @@
+"""User errors: one message without a traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from traceback import walk_tb
+
+from hydra.errors import CompactHydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+
+class UserError(CompactHydraException):
+    """A user's mistake, which Hydra prints without a traceback."""
+
+
+@contextmanager
+def user_errors_without_traceback(program: str) -> Iterator[None]:
+    """Raise a user's mistake as an error that has no traceback; other errors keep theirs.
+
+    `JobRecord` records it; in a sweep the other jobs still run. HYDRA_FULL_ERROR=1 keeps every traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = user_error_message(error)
+        if message is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        raise UserError(f"{program}: {message}") from error
+
+
+def user_error_message(error: BaseException) -> str | None:
+    """Return the message of a user's mistake, a missing file or a rejected value, with its notes.
+
+    None stands for any other error.
+    """
+    message = _message(error)
+    notes = [note for cause in _causes(error) for note in getattr(cause, "__notes__", ())]
+    return message if message is None or not notes else f"{message} ({'; '.join(dict.fromkeys(notes))})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _message(error: BaseException) -> str | None:
+    if isinstance(error, InstantiationException):
+        key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        while isinstance(error, InstantiationException) and error.__cause__ is not None:
+            error = error.__cause__
+        is_clear = isinstance(error, ValueError | OSError | InstantiationException)
+        kind = "" if is_clear else f"{type(error).__name__}: "
+        return f"{key[1] if key else 'configuration'}: {kind}{error}"
+    if isinstance(error, OmegaConfBaseException):  # such as an interpolation of a key that does not exist
+        return str(error)
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
+        return str(error)
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if isinstance(error, ValueError | MemoryError) and modules[-1].startswith("stm."):
+        return str(error)
+    # compared by name, as importing Lightning takes seconds
+    if type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    return None

@@ -44,7 +44,8 @@ class EvaluationResults:
         sequences = {}
         for path in sorted((self.folder / "sequences").glob("*.json")):
             values = json.loads(path.read_text())
-            values.pop("settings")
+            for key in ("settings", "data"):  # what the scores were computed from, see `ResultStore`
+                values.pop(key, None)
             sequences[values["name"]] = SequenceScores.from_dict(values)
         return sequences
 

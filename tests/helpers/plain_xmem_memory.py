@@ -202,13 +202,13 @@ class PlainXMem:
         is_memory_frame = not last and (
             mask is not None or self.t - self.last_memorized >= self.settings.mem_every
         )
+        labels = None if mask is None else F.pad(mask, padding(frame)).long()
         probabilities = updated = None
-        if self.groups:
+        if self.groups and not (labels is not None and self._is_complete(labels)):
             readout = self._read(key)
             logits, updated = self.network.decoder(features, readout, self.hidden)
             probabilities = aggregate(torch.sigmoid(logits[:, 0]))
-        if mask is not None:
-            labels = F.pad(mask, padding(frame)).long()
+        if labels is not None:
             probabilities = given_masks(labels, None if probabilities is None else probabilities[1:])
             self._enter(len(probabilities) - 1, key[0])
         assert probabilities is not None
@@ -217,6 +217,11 @@ class PlainXMem:
         elif not last:
             self.hidden = updated
         return crop(probabilities, frame)
+
+    def _is_complete(self, labels: Tensor) -> bool:
+        """Whether the labels show every object, so that the frame need not be segmented."""
+        shown = set(labels.unique().tolist()) - {0}
+        return shown == set(range(1, max(self.objects, *shown) + 1))
 
     def _read(self, key: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         query, _, selection = (part.flatten(2) for part in key)

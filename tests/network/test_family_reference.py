@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,37 @@ def test_values_of_late_objects_are_held_with_their_own_keys(case: str) -> None:
         torch.testing.assert_close(group.work.values, values[..., work.argmin(dim=1)], rtol=0, atol=0)
         assert long.amin(dim=1).max() < 1e-2  # prototypes keep keys of the group's own frames
         assert len(group.long) == group.long.values.shape[-1] == 16 * len(group.prototypes)
+
+
+@pytest.mark.slow
+def test_long_term_memory_of_late_objects_is_evicted_on_its_own() -> None:
+    truth = golden_case("xmem_no_sensory_late_long")
+    plain = build("xmem_no_sensory_late_long", truth)
+    assert isinstance(plain, PlainXMem)
+    settings = replace(plain.settings, max_long_term_elements=36, count_long_term_usage=True)
+    loop = PlainXMem(plain.network, settings)
+    bound: list[set[int]] = [set(), set()]
+    masks = {0: truth["first_mask"], int(truth["late_frame"]): truth["late_mask"]}
+    for t, frame in enumerate(truth["frames"]):
+        mask = torch.from_numpy(masks[t]) if t in masks else None
+        loop.step(torch.from_numpy(frame).permute(2, 0, 1) / 255, mask)
+        for sizes, group in zip(bound, loop.groups, strict=False):
+            sizes.add(0 if group.long is None else len(group.long))
+    assert bound == [{0, 16, 32, 36}, {0, 16, 32, 36}]
+
+
+@pytest.mark.slow
+def test_a_fully_labeled_frame_is_not_read() -> None:
+    truth = golden_case("xmem_no_sensory_one_object")
+    loop = build("xmem_no_sensory_one_object", truth)
+    assert isinstance(loop, PlainXMem)
+    frames = [torch.from_numpy(frame).permute(2, 0, 1) / 255 for frame in truth["frames"][:3]]
+    mask = torch.from_numpy(truth["first_mask"])
+    for t, frame in enumerate(frames):
+        loop.step(frame, None if t == 1 else mask)
+    group = loop.groups[0]
+    assert group.work.life.round().tolist() == [1.0] * 42 + [0.0] * 42  # frame 0 was read once, at frame 1
+    assert loop.last_memorized == 2
 
 
 @pytest.mark.parametrize("name", NETWORKS)

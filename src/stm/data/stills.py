@@ -16,6 +16,7 @@ from PIL import Image
 from stm.data.coco import coco
 from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES, check_size, list_images, read_frame
 from stm.data.matfile import read_mat_field
+from stm.data.videos import read_text
 from stm.masks import read_mask
 from stm.video import VOID, Video
 
@@ -166,7 +167,7 @@ def _read_list(folder: Path, split: str) -> list[str]:
     if not path.is_file():
         available = ", ".join(sorted(p.stem for p in folder.glob("*.txt")))
         raise FileNotFoundError(f"{path}: there is no such list; available are {available or 'none'}")
-    return path.read_text().split()
+    return read_text(path).split()
 
 
 class VideoStills:

@@ -5,6 +5,7 @@ Building a data set lists folders and decodes nothing. `docs/datasets.md` shows 
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import hashlib
 import json
@@ -92,6 +93,11 @@ class FileVideo(Video):
         for path in map(self.mask_path, self.annotated):
             digest.update(f"{Path(path).name} ".encode() + Path(path).read_bytes())
         return digest.hexdigest()[:16]
+
+    @property
+    def masks_folder(self) -> str:
+        """Path of the folder of masks, whether or not it exists."""
+        return self._masks
 
     def frame_path(self, t: int) -> str:
         """Return the path of frame t."""
@@ -186,17 +192,31 @@ def davis(
     ]
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
+
+    Raises:
+        ValueError: the file has another encoding.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        return content.decode(encoding).replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be a text file in UTF-8 ({error.reason} at {error.start})") from error
+
+
 def video_names(path: Path) -> list[str]:
     """Read a list with one video per line, or one frame's paths per line as in the DAVIS 2016 archive.
 
     Raises:
-        ValueError: the list is empty.
+        ValueError: the list is empty, or not a text file.
     """
     names = []
-    for line in path.read_text().split("\n"):
+    for line in read_text(path).split("\n"):
         if line.strip():
             first = Path(line.split()[0])  # such as /JPEGImages/480p/bear/00000.jpg
-            names.append(first.parent.name if first.suffix in (".jpg", ".png") else line.strip())
+            names.append(first.parent.name if first.suffix.lower() in (".jpg", ".png") else line.strip())
     if not names:
         raise ValueError(f"{path}: the list is empty")
     return list(dict.fromkeys(names))
@@ -268,7 +288,7 @@ def read_meta(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; YouTube-VOS keeps it beside JPEGImages")
     try:
-        videos = json.loads(path.read_text())["videos"]
+        videos = json.loads(read_text(path))["videos"]
         for name, video in videos.items():
             for label, o in video["objects"].items():
                 has_names = o["frames"] and all(isinstance(frame, str) for frame in o["frames"])

@@ -8,7 +8,10 @@ from typing import Any
 
 from stm.data import videos
 from stm.data.synthetic.dataset import synthetic_videos
+from stm.data.videos import FileVideo
 from stm.evaluation.evaluate import Benchmark
+from stm.evaluation.scores import scored_frames
+from stm.masks import object_ids
 
 
 def davis(
@@ -31,6 +34,7 @@ def davis(
     """
     source = f"{Path(root).resolve()} {resolution}"
     selected = _select(videos.davis(root, year, split, resolution), only)
+    _check_scorable(selected, "davis")
     return Benchmark(f"davis{year}-{split}", selected, size, "davis", source=source)
 
 
@@ -55,6 +59,7 @@ def youtube_vos(
         only: names of the videos to evaluate; all if empty.
     """
     selected = _select(videos.youtube_vos(root, split, holdout_categories, holdout_share), only)
+    _check_scorable(selected, "youtube")
     seen = None
     if (Path(root) / "train" / "meta.json").is_file():
         train = videos.youtube_vos(root, "train", holdout_categories, holdout_share)
@@ -76,12 +81,7 @@ def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) 
     """
     path = Path(root).resolve()
     selected = _select(videos.folder(root), only)
-    empty = [video.name for video in selected if not video.first_frames]
-    if empty:
-        raise ValueError(
-            f"{path / 'Annotations' / empty[0]}: must have a mask that shows an object, where it enters; "
-            f"{len(empty)} of {len(selected)} videos have none (benchmark.only selects videos)"
-        )
+    _check_scorable(selected, "all")
     return Benchmark(path.name, selected, size, "all", source=str(path))
 
 
@@ -122,6 +122,43 @@ def benchmark_from_config(values: Mapping[str, Any]) -> Benchmark:
         raise ValueError(f"_target_={module}.{name}: must be a benchmark of this package")
     build: Callable[..., Benchmark] = globals()[name]
     return build(**values)
+
+
+def _check_scorable(selected: Sequence[FileVideo], protocol: str) -> None:
+    """Check that each video has objects, masks where they enter, and frames to score if any other one has.
+
+    Raises:
+        ValueError: some videos cannot be evaluated; the message names them.
+    """
+    faults = {video.name: fault for video in selected if (fault := _fault(video))}
+    scored = {video.name: bool(scored_frames(video, protocol)) for video in selected if not faults}
+    if any(scored.values()):  # in test sets none is
+        faults = {name: "has no frame that counts" for name in scored if not scored[name]}
+        for video in selected:
+            if video.name in faults:
+                faults[video.name] += f": {len(video.annotated)} of {len(video)} frames have a mask"
+    if faults:
+        listed = "; ".join(f"{name} {fault}" for name, fault in list(faults.items())[:5])
+        others = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise ValueError(
+            f"benchmark: {len(faults)} of {len(selected)} videos cannot be evaluated: {listed}{others}. "
+            "Correct them (`stm check` lists all problems), or leave them out by benchmark.only=[...]"
+        )
+
+
+def _fault(video: FileVideo) -> str:
+    """Return why a video cannot be segmented; empty if it can."""
+    if not video.annotated:
+        return f"has no mask ({video.masks_folder})"
+    if not video.first_frames:
+        return f"must show an object, where it enters: {video.mask_path(video.annotated[0])} shows none"
+    for t in sorted(set(video.first_frames.values())):
+        entering = {label for label, first in video.first_frames.items() if first == t}
+        if t not in video.annotated:
+            return f"has no mask {video.mask_path(t)}, where object {min(entering)} enters"
+        if missing := entering - set(object_ids(video.annotated_mask(t))):
+            return f"must show object {min(missing)}, which enters at {video.mask_path(t)}"
+    return ""
 
 
 def _select(available: Sequence, names: Sequence[str]) -> Sequence:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from tests.helpers.plain_frame_memory import PlainFrameMemory
-from tests.helpers.plain_mask_propagation import MaskPropagation
-from tests.helpers.plain_stcn import STCN
-from tests.helpers.plain_xmem import XMem
-from tests.helpers.plain_xmem_defects import DefectiveXMem
-from tests.helpers.plain_xmem_memory import PlainXMem, Settings
+from helpers.plain_frame_memory import PlainFrameMemory
+from helpers.plain_mask_propagation import MaskPropagation
+from helpers.plain_stcn import STCN
+from helpers.plain_xmem import XMem
+from helpers.plain_xmem_defects import DefectiveXMem
+from helpers.plain_xmem_memory import PlainXMem, Settings
 
 NETWORKS = {
     "stcn": STCN,

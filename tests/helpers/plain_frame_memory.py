@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.helpers.plain_blocks import aggregate, crop, given_masks, padding, prepare, top_k_softmax
-from tests.helpers.plain_mask_propagation import MaskPropagation
-from tests.helpers.plain_stcn import STCN
+from helpers.plain_blocks import aggregate, crop, given_masks, padding, prepare, top_k_softmax
+from helpers.plain_mask_propagation import MaskPropagation
+from helpers.plain_stcn import STCN
 
 
 @dataclass

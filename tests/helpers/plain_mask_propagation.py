@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.helpers.plain_blocks import KeyEncoder, MaskEncoder, ResBlock, conv3x3, upsample
+from helpers.plain_blocks import KeyEncoder, MaskEncoder, ResBlock, conv3x3, upsample
 
 
 class KeyValue(nn.Module):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.helpers.plain_blocks import top_k_softmax
-from tests.helpers.plain_xmem import similarity
-from tests.helpers.plain_xmem_memory import GroupMemory, PlainXMem, Store
+from helpers.plain_blocks import top_k_softmax
+from helpers.plain_xmem import similarity
+from helpers.plain_xmem_memory import GroupMemory, PlainXMem, Store
 
 
 class LateValues:

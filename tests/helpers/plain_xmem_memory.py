@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.helpers.plain_blocks import aggregate, crop, given_masks, padding, prepare, top_k_softmax
-from tests.helpers.plain_xmem import HIDDEN, XMem, similarity
+from helpers.plain_blocks import aggregate, crop, given_masks, padding, prepare, top_k_softmax
+from helpers.plain_xmem import HIDDEN, XMem, similarity
 
 NEW_LIFE = 1e-7  # of a memory position that was never read
 

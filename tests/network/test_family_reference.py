@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from tests.helpers.plain_family import FAMILY, NETWORKS, golden_case, golden_network, plain_reference
-from tests.helpers.plain_frame_memory import PlainFrameMemory
-from tests.helpers.plain_xmem_memory import GroupMemory, PlainXMem, Store
+from helpers.plain_family import FAMILY, NETWORKS, golden_case, golden_network, plain_reference
+from helpers.plain_frame_memory import PlainFrameMemory
+from helpers.plain_xmem_memory import GroupMemory, PlainXMem, Store
 
 CASES = sorted(path.stem for path in FAMILY.glob("*.npz"))
 LATE_LONG = [case for case in CASES if case.endswith("late_long")]
@@ -70,7 +69,17 @@ def assert_equal_memory_sizes(truth: dict[str, Any], loop: PlainXMem, sizes: lis
     assert chosen == [set(row.tolist()) for row in truth.get("prototypes", [])]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in LATE_LONG])
+QUICK = ("stcn_one_object", "mask_propagation_one_object", "xmem_one_object")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow)
+        for case in CASES
+        if case not in LATE_LONG
+    ],
+)
 def test_probabilities_and_memory_equal_the_published_code(case: str) -> None:
     truth = golden_case(case)
     loop = build(case, truth)

@@ -161,6 +161,7 @@ def connect(logger: Logger) -> None:
             return
         except (wandb.Error, OSError) as error:
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            wandb.teardown()  # its service would hold the run's id
     arguments["mode"] = "offline"
     log.warning(
         "logger.wandb.mode=online: %s; the run is logged offline; upload it later with: wandb sync %s",

@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 from typing import Any, TextIO
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -50,6 +51,7 @@ class RunLock(Callback):
 
     def _lock(self, config: DictConfig, key: str) -> None:
         folder = ""
+        HydraConfig.instance().set_config(config)  # for values of the resolver `hydra:`; Hydra sets it later
         try:
             folder = str(OmegaConf.select(config, key))
             self._file = lock_folder(Path(folder))

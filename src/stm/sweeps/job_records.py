@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -64,6 +65,7 @@ class JobRecord(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep the configuration of a run that has finished in this folder, which Hydra replaces."""
+        HydraConfig.instance().set_config(config)  # for values of the resolver `hydra:`; Hydra sets it later
         folder = Path(config.hydra.run.dir)
         if read_record(folder)["status"] == "completed":
             self._finished_files = {path: path.read_bytes() for path in folder.glob(".hydra/*.yaml")}

@@ -154,7 +154,7 @@ MISTAKES = {
     ),
     "unknown split in final_benchmark": (
         ("train.py", *TINY, "final_benchmark.split=tset"),
-        r"split='tset' must be one of",
+        r"split='tset': must be one of",
     ),
     "key that nothing reads": (("train.py", *TINY, "+data.corp=1"), r"data\.corp=1: nothing reads this key"),
     "unknown monitor": (

@@ -1,7 +1,7 @@
 """Videos of any length whose frames are made when they are asked for, and their evaluation as a process.
 
-python tests/helpers/long_video.py OUTPUT LENGTH evaluates one with a film, and writes OUTPUT/watched.json: how
-much memory was in use and how many masks were there whenever a 100th frame was asked for.
+python tests/helpers/long_video.py OUTPUT LENGTH evaluates one with an overlay video, and writes
+OUTPUT/watched.json: the memory in use and the number of masks whenever a 100th frame was requested.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def test_both_sides_take_turns() -> None:
 
 
 def test_a_long_video_is_watched_frame_by_frame() -> None:
-    from speed_long import stream_through
     from speed_common import Setting
+    from speed_long import stream_through
 
     assert_streamed(stream_through(Setting("tiny", "every_5", (32, 48), 1, "cpu"), 12), AT_12)
 

@@ -161,7 +161,12 @@ def evaluate(
     if kept:
         log.info("%s: %d videos kept from an earlier run (reuse=false evaluates anew)", benchmark.name, kept)
     if distributed:
-        sequences = [sequence for part in all_gather_object(sequences) for sequence in part]
+        try:
+            sequences = [sequence for part in all_gather_object(sequences) for sequence in part]
+        except RuntimeError as error:
+            raise RuntimeError(
+                "another process failed; finished videos are kept, and the same command resumes"
+            ) from error
     by_name = {sequence.name: sequence for sequence in sequences}
     in_order = tuple(by_name[one.name] for one in benchmark.videos)
     scores = Scores(settings, in_order, benchmark.seen, None if store is None else store.output)

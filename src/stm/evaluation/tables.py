@@ -82,9 +82,9 @@ def notes(scores: Scores) -> list[str]:
         if baseline:
             measures = "  ".join(f"{key} {baseline[key]:.3f}" for key in HEADLINE_MEASURES)
             lines.append(f"{name}: {measures}")
-    calibrations = {kind: values for kind in reversed(KINDS) if (values := calibration_dict(scores, kind))}
+    calibrations = {kind: result for kind in reversed(KINDS) if (result := calibration_dict(scores, kind))}
     if calibrations:
-        errors = "  ".join(f"{kind} {values['ece']:.3f}" for kind, values in calibrations.items())
+        errors = "  ".join(f"{kind} {result['ece']:.3f}" for kind, result in calibrations.items())
         lines.append(f"calibration error of the confidence (ECE): {errors}")
     if scores.frames_per_second:  # not where masks of another program are scored
         lines.append(f"{scores.frames_per_second:.1f} frames/s, peak memory {scores.peak_mb:.0f} MB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from stm.config.argument_types import check_argument_types
 from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.memory_plan import plan_memory, print_memory_plan
 from stm.evaluation.scores import Scores
@@ -23,6 +25,9 @@ from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
 from stm.training.distributed import manage_ddp_processes
 from stm.training.loggers import log_scores, logging_session
+from stm.training.preemption import exit_on_signals
+
+log = logging.getLogger(__name__)
 
 
 class EvaluationModule(L.LightningModule):
@@ -38,9 +43,14 @@ class EvaluationModule(L.LightningModule):
         self.network, self.run = network.requires_grad_(False), run
         self.scores: Scores | None = None
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> None:
-        """Evaluate this process's videos."""
+    def on_predict_start(self) -> None:
+        """Replace Lightning's handler of SIGTERM, which only takes effect in training."""
+        exit_on_signals()
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Scores:
+        """Evaluate this process's videos and return the scores of all videos."""
         self.scores = self.run(self.network)
+        return self.scores
 
 
 def evaluate_run(config: DictConfig) -> float | None:
@@ -52,6 +62,7 @@ def evaluate_run(config: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.submission not in (None, *LAYOUTS):
         raise ValueError(f"submission={config.submission}: must be {' or '.join(LAYOUTS)}")
+    check_argument_types(config)
     setup_process(config.threads)
     network = load(config.checkpoint)
     policy: MemoryPolicy = instantiate(config.memory)
@@ -89,7 +100,11 @@ def evaluate_run(config: DictConfig) -> float | None:
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     with logging_session(loggers, selected_groups(), plain), manage_ddp_processes(trainer) as done:
         once: Any = [0]  # one step: the videos are dealt out inside
-        trainer.predict(module, DataLoader(once, batch_size=None), return_predictions=False)
+        try:
+            trainer.predict(module, DataLoader(once, batch_size=None), return_predictions=False)
+        except SystemExit:  # a signal
+            log.warning("finished videos are kept; the same command resumes the evaluation")
+            raise
         done()
         assert module.scores is not None
         log_scores(loggers, "test", module.scores)

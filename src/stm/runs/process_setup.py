@@ -17,11 +17,17 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from stm.config.environment import world_size
-from stm.training.preemption import install_requeue_handlers
+from stm.training.preemption import exit_on_signals
 
 
 def setup_process(threads: int | None, seed: int | None = None) -> None:
-    """Set threads, signal handlers, the treatment of denormal numbers, and the seed of the first weights."""
+    """Set threads, signal handlers, the treatment of denormal numbers, and the seed of the first weights.
+
+    Raises:
+        ValueError: The number of threads is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads={threads}: must be at least 1, or null for torch's default")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # avoid duplicate log lines
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
@@ -32,7 +38,7 @@ def setup_process(threads: int | None, seed: int | None = None) -> None:
         "The 'predict_dataloader' does not have many workers",  # the evaluator reads frames by itself
     ):
         warnings.filterwarnings("ignore", message)
-    install_requeue_handlers()
+    exit_on_signals()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # without it a trained network's small activations take 3 times as long
@@ -40,31 +46,32 @@ def setup_process(threads: int | None, seed: int | None = None) -> None:
         L.seed_everything(seed, workers=False, verbose=False)
 
 
-def build_trainer(config: DictConfig, timeout_hours: float = 0.5, **arguments: Any) -> L.Trainer:
+def build_trainer(config: DictConfig, timeout_hours: float | None = None, **arguments: Any) -> L.Trainer:
     """Build the configured trainer; one device each for the processes that torchrun or srun started.
 
     Args:
         config: a file of `conf/trainer`.
-        timeout_hours: how long a process waits for the others in a collective operation.
+        timeout_hours: how long a process waits for the others in a collective operation; None for the
+            configured time, or half an hour.
         arguments: further arguments of the trainer.
 
     Raises:
         ValueError: the trainer is SLURM's, but srun did not start this process.
     """
-    timeout = timedelta(hours=timeout_hours)
+    timeout: dict[str, Any] = {} if timeout_hours is None else {"timeout": timedelta(hours=timeout_hours)}
     is_default = config.devices == 1 and config.num_nodes == 1 and not config.get("plugins")
     if world_size() > 1 and is_default:
         per_node = int(
             os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", world_size()))
         )
         arguments |= {"devices": per_node, "num_nodes": world_size() // per_node}
-        arguments |= {"strategy": DDPStrategy(timeout=timeout)}
+        arguments |= {"strategy": DDPStrategy(**timeout)}
         if "RANK" not in os.environ:  # srun; `stm.training.preemption` requeues the job
             arguments |= {"plugins": [SLURMEnvironment(auto_requeue=False)]}
     elif config.strategy == "auto" and not is_default:
-        arguments |= {"strategy": DDPStrategy(timeout=timeout)}
+        arguments |= {"strategy": DDPStrategy(**timeout)}
     elif isinstance(config.strategy, DictConfig):
-        arguments |= {"strategy": instantiate(config.strategy, timeout=timeout)}
+        arguments |= {"strategy": instantiate(config.strategy, **timeout)}
     return instantiate(config, **arguments)
 
 

@@ -109,11 +109,13 @@ def _scontrol(*words: str) -> str:
     return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=True).stdout
 
 
-def install_requeue_handlers() -> None:
-    """Make a SLURM job exit and requeue at once outside of training, where finished work is in files."""
-    if "SLURM_JOB_ID" in os.environ:
-        for number in (TIME_LIMIT_WARNING, TERMINATION):
-            signal.signal(number, _exit_now)
+def exit_on_signals() -> None:
+    """Make SIGUSR1 and SIGTERM end the process at once outside of training, where finished work is in files.
+
+    A SLURM job is requeued.
+    """
+    for number in (TIME_LIMIT_WARNING, TERMINATION):
+        signal.signal(number, _exit_now)
 
 
 def _exit_now(number: int, frame: FrameType | None = None) -> None:

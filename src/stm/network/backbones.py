@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
+from stm.network import efficientnet
+
 NORMS = ("frozen", "group")
 Parts = tuple[nn.Conv2d, list[nn.Module]]
 """A stem, and the stages that follow it up to strides 4, 8 and 16."""
@@ -26,14 +28,21 @@ class Trunk(nn.Module):
     Args:
         stem: the backbone's first convolution.
         stages: the layers that follow it up to strides 4, 8 and 16.
+        feature_std: typical standard deviation of each feature, by which it is divided.
 
     Attributes:
         channels: channels of the three features.
     """
 
-    def __init__(self, stem: nn.Conv2d, stages: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        stem: nn.Conv2d,
+        stages: Sequence[nn.Module],
+        feature_std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
         super().__init__()
         self.stem = stem
+        self.feature_std = tuple(feature_std)
         self.stages = nn.ModuleList(stages)
         was_training = self.training
         with torch.no_grad():
@@ -53,9 +62,9 @@ class Trunk(nn.Module):
         if mask_features is not None:
             x = (x[:, None] + mask_features.unflatten(0, (len(frame), -1))).flatten(0, 1)
         features = []
-        for stage in self.stages:
+        for stage, std in zip(self.stages, self.feature_std, strict=True):
             x = stage(x)
-            features.append(x)
+            features.append(x if std == 1 else x / std)
         return features[0], features[1], features[2]
 
     def train(self, mode: bool = True) -> Trunk:
@@ -74,11 +83,14 @@ class Trunk(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """How to build a model and split it into a stem and stages."""
+    """How to build a model and split it into a stem and stages, and the scale of its input and features."""
 
     build: Callable[..., nn.Module]
     split: Callable[[Any], Parts]
     downloadable: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    feature_std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 def _split_resnet(net: Any) -> Parts:
@@ -126,6 +138,16 @@ def _split_small(net: Any) -> Parts:
     return net.conv1, [net.stage4, net.stage8, net.stage16]
 
 
+def _split_efficientnet_lite(net: efficientnet.EfficientNetLite) -> Parts:
+    first, second, *coarser = net.stages
+    return net.stem, [nn.Sequential(*net.norm, *first, *second), coarser[0], nn.Sequential(*coarser[1:])]
+
+
+def _efficientnet_lite(name: str) -> Layout:
+    scale = {"mean": efficientnet.MEAN, "std": efficientnet.STD, "feature_std": efficientnet.FEATURE_STD}
+    return Layout(partial(efficientnet.EfficientNetLite, name), _split_efficientnet_lite, **scale)
+
+
 def _torchvision(name: str, split: Callable[[Any], Parts]) -> Layout:
     return Layout(partial(torchvision.models.get_model, name), split)
 
@@ -136,6 +158,7 @@ BACKBONES: dict[str, Layout] = {
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", partial(_split_features, ends=(4, 7, 13))),
     "efficientnet_b0": _torchvision("efficientnet_b0", partial(_split_features, ends=(3, 4, 6))),
     "regnet_y_400mf": _torchvision("regnet_y_400mf", _split_regnet),
+    **{name: _efficientnet_lite(name) for name in efficientnet.REPEATS},
     "micro": Layout(partial(_SmallNet, (16, 24, 32)), _split_small, downloadable=False),
     "tiny": Layout(partial(_SmallNet, (24, 48, 72)), _split_small, downloadable=False),
     "small": Layout(partial(_SmallNet, (32, 64, 128)), _split_small, downloadable=False),
@@ -147,14 +170,14 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
 
     Args:
         name: a key of BACKBONES.
-        pretrained: start from torchvision's default ImageNet weights (downloaded once).
+        pretrained: start from ImageNet weights: torchvision's, downloaded once, or those of a package.
         norm: 'frozen' keeps batch normalization with fixed statistics, as in the paper; 'group' replaces it
             with GroupNorm, which can be trained from scratch.
         read_stride: 16, or 8 to remove the stride of the last stage.
 
     Raises:
         ValueError: an unknown name, norm or stride, or values that exclude each other.
-        RuntimeError: the ImageNet weights cannot be downloaded.
+        RuntimeError: the ImageNet weights cannot be downloaded, or their package is not installed.
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone={name}: must be one of {', '.join(BACKBONES)}")
@@ -182,7 +205,7 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
         _remove_stride(stages[2])
     if norm == "group":
         stages = [_with_group_norm(stage) for stage in stages]
-    return Trunk(stem, stages)
+    return Trunk(stem, stages, layout.feature_std)
 
 
 def _remove_stride(stage: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from stm.network.backbones import Trunk
 from stm.network.decoder import ResidualBlock, split_objects
+from stm.network.efficientnet import SamePadConv2d
 
 
 class Query(NamedTuple):
@@ -19,7 +20,7 @@ class Query(NamedTuple):
         key: (B, C_k, h, w).
         value: (B, C_v, h, w).
         skips: the trunk's maps at strides 4 and 8, for the decoder; empty once the frame is decoded.
-        feature: the trunk's map at the read stride.
+        feature: the map at the read stride that key and value are computed from.
     """
 
     key: Tensor
@@ -33,17 +34,36 @@ class Query(NamedTuple):
 
 
 class QueryEncoder(nn.Module):
-    """Query encoder: key and value from two parallel convolutions on the trunk's last map."""
+    """Query encoder: key and value from two parallel convolutions on the trunk's last map.
 
-    def __init__(self, trunk: Trunk, key_channels: int, value_channels: int) -> None:
+    Args:
+        trunk: the backbone.
+        key_channels: C_k.
+        value_channels: C_v.
+        fused_stride: None for the trunk's last map alone; 8 or 16 for its maps at strides 8 and 16 together,
+            resized to that stride.
+
+    Attributes:
+        feature_channels: channels of the map that key and value are computed from.
+    """
+
+    def __init__(
+        self, trunk: Trunk, key_channels: int, value_channels: int, fused_stride: int | None = None
+    ) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.key = nn.Conv2d(trunk.channels[-1], key_channels, 3, padding=1)
-        self.value = nn.Conv2d(trunk.channels[-1], value_channels, 3, padding=1)
+        self.trunk, self.fused_stride = trunk, fused_stride
+        self.feature_channels = trunk.channels[-1] + (0 if fused_stride is None else trunk.channels[1])
+        self.key = nn.Conv2d(self.feature_channels, key_channels, 3, padding=1)
+        self.value = nn.Conv2d(self.feature_channels, value_channels, 3, padding=1)
 
     def forward(self, frame: Tensor) -> Query:
         """Encode normalized frames (B, 3, H, W)."""
         *skips, feature = self.trunk(frame)
+        if self.fused_stride == 8:
+            coarse = F.interpolate(feature, scale_factor=2, mode="bilinear", align_corners=False)
+            feature = torch.cat([coarse, skips[1]], dim=1)
+        elif self.fused_stride == 16:
+            feature = torch.cat([feature, F.avg_pool2d(skips[1], 2)], dim=1)
         return Query(self.key(feature), self.value(feature), tuple(skips), feature)
 
 
@@ -132,12 +152,14 @@ class MemoryEncoder(nn.Module):
         if self.trunk.stem.weight.is_contiguous(memory_format=torch.channels_last):
             weight = weight.contiguous(memory_format=torch.channels_last)
         both = torch.cat([own, others.flatten(0, 1)[:, None]], dim=1)
+        if isinstance(stem, SamePadConv2d):
+            both = stem.pad(both)
         return F.conv2d(both, weight, None, stem.stride, stem.padding)
 
 
 def _extra_channel_stem(stem: nn.Conv2d) -> nn.Conv2d:
     """Return randomly initialized filters for a further input channel of the stem (section 3.1)."""
     shape: Any = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding")}
-    extra = nn.Conv2d(1, stem.out_channels, bias=False, **shape)
+    extra = type(stem)(1, stem.out_channels, bias=False, **shape)
     nn.init.kaiming_normal_(extra.weight, mode="fan_out", nonlinearity="relu")
     return extra

@@ -70,7 +70,7 @@ def _inputs(network: STM) -> dict[str, Shapes]:
     value, skips = network.query_encoder.value.out_channels, network.query_encoder.trunk.channels
     cells = _shape_at(network.read_stride)
     frame: Shapes = {"frame": (1, 3, *_shape_at(1))}
-    feature: Shapes = {} if network.memory_encoder.key is not None else {"feature": (1, skips[2], *cells)}
+    feature: Shapes = {} if network.memory_encoder.key is not None else {"feature": (1, network.query_encoder.feature_channels, *cells)}
     return {
         "query_encoder": frame,
         "memory_encoder": {**frame, "masks": (1, "O", *_shape_at(1)), **feature},
@@ -94,7 +94,7 @@ def _outputs(network: STM) -> dict[str, Shapes]:
             "query_value": (1, value, *cells),
             "skip4": (1, skips[0], *_shape_at(4)),
             "skip8": (1, skips[1], *_shape_at(8)),
-            "feature": (1, skips[2], *cells),
+            "feature": (1, network.query_encoder.feature_channels, *cells),
         },
         "memory_encoder": {**keys, "value": (1, "O", value, *cells)},
         "decoder": {"logits": (1, "O + 1", *_shape_at(1))},

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stm.network.backbones import build_trunk
+from stm.network.backbones import BACKBONES, build_trunk
 from stm.network.decoder import Decoder, init_without_norm, soft_aggregation
 from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
 from stm.network.memory_read import SIMILARITIES, SpatialPrior, read_memory
@@ -30,6 +30,7 @@ class STM(nn.Module):
         memory_backbone: backbone of the memory encoder; by default the same.
         pretrained: start from ImageNet weights.
         norm: 'frozen' batch normalization (the paper) or 'group' (for training from scratch).
+        memory_norm: norm of the memory encoder; by default the same.
         key_channels: C_k (C / 8 in the paper).
         value_channels: C_v (C / 2 in the paper).
         decoder_channels: width of the decoder.
@@ -39,6 +40,8 @@ class STM(nn.Module):
         key_input: 'image_mask' computes memory keys from image and mask (the paper); 'image' takes them from
             the query encoder, shared by all objects (STCN).
         read_stride: stride at which the memory is read, 16 (the paper) or 8.
+        fuse_strides: keys and values see the query encoder's features of strides 8 and 16 together. The
+            query encoder then keeps its stride of 16 with `read_stride=8`, too.
         tie_encoders: initialize the memory encoder, including its key projection, with the query encoder's
             weights. Trained from scratch, separate encoders need this to find a common key space.
         mask_gain: factor on the initial weights of the filters for the masks.
@@ -56,6 +59,7 @@ class STM(nn.Module):
         memory_backbone: str | None = None,
         pretrained: bool = False,
         norm: str = "frozen",
+        memory_norm: str | None = None,
         key_channels: int = 128,
         value_channels: int = 512,
         decoder_channels: int = 256,
@@ -63,6 +67,7 @@ class STM(nn.Module):
         similarity: str = "dot",
         key_input: str = "image_mask",
         read_stride: int = 16,
+        fuse_strides: bool = False,
         tie_encoders: bool = False,
         mask_gain: float = 1.0,
     ) -> None:
@@ -81,6 +86,7 @@ class STM(nn.Module):
             "backbone": backbone,
             "memory_backbone": memory_backbone or backbone,
             "norm": norm,
+            "memory_norm": memory_norm or norm,
             "key_channels": key_channels,
             "value_channels": value_channels,
             "decoder_channels": decoder_channels,
@@ -88,19 +94,29 @@ class STM(nn.Module):
             "similarity": similarity,
             "key_input": key_input,
             "read_stride": read_stride,
+            "fuse_strides": fuse_strides,
         }
         """The arguments without which weights have no meaning, not those of the initialization."""
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
 
-        query_trunk = build_trunk(backbone, pretrained, norm, read_stride)
-        memory_trunk = build_trunk(memory_backbone or backbone, pretrained, norm, read_stride)
-        self.query_encoder = QueryEncoder(query_trunk, key_channels, value_channels)
+        memory_backbone = memory_backbone or backbone
+        query_trunk = build_trunk(backbone, pretrained, norm, 16 if fuse_strides else read_stride)
+        memory_trunk = build_trunk(
+            memory_backbone,
+            pretrained and BACKBONES[memory_backbone].downloadable,
+            memory_norm or norm,
+            read_stride,
+        )
+        layout = BACKBONES[backbone]
+        self.register_buffer("mean", torch.tensor(layout.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(layout.std).view(3, 1, 1), persistent=False)
+        self.query_encoder = QueryEncoder(
+            query_trunk, key_channels, value_channels, read_stride if fuse_strides else None
+        )
         self.memory_encoder = MemoryEncoder(
             memory_trunk,
             key_channels if key_input == "image_mask" else None,
             value_channels,
-            query_channels=query_trunk.channels[-1],
+            query_channels=self.query_encoder.feature_channels,
             other_objects_channel=other_objects_channel,
         )
         self.decoder = Decoder(value_channels, query_trunk.channels[:2], decoder_channels)

@@ -38,6 +38,7 @@ class TrainConfig:
         init: Checkpoint with the initial weights, such as the pre-training's.
         resume: 'auto' continues from the last checkpoint in the run's folder, a path from that checkpoint.
         threads: CPU threads of torch; null keeps torch's default.
+        trunk_lr: Learning rate of the query encoder's backbone, relative to `optimizer.lr`; 0 freezes it.
         final_benchmark: Benchmark keys that differ in the final evaluation; null skips that evaluation.
         extra_benchmarks: Further benchmarks of the final evaluation, by name.
     """
@@ -53,6 +54,7 @@ class TrainConfig:
     init: str | None = None
     resume: str | None = None
     threads: int | None = None
+    trunk_lr: float = 1.0
     final_benchmark: dict[str, Any] | None = field(default_factory=dict)
     extra_benchmarks: dict[str, Any] | None = None
     backbone: Any = MISSING

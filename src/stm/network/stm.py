@@ -34,6 +34,7 @@ class STM(nn.Module):
         key_channels: C_k (C / 8 in the paper).
         value_channels: C_v (C / 2 in the paper).
         decoder_channels: width of the decoder.
+        fine_channels: width of the decoder at stride 4, where most of its time goes; by default the same.
         other_objects_channel: the memory encoder also sees the other objects' masks (published code, not
             paper).
         similarity: 'dot' (equation 2), 'scaled_dot' (published code) or 'l2' (STCN).
@@ -63,6 +64,7 @@ class STM(nn.Module):
         key_channels: int = 128,
         value_channels: int = 512,
         decoder_channels: int = 256,
+        fine_channels: int | None = None,
         other_objects_channel: bool = False,
         similarity: str = "dot",
         key_input: str = "image_mask",
@@ -90,6 +92,7 @@ class STM(nn.Module):
             "key_channels": key_channels,
             "value_channels": value_channels,
             "decoder_channels": decoder_channels,
+            "fine_channels": fine_channels,
             "other_objects_channel": other_objects_channel,
             "similarity": similarity,
             "key_input": key_input,
@@ -119,7 +122,7 @@ class STM(nn.Module):
             query_channels=self.query_encoder.feature_channels,
             other_objects_channel=other_objects_channel,
         )
-        self.decoder = Decoder(value_channels, query_trunk.channels[:2], decoder_channels)
+        self.decoder = Decoder(value_channels, query_trunk.channels[:2], decoder_channels, fine_channels)
         self._initialize(tie_encoders, mask_gain)
 
     def _initialize(self, tie_encoders: bool, mask_gain: float) -> None:

@@ -67,6 +67,7 @@ def train(config: DictConfig) -> float | None:
         benchmark,
         policy,
         plain,
+        config.trunk_lr,
     )
     data = build_data(config, benchmark.videos)
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]

@@ -38,17 +38,19 @@ class STMModule(L.LightningModule):
         benchmark: Whole videos to validate on; None for no validation.
         policy: Memory policy of validation.
         config: The resolved configuration as plain values, stored in every checkpoint.
+        trunk_lr: Learning rate of the query encoder's backbone, relative to the others'; 0 freezes it.
     """
 
     def __init__(
         self,
         network: STM,
         loss: SegmentationLoss,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         benchmark: Benchmark | None = None,
         policy: MemoryPolicy | None = None,
         config: dict[str, Any] | None = None,
+        trunk_lr: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -56,6 +58,9 @@ class STMModule(L.LightningModule):
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.benchmark, self.policy = benchmark, policy
         self.config = config or {}
+        self.trunk_lr = trunk_lr
+        if trunk_lr == 0:
+            network.query_encoder.trunk.requires_grad_(False)
         self.scores: Scores | None = None
         """Scores of the last validation."""
         self._validated: list[SequenceScores] = []
@@ -166,7 +171,7 @@ class STMModule(L.LightningModule):
         Raises:
             ValueError: The schedule does not depend on the step alone, or ends before the run.
         """
-        optimizer = self.build_optimizer(p for p in self.parameters() if p.requires_grad)
+        optimizer = self.build_optimizer(self._parameter_groups())
         if self.build_scheduler is None:
             return optimizer
         scheduler = self.build_scheduler(optimizer)
@@ -195,6 +200,18 @@ class STMModule(L.LightningModule):
                 scheduler.step()
         checkpoint["lr_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
         checkpoint["optimizer_states"][0]["param_groups"] = optimizer.state_dict()["param_groups"]
+
+    def _parameter_groups(self) -> Any:
+        """Return the trainable parameters, in two groups if the trunk has a learning rate of its own."""
+        trunk = {p for p in self.network.query_encoder.trunk.parameters() if p.requires_grad}
+        others = [p for p in self.parameters() if p.requires_grad and p not in trunk]
+        if self.trunk_lr == 1 or not trunk:
+            return [p for p in self.parameters() if p.requires_grad]
+        lr = self.build_optimizer(others).defaults["lr"]
+        return [
+            {"params": others},
+            {"params": [p for p in self.parameters() if p in trunk], "lr": self.trunk_lr * lr},
+        ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the configuration in the checkpoint."""

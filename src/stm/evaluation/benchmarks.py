@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stm.data import videos
+from stm.data.synthetic.composite import composite_videos
 from stm.data.synthetic.dataset import synthetic_videos
 from stm.data.videos import FileVideo
 from stm.evaluation.evaluate import Benchmark
@@ -110,6 +111,38 @@ def synthetic(
     return Benchmark(f"synthetic-{kind}-{split}", generated, size, "davis", source=f"{pixels} pixels")
 
 
+def composite(
+    root: str | Path,
+    year: int = 2017,
+    split: str = "val",
+    resolution: str = "480p",
+    count: int = 40,
+    seed: int = 0,
+    kind: str = "event",
+    frame_size: Sequence[int] = (240, 424),
+    frames: int | None = None,
+    size: int | None = None,
+) -> Benchmark:
+    """Return composite videos of the objects and backgrounds of a DAVIS split.
+
+    Args:
+        root: see `stm.data.videos.davis`.
+        year: see there.
+        split: see there.
+        resolution: see there.
+        count: see `stm.data.synthetic.composite.composite_videos`.
+        seed: see there.
+        kind: see there.
+        frame_size: see there.
+        frames: see there.
+        size: short side in pixels at which the network sees the frames; None for their own.
+    """
+    source_videos = videos.davis(root, year, split, resolution)
+    generated = composite_videos(source_videos, count, seed, kind, tuple(frame_size), frames)
+    source = f"{Path(root).resolve()} {resolution} {frame_size[0]}x{frame_size[1]}"
+    return Benchmark(f"composite-{kind}-{split}", generated, size, "davis", source=source)
+
+
 def benchmark_from_config(values: Mapping[str, Any]) -> Benchmark:
     """Return the benchmark of a recorded configuration, which has the keys of a file of `conf/benchmark/`.
 
@@ -118,7 +151,7 @@ def benchmark_from_config(values: Mapping[str, Any]) -> Benchmark:
     """
     values = dict(values)
     module, _, name = str(values.pop("_target_", "")).rpartition(".")
-    if module != __name__ or name not in ("davis", "youtube_vos", "folder", "synthetic"):
+    if module != __name__ or name not in ("davis", "youtube_vos", "folder", "synthetic", "composite"):
         raise ValueError(f"_target_={module}.{name}: must be a benchmark of this package")
     build: Callable[..., Benchmark] = globals()[name]
     return build(**values)

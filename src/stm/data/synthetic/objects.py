@@ -137,7 +137,7 @@ def _sample_scenery(
     """Draw a large layer that is fixed to the backdrop and moves with it."""
     rotation = backdrop.angle - backdrop.angle[0]
     offset = rng.uniform(-0.6, 0.6, 2)
-    return static_layer(
+    layer = static_layer(
         spec,
         _sample_backdrop(rng, objects),
         replace(_sample_outline(rng, pace=0.0), bend=(0.0, 0.0, 0.0)),
@@ -147,6 +147,7 @@ def _sample_scenery(
         angle=rng.uniform(0, 2 * np.pi) + rotation,
         size=backdrop.size * rng.uniform(0.4, 0.9),
     )
+    return replace(layer, is_scenery=True)
 
 
 def _sample_outline(rng: np.random.Generator, pace: float = 1.0) -> Outline:

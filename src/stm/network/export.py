@@ -70,7 +70,11 @@ def _inputs(network: STM) -> dict[str, Shapes]:
     value, skips = network.query_encoder.value.out_channels, network.query_encoder.trunk.channels
     cells = _shape_at(network.read_stride)
     frame: Shapes = {"frame": (1, 3, *_shape_at(1))}
-    feature: Shapes = {} if network.memory_encoder.key is not None else {"feature": (1, network.query_encoder.feature_channels, *cells)}
+    feature: Shapes = (
+        {}
+        if network.memory_encoder.key is not None
+        else {"feature": (1, network.query_encoder.feature_channels, *cells)}
+    )
     return {
         "query_encoder": frame,
         "memory_encoder": {**frame, "masks": (1, "O", *_shape_at(1)), **feature},

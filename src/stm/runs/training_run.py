@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
@@ -59,8 +60,11 @@ def train(config: DictConfig) -> float | None:
     for benchmark_config in final_benchmarks(config).values():
         instantiate(benchmark_config)  # what it lacks would show at the end of the training
     policy: MemoryPolicy = instantiate(config.memory)
+    network = build_network(config)
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
     module = STMModule(
-        build_network(config),
+        network,
         instantiate(config.loss),
         instantiate(config.optimizer),
         instantiate(config.scheduler),

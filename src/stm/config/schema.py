@@ -39,7 +39,7 @@ class TrainConfig:
         resume: 'auto' continues from the last checkpoint in the run's folder, a path from that checkpoint.
         threads: CPU threads of torch; null keeps torch's default.
         trunk_lr: Learning rate of the query encoder's backbone, relative to `optimizer.lr`; 0 freezes it.
-        channels_last: Train in channels-last layout: equal up to rounding, faster for small networks on a CPU.
+        channels_last: Train in channels-last layout: equal up to rounding, faster for small networks on CPUs.
         final_benchmark: Benchmark keys that differ in the final evaluation; null skips that evaluation.
         extra_benchmarks: Further benchmarks of the final evaluation, by name.
     """

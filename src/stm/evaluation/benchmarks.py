@@ -138,7 +138,7 @@ def composite(
         size: short side in pixels at which the network sees the frames; None for their own.
     """
     source_videos = videos.davis(root, year, split, resolution)
-    generated = composite_videos(source_videos, count, seed, kind, tuple(frame_size), frames)
+    generated = composite_videos(source_videos, count, seed, kind, frame_size, frames)
     source = f"{Path(root).resolve()} {resolution} {frame_size[0]}x{frame_size[1]}"
     return Benchmark(f"composite-{kind}-{split}", generated, size, "davis", source=source)
 

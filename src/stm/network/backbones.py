@@ -144,8 +144,13 @@ def _split_efficientnet_lite(net: efficientnet.EfficientNetLite) -> Parts:
 
 
 def _efficientnet_lite(name: str) -> Layout:
-    scale = {"mean": efficientnet.MEAN, "std": efficientnet.STD, "feature_std": efficientnet.FEATURE_STD}
-    return Layout(partial(efficientnet.EfficientNetLite, name), _split_efficientnet_lite, **scale)
+    return Layout(
+        partial(efficientnet.EfficientNetLite, name),
+        _split_efficientnet_lite,
+        mean=efficientnet.MEAN,
+        std=efficientnet.STD,
+        feature_std=efficientnet.FEATURE_STD,
+    )
 
 
 def _torchvision(name: str, split: Callable[[Any], Parts]) -> Layout:

@@ -204,8 +204,9 @@ class _Cast:
                 matrix = _object_matrix(layer, t, opacity.shape, track.scale, size)
                 paste([frame], [mask], (pixels, opacity), [matrix], layer.label)
             elif layer.present[t] and layer.outline is not None and not layer.is_scenery:
-                opaque = np.full(self.wall.shape[:2], 255, np.uint8)
-                paste([frame], [mask], (self.wall, opaque), [_wall_matrix(layer, t, opaque.shape, size)], 0)
+                height, width = self.wall.shape[:2]
+                opaque = np.full((height, width), 255, np.uint8)
+                paste([frame], [mask], (self.wall, opaque), [_wall_matrix(layer, t, (height, width), size)], 0)
         return cv2.convertScaleAbs(frame, alpha=float(self.scene.light[t])), mask
 
 
@@ -252,7 +253,7 @@ def composite_videos(
     count: int,
     seed: int = 0,
     kind: str = "mixed",
-    size: Size = (240, 424),
+    size: Sequence[int] = (240, 424),
     frames: int | None = None,
 ) -> list[CompositeVideo]:
     """List the first `count` composite videos of a seed.

@@ -140,7 +140,11 @@ def _split_small(net: Any) -> Parts:
 
 def _split_efficientnet_lite(net: efficientnet.EfficientNetLite) -> Parts:
     first, second, *coarser = net.stages
-    return net.stem, [nn.Sequential(*net.norm, *first, *second), coarser[0], nn.Sequential(*coarser[1:])]
+    return net.stem, [
+        nn.Sequential(*net.norm, *first.children(), *second.children()),
+        coarser[0],
+        nn.Sequential(*coarser[1:]),
+    ]
 
 
 def _efficientnet_lite(name: str) -> Layout:

@@ -206,7 +206,9 @@ class _Cast:
             elif layer.present[t] and layer.outline is not None and not layer.is_scenery:
                 height, width = self.wall.shape[:2]
                 opaque = np.full((height, width), 255, np.uint8)
-                paste([frame], [mask], (self.wall, opaque), [_wall_matrix(layer, t, (height, width), size)], 0)
+                paste(
+                    [frame], [mask], (self.wall, opaque), [_wall_matrix(layer, t, (height, width), size)], 0
+                )
         return cv2.convertScaleAbs(frame, alpha=float(self.scene.light[t])), mask
 
 

@@ -39,7 +39,7 @@ def static_layer(
     zeros, ones = np.zeros(spec.frames), np.ones(spec.frames)
     center = np.zeros((spec.frames, 2))
     rest = {"position": center, "angle": zeros, "size": ones, "scroll": center, "hue": zeros, "gain": ones}
-    return Layer(texture, outline, **{**rest, "present": ones > 0, **changing}, label=label)
+    return Layer(texture, outline, **{**rest, "present": ones > 0, **changing}, label=label, is_scenery=False)
 
 
 def sample_object(

@@ -2,8 +2,8 @@
 
     python benchmarks/mobile.py [--size 480x854] [--objects 1] [--frames 24] [--threads 2]
 
-Both segment the same random video with the memory policy `fifo` (at most 6 frames). Weights are random, since time
-does not depend on them. Prints the median time of a frame and its CPU time, once the memory is full.
+Both segment the same random video with the memory policy `fifo` (at most 6 frames). Weights are random, since
+time does not depend on them. Prints the median time of a frame and its CPU time, once the memory is full.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
-from stm.network import efficientnet
+from stm.network.efficientnet import FEATURE_STD, MEAN, REPEATS, STD, EfficientNetLite
 
 NORMS = ("frozen", "group")
 Parts = tuple[nn.Conv2d, list[nn.Module]]
@@ -138,7 +138,7 @@ def _split_small(net: Any) -> Parts:
     return net.conv1, [net.stage4, net.stage8, net.stage16]
 
 
-def _split_efficientnet_lite(net: efficientnet.EfficientNetLite) -> Parts:
+def _split_efficientnet_lite(net: EfficientNetLite) -> Parts:
     first, second, *coarser = net.stages
     return net.stem, [
         nn.Sequential(*net.norm, *first.children(), *second.children()),
@@ -149,11 +149,11 @@ def _split_efficientnet_lite(net: efficientnet.EfficientNetLite) -> Parts:
 
 def _efficientnet_lite(name: str) -> Layout:
     return Layout(
-        partial(efficientnet.EfficientNetLite, name),
+        partial(EfficientNetLite, name),
         _split_efficientnet_lite,
-        mean=efficientnet.MEAN,
-        std=efficientnet.STD,
-        feature_std=efficientnet.FEATURE_STD,
+        mean=MEAN,
+        std=STD,
+        feature_std=FEATURE_STD,
     )
 
 
@@ -167,7 +167,7 @@ BACKBONES: dict[str, Layout] = {
     "mobilenet_v3_large": _torchvision("mobilenet_v3_large", partial(_split_features, ends=(4, 7, 13))),
     "efficientnet_b0": _torchvision("efficientnet_b0", partial(_split_features, ends=(3, 4, 6))),
     "regnet_y_400mf": _torchvision("regnet_y_400mf", _split_regnet),
-    **{name: _efficientnet_lite(name) for name in efficientnet.REPEATS},
+    **{name: _efficientnet_lite(name) for name in REPEATS},
     "micro": Layout(partial(_SmallNet, (16, 24, 32)), _split_small, downloadable=False),
     "tiny": Layout(partial(_SmallNet, (24, 48, 72)), _split_small, downloadable=False),
     "small": Layout(partial(_SmallNet, (32, 64, 128)), _split_small, downloadable=False),

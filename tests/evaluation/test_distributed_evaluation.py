@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import slurm_cluster
-from helpers.commands import ROOT, VIDEOS, contents, run, start, succeed, wait_until
+from helpers.commands import ROOT, VIDEOS, contents, start, succeed, wait_until
 from helpers.small_networks import save
 from helpers.training_runs import TWO, second_process
 

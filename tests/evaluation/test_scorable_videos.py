@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.data_trees import boxes, write_video
 
-from stm.data.videos import video_names
+from stm.data.dataset_lists import video_names
 from stm.evaluation import benchmarks
 from stm.masks import write_mask
 

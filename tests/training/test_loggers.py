@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from stm.training import loggers as run_loggers
 from stm.training.callbacks import Throughput
+from stm.training.csv_logger import CSVLogger
 from stm.video import ClipBatch
 
 
@@ -47,13 +48,13 @@ def test_run_folder_keeps_its_id(tmp_path: Path) -> None:
 
 
 def test_csv_continues_where_the_run_does(tmp_path: Path) -> None:
-    log = run_loggers.CSVLogger(tmp_path)
+    log = CSVLogger(tmp_path)
     for step in range(4):
         log.log_metrics({"loss": 4.0 - step}, step)
     log.log_metrics({"val": 0.5}, 3)
     with log.file.open("a") as file:
         file.write("4,0.")  # killed while writing
-    resumed = run_loggers.CSVLogger(tmp_path)
+    resumed = CSVLogger(tmp_path)
     resumed.log_metrics({"loss": 9.0}, 2)
     resumed.log_metrics({"val": 0.7, "new": 1.0}, 2)
     assert rows(log.file) == [
@@ -84,7 +85,7 @@ class Slow(L.LightningModule):
 
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_throughput_excludes_validations(tmp_path: Path, accumulated: int) -> None:
-    log = run_loggers.CSVLogger(tmp_path)
+    log = CSVLogger(tmp_path)
     trainer = L.Trainer(
         max_steps=8 // accumulated,
         val_check_interval=2,
@@ -115,5 +116,5 @@ def test_every_logger_is_finished(tmp_path: Path) -> None:
     logger = SimpleNamespace(
         finalize=calls.append, _experiment=SimpleNamespace(finish=lambda exit_code: calls.append(exit_code))
     )
-    run_loggers.close([logger, run_loggers.CSVLogger(tmp_path)], failed=True)  # type: ignore[list-item]
+    run_loggers.close([logger, CSVLogger(tmp_path)], failed=True)  # type: ignore[list-item]
     assert calls == ["failed", 1]

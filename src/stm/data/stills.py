@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from stm.data.coco import coco
+from stm.data.dataset_lists import read_text
 from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES, check_size, list_images, read_frame
 from stm.data.matfile import read_mat_field
-from stm.data.videos import read_text
 from stm.masks import read_mask
 from stm.video import VOID, Video
 

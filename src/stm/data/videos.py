@@ -5,10 +5,8 @@ Building a data set lists folders and decodes nothing. `docs/datasets.md` shows 
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import hashlib
-import json
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stm.data.dataset_lists import read_meta, video_names
 from stm.data.image_io import (
     MASK_SUFFIXES,
     check_size,
@@ -192,36 +191,6 @@ def davis(
     ]
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, or in UTF-16 with a byte order mark, as PowerShell writes it.
-
-    Raises:
-        ValueError: the file has another encoding.
-    """
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-    try:
-        return content.decode(encoding).replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be a text file in UTF-8 ({error.reason} at {error.start})") from error
-
-
-def video_names(path: Path) -> list[str]:
-    """Read a list with one video per line, or one frame's paths per line as in the DAVIS 2016 archive.
-
-    Raises:
-        ValueError: the list is empty, or not a text file.
-    """
-    names = []
-    for line in read_text(path).split("\n"):
-        if line.strip():
-            first = Path(line.split()[0])  # such as /JPEGImages/480p/bear/00000.jpg
-            names.append(first.parent.name if first.suffix.lower() in (".jpg", ".png") else line.strip())
-    if not names:
-        raise ValueError(f"{path}: the list is empty")
-    return list(dict.fromkeys(names))
-
-
 def youtube_vos(
     root: str | Path,
     split: str = "train",
@@ -275,29 +244,6 @@ def youtube_vos(
                     output_frames={frame for o in objects.values() for frame in o["frames"]},
                 )
             )
-    return videos
-
-
-def read_meta(path: Path) -> dict:
-    """Read the videos of a meta.json: name -> `objects` -> id -> `category` and `frames`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file does not have the official form.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; YouTube-VOS keeps it beside JPEGImages")
-    try:
-        videos = json.loads(read_text(path))["videos"]
-        for name, video in videos.items():
-            for label, o in video["objects"].items():
-                has_names = o["frames"] and all(isinstance(frame, str) for frame in o["frames"])
-                if not 1 <= int(label) <= 254 or not has_names:
-                    raise ValueError(f"object {label} of {name}")
-                o.setdefault("category", "")  # the test sets hide it
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        form = "videos.<video>.objects.<id 1..254>.{category,frames}"
-        raise ValueError(f"{path}: must have {form}; got {error!r}") from error
     return videos
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from stm.data.dataset_lists import read_meta, video_names
 from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES
-from stm.data.videos import read_meta, video_names
 from stm.dataset_check.dataset_files import DatasetFiles, StillFiles, VideoFiles, folders
 
 LAYOUTS = {

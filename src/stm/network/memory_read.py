@@ -61,17 +61,6 @@ def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
     return (2 * dot - norm_BGN1) if torch.is_grad_enabled() else dot.mul_(2).sub_(norm_BGN1)
 
 
-def _l2_as_dot(keys_BGKN: Tensor, query_BKQ: Tensor) -> tuple[Tensor, Tensor]:
-    """Return keys and queries with one more channel whose dot product is the similarity 'l2'.
-
-    The memory's norms then cost no passes over the weights, which take longer than the product.
-    """
-    scale = 1 / math.sqrt(keys_BGKN.shape[-2])
-    norm_BG1N = keys_BGKN.square().sum(-2, keepdim=True)
-    one_B1Q = torch.ones_like(query_BKQ[:, :1])
-    return torch.cat([keys_BGKN * (2 * scale), norm_BG1N * -scale], -2), torch.cat([query_BKQ, one_B1Q], -2)
-
-
 def read_weights(
     keys_BGKN: Tensor,
     query_BKQ: Tensor,
@@ -131,8 +120,6 @@ def read_memory(
     Returns:
         (B, O, V, Q).
     """
-    if kind == "l2" and not torch.is_grad_enabled():
-        keys_BGKN, query_BKQ, kind = *_l2_as_dot(keys_BGKN, query_BKQ), "dot"
     cells = query_BKQ.shape[-1]
     max_weights = ATTENTION_CHUNK.get(query_BKQ.device.type, ATTENTION_CHUNK["cpu"])
     step = cells if torch.is_grad_enabled() else max(1, max_weights // max(1, keys_BGKN[:, :, 0].numel()))

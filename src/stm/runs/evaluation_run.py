@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from stm.config.argument_types import check_argument_types
 from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.memory_plan import plan_memory, print_memory_plan
 from stm.evaluation.scores import Scores
@@ -22,6 +21,7 @@ from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, fingerprint, for_inference, load
+from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
 from stm.training.distributed import manage_ddp_processes
 from stm.training.loggers import log_scores, logging_session

@@ -16,7 +16,6 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
-from stm.config.argument_types import check_argument_types
 from stm.config.environment import cpus
 from stm.data.datamodule import ClipDataModule
 from stm.data.sampling import ClipBatches
@@ -26,6 +25,7 @@ from stm.evaluation.sharding import all_gather_object
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, fingerprint, load
+from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
 from stm.sweeps.finished_jobs import finished_score, is_finished
 from stm.training.checkpointing import SaveLastAndBest

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from stm.config.argument_types import check_argument_types
 from stm.config.overrides import check_command_line
 from stm.config.schema import CONF
+from stm.runs.argument_types import check_argument_types
 
 REFUSED = {
     "init=a=b.ckpt": "put it in quotes:\n'init='\"'\"'a=b.ckpt'\"'\"''",

@@ -1,4 +1,4 @@
-"""The two command lines as a user meets them: a run from training to scores, sweeps."""
+"""The two command lines: a run from training to scores, and sweeps."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from helpers.commands import EVALUATE, ROOT, TINY, run, succeed
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a finished run `one`."""
+    """Return a working folder with a finished run `one`."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "printed").write_text(succeed("train.py", *TINY, "name=one", folder=folder))
     return folder
@@ -24,33 +24,33 @@ def weights(run_folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return torch.load(run_folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+def equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 # --- train, resume, evaluate ---
 
 
-def test_a_run_leaves_what_the_readme_promises(trained: Path) -> None:
+def test_files_and_output_of_a_run(trained: Path) -> None:
     folder, printed = trained / "runs" / "one", (trained / "printed").read_text()
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert kept == ["best.ckpt", "last.ckpt", "previous.ckpt"]
     assert (folder / ".hydra" / "config.yaml").exists()
     assert (folder / "logs" / "metrics.csv").exists()
-    for told in ("plain-test-0-0000", "all objects", "copy-first", "masks", "overlays", "scores.json"):
-        assert told in printed
+    for text in ("plain-test-0-0000", "all objects", "copy-first", "masks", "overlays", "scores.json"):
+        assert text in printed
     assert "Traceback" not in printed and "Warning" not in printed
     (scores,) = folder.glob("test_*/scores.json")
     assert {"global", "baselines", "sequences"} <= json.loads(scores.read_text()).keys()
 
 
-def test_resumed_when_finished_it_trains_no_more_and_keeps_its_scores(trained: Path) -> None:
+def test_resuming_a_finished_run_keeps_weights_and_scores(trained: Path) -> None:
     before = weights(trained / "runs" / "one")
     (scores,) = (trained / "runs" / "one").glob("test_*/scores.json")
     masks = {path: path.stat().st_mtime_ns for path in scores.parent.rglob("*.png")}
     output = succeed("train.py", *TINY, "name=one", "resume=auto", folder=trained)
     assert "continuing from" in output and "all objects" in output
-    assert same(before, weights(trained / "runs" / "one"))
+    assert equal_weights(before, weights(trained / "runs" / "one"))
     assert masks == {path: path.stat().st_mtime_ns for path in scores.parent.rglob("*.png")}
 
 
@@ -60,7 +60,7 @@ def test_a_second_run_does_not_overwrite_the_first(trained: Path) -> None:
     assert "already holds a run: continue it with resume=auto, or start another with name=NEW_NAME" in output
 
 
-def test_a_run_is_not_resumed_under_settings_that_make_it_another(trained: Path) -> None:
+def test_resuming_with_other_settings_raises(trained: Path) -> None:
     for setting in ("seed=9", "network.similarity=dot", "optimizer.lr=3e-4", "data.pixels=64"):
         code, output = run("train.py", *TINY, "name=one", "resume=auto", setting, folder=trained)
         assert code == 1 and "Traceback" not in output, output
@@ -73,18 +73,18 @@ def test_a_run_is_not_resumed_under_settings_that_make_it_another(trained: Path)
     )
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_gives_others(trained: Path) -> None:
-    for name, seed in (("same", 1), ("other", 2)):
+def test_the_weights_depend_on_the_seed(trained: Path) -> None:
+    for name, seed in (("again", 1), ("other", 2)):
         succeed("train.py", *TINY, "final_benchmark=null", f"name={name}", f"seed={seed}", folder=trained)
-    assert same(weights(trained / "runs" / "one"), weights(trained / "runs" / "same"))
-    assert not same(weights(trained / "runs" / "one"), weights(trained / "runs" / "other"))
+    assert equal_weights(weights(trained / "runs" / "one"), weights(trained / "runs" / "again"))
+    assert not equal_weights(weights(trained / "runs" / "one"), weights(trained / "runs" / "other"))
 
 
-def test_init_begins_with_the_weights_of_another_run(trained: Path) -> None:
+def test_init_starts_with_the_weights_of_another_run(trained: Path) -> None:
     init = "init=runs/one/checkpoints/last.ckpt"
     frozen = ("final_benchmark=null", "optimizer.lr=0.0", "scheduler=constant", "steps=1")
     succeed("train.py", *TINY, *frozen, init, "name=second_stage", "seed=9", folder=trained)
-    assert same(weights(trained / "runs" / "one"), weights(trained / "runs" / "second_stage"))
+    assert equal_weights(weights(trained / "runs" / "one"), weights(trained / "runs" / "second_stage"))
     code, output = run("train.py", *TINY, init, "network.key_channels=12", "name=odd", folder=trained)
     assert code == 1
     assert "init=runs/one/checkpoints/last.ckpt: must hold a network with this run's arguments" in output
@@ -100,30 +100,33 @@ def test_evaluate_keeps_finished_sequences(trained: Path) -> None:
     sequences = sorted((folder / "sequences").glob("*.json"))
     assert len(sequences) == 2
     scores = json.loads((folder / "scores.json").read_text())
-    sequences[1].unlink()  # as if it had been interrupted there
+    sequences[1].unlink()  # as after an interruption
     kept = sequences[0].stat().st_mtime_ns
     succeed("evaluate.py", *arguments, folder=trained)
     assert sequences[0].stat().st_mtime_ns == kept
     assert json.loads((folder / "scores.json").read_text())["global"] == scores["global"]
 
 
-def test_a_sweep_of_policies_has_a_numbered_folder_a_row(trained: Path) -> None:
+def test_a_sweep_of_policies_has_a_numbered_folder_per_job(trained: Path) -> None:
     policies = ["every_5", "first", "first_previous", "previous"]
     swept = "memory=glob([every*,first*,previous])"
     arguments = ("-m", "checkpoint=runs/one/checkpoints/best.ckpt", swept, *EVALUATE)
     succeed("evaluate.py", *arguments, "output_root=table5", folder=trained)
-    folders = sorted(path for path in (trained / "table5").iterdir() if path.is_dir())
-    assert [path.name for path in folders] == [f"{i}_one-best_synthetic_{p}" for i, p in enumerate(policies)]
+    (sweep,) = (trained / "table5").iterdir()
+    folders = sorted(path for path in sweep.iterdir() if path.is_dir() and path.name[0] != ".")
+    assert [path.name for path in folders] == [f"{i}_memory-{p}" for i, p in enumerate(policies)]
     for folder in folders:
         assert (folder / "scores.json").exists()
 
 
-def test_a_sweep_of_seeds_has_a_numbered_folder_a_run(trained: Path) -> None:
+def test_a_sweep_of_seeds_has_a_numbered_folder_per_job(trained: Path) -> None:
     succeed("train.py", *TINY, "final_benchmark=null", "name=seeds", "seed=1,2", "--multirun", folder=trained)
     folders = sorted(path for path in (trained / "runs" / "seeds").iterdir() if path.is_dir())
     assert [path.name for path in folders] == ["0_seed-1", "1_seed-2"]
-    assert same(weights(folders[0]), weights(trained / "runs" / "one")), "a sweep's job is a run like any"
-    assert not same(weights(folders[0]), weights(folders[1]))
+    assert equal_weights(weights(folders[0]), weights(trained / "runs" / "one")), (
+        "a job of a sweep equals a single run"
+    )
+    assert not equal_weights(weights(folders[0]), weights(folders[1]))
 
 
 @pytest.mark.parametrize("preset", ["smoke", "overfit", "profile"])
@@ -134,8 +137,8 @@ def test_debug(preset: str, trained: Path) -> None:
     assert ("run_training_batch" in output) == (preset == "profile")
 
 
-def test_in_a_process_of_its_own(tmp_path: Path) -> None:
-    """The other tests fork from a server that has all imported; this one starts from nothing."""
+def test_in_a_new_interpreter(tmp_path: Path) -> None:
+    """The other tests fork from a server with imported packages; this one starts from scratch."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA", "PYTEST"))}
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "steps=1", "name=alone"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
@@ -145,7 +148,7 @@ def test_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_overfit_overfits(tmp_path: Path) -> None:
-    """300 steps on four clips: if the loss does not go towards 0, the training step is wrong."""
+    """The loss on four clips must approach 0 within 300 steps, else the training step is wrong."""
     arguments = ("experiment=quickstart", "debug=overfit", "threads=1", "data.pixels=64", "data.count=8")
     small = ("benchmark.count=1", "benchmark.kind=plain", "benchmark.frames=6", "loss.dice=0", "name=overfit")
     succeed("train.py", *arguments, *small, folder=tmp_path)
@@ -156,8 +159,8 @@ def test_overfit_overfits(tmp_path: Path) -> None:
     assert sum(losses[-3:]) / 3 < 0.01
 
 
-def test_without_a_final_evaluation_a_run_is_worth_its_best_validation(tmp_path: Path) -> None:
-    """What a search for hyper-parameters goes by is what best.ckpt was picked by, not the last validation."""
+def test_without_a_final_evaluation_the_score_is_the_best_validation(tmp_path: Path) -> None:
+    """A hyper-parameter search uses the score that selected best.ckpt, not the last validation."""
     rates = (
         "steps=4",
         "validate_every=1",
@@ -168,5 +171,5 @@ def test_without_a_final_evaluation_a_run_is_worth_its_best_validation(tmp_path:
     succeed("train.py", *TINY, *rates, "name=x", folder=tmp_path)
     with (tmp_path / "runs/x/logs/metrics.csv").open(newline="") as file:
         validations = [float(row["val/J&F"]) for row in csv.DictReader(file) if row["val/J&F"]]
-    assert validations[-1] < max(validations), "or this tells nothing"
+    assert validations[-1] < max(validations), "else the test is void"
     assert json.loads((tmp_path / "runs/x/job.json").read_text())["score"] == max(validations)

@@ -1,4 +1,4 @@
-"""`stm score` scores masks made elsewhere as an evaluation scores its own."""
+"""`stm score` scores masks of other programs in the same way as an evaluation."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ NAMES = ("bear", "camel")
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DAVIS tree of two videos with one object, and the masks of an evaluation on it."""
+    """Write a DAVIS tree of two videos with one object, and an evaluation on it."""
     root = tmp_path_factory.mktemp("case")
     rng = np.random.default_rng(0)
     davis = root / "DAVIS"
@@ -39,7 +39,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def words(case: Path, masks: Path, *more: object) -> list[str]:
+def command(case: Path, masks: Path, *more: object) -> list[str]:
     return ["score", str(masks), "--benchmark-root", str(case / "DAVIS"), *map(str, more)]
 
 
@@ -50,14 +50,14 @@ def measures(folder: Path) -> dict:
 
 @pytest.mark.parametrize("below", ["", "Annotations/480p/"])
 @pytest.mark.parametrize("zipped", [False, True])
-def test_scores_are_those_of_the_evaluation(
+def test_scores_equal_those_of_the_evaluation(
     case: Path, tmp_path: Path, below: str, zipped: bool, capsys
 ) -> None:
     shutil.copytree(case / "ours" / "masks", tmp_path / "masks" / below)
     masks = tmp_path / "masks"
     if zipped:
         masks = Path(shutil.make_archive(str(tmp_path / "all"), "zip", masks))
-    assert cli.run(words(case, masks, "--output", tmp_path / "scores")) == 0
+    assert cli.run(command(case, masks, "--output", tmp_path / "scores")) == 0
     assert measures(tmp_path / "scores") == measures(case / "ours")
     printed = capsys.readouterr().out
     assert "all objects" in printed and "frames/s" not in printed
@@ -66,10 +66,10 @@ def test_scores_are_those_of_the_evaluation(
 def test_a_missing_mask_is_an_error_unless_allowed(case: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(case / "ours" / "masks", tmp_path / "masks")
     (tmp_path / "masks" / "camel" / "00003.png").unlink()
-    assert cli.run(words(case, tmp_path / "masks")) == 2
+    assert cli.run(command(case, tmp_path / "masks")) == 2
     error = capsys.readouterr().err
     assert "camel has no mask of 1 of the 4 frames" in error and "camel/00003.png" in error
-    assert cli.run(words(case, tmp_path / "masks", "--skip-missing", "--output", tmp_path / "out")) == 0
+    assert cli.run(command(case, tmp_path / "masks", "--skip-missing", "--output", tmp_path / "out")) == 0
     printed = capsys.readouterr()
     assert "left out:" in printed.err and "camel" not in printed.out
     rows = [row for row in measures(case / "ours")["sequences"] if row["sequence"] == "bear"]
@@ -82,7 +82,7 @@ def test_masks_of_0_and_255_show_the_one_object(case: Path, tmp_path: Path) -> N
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(read_mask(path) * 255).save(target)
     assert (
-        cli.run(words(case, tmp_path / "masks", "--benchmark", "davis2016", "--output", tmp_path / "out"))
+        cli.run(command(case, tmp_path / "masks", "--benchmark", "davis2016", "--output", tmp_path / "out"))
         == 0
     )
     assert measures(tmp_path / "out")["global"] == measures(case / "ours")["global"]
@@ -96,14 +96,14 @@ def test_bad_input_is_one_line(case: Path, tmp_path: Path, capsys) -> None:
         write_mask(wrong / f"{t:05d}.png", np.ones((16, 24), np.uint8))
     with zipfile.ZipFile(tmp_path / "up.zip", "w") as archive:
         archive.writestr("../bear/00001.png", b"")
-    for masks, named in (
+    for masks, message in (
         (tmp_path / "nothing", "there is no such folder or zip"),
         (tmp_path / "text.zip", "must be a folder or a zip of masks"),
         (tmp_path / "empty", "holds no folder of a video, such as bear/"),
         (tmp_path / "wrong", "must have the frame's size 48x32; got 24x16"),
         (tmp_path / "up.zip", "holds no folder of a video, such as bear/"),
     ):
-        assert cli.run(words(case, masks)) == 2, masks
+        assert cli.run(command(case, masks)) == 2, masks
         error = capsys.readouterr().err
-        assert named in error and error.count("\n") == 1, error
+        assert message in error and error.count("\n") == 1, error
     assert not (tmp_path.parent / "bear").exists()

@@ -1,4 +1,4 @@
-"""The command `stm` as a shell meets it: help, version, mistakes, completion."""
+"""The command `stm` in a shell: help, version, errors and completion."""
 
 import os
 import resource
@@ -17,26 +17,26 @@ COMMANDS = [command.name or command.callback.__name__ for command in cli.app.reg
 def shell(
     *words: str, environment: dict[str, str] | None = None, folder: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    everything = {**os.environ, "COLUMNS": "100", **(environment or {})}
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, env=everything, cwd=folder)
+    variables = {**os.environ, "COLUMNS": "100", **(environment or {})}
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, env=variables, cwd=folder)
 
 
 @pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
-def test_help_answers_in_well_under_a_second(words):
+def test_help_takes_well_under_a_second(words):
     durations = []
     for _ in range(5):
-        began = computed()
-        done = shell(str(STM), *words)
-        durations.append(computed() - began)
+        began = child_seconds()
+        result = shell(str(STM), *words)
+        durations.append(child_seconds() - began)
         if durations[-1] < 0.6:
             break
-    assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout.startswith("Usage: stm")
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith("Usage: stm")
     assert min(durations) < 0.6
 
 
-def computed() -> float:
-    """Seconds that finished children have computed, however busy the machine is with others."""
+def child_seconds() -> float:
+    """Return the CPU time of finished child processes, which other work on the machine hardly affects."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -48,13 +48,13 @@ def test_help_imports_nothing_heavy(words):
     assert shell(sys.executable, "-c", program).stdout.splitlines()[-1] == "[]"
 
 
-def test_without_a_word_it_helps_and_every_command_is_listed():
-    done = shell(str(STM))
-    assert done.returncode == 0
-    listed = done.stdout.partition("Commands:")[2].splitlines()
+def test_without_arguments_every_command_is_listed():
+    result = shell(str(STM))
+    assert result.returncode == 0
+    listed = result.stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "]
     assert names == COMMANDS and "check" in names
-    assert shell(sys.executable, "-m", "stm.cli.main").stdout == done.stdout
+    assert shell(sys.executable, "-m", "stm.cli.main").stdout == result.stdout
 
 
 def test_version():
@@ -64,7 +64,7 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["chekc"], "stm: No such command 'chekc'"),
         (["check"], "stm check: Missing argument 'ROOT'"),
@@ -74,20 +74,20 @@ def test_version():
         (["check", "nowhere"], "stm: nowhere: there is no such folder"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(words, told, tmp_path, monkeypatch, capsys):
+def test_a_user_error_is_one_line_on_stderr_and_exit_code_2(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.run(words) == 2
     printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.startswith(told) and printed.err.count("\n") == 1
+    assert printed.out == "" and printed.err.startswith(message) and printed.err.count("\n") == 1
 
 
 def test_the_exit_code_reaches_the_shell(tmp_path):
-    done = shell(str(STM), "check", ".", folder=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("stm: .: must hold a data set; expected ")
-    assert done.stdout == "" and done.stderr.count("\n") == 1
+    result = shell(str(STM), "check", ".", folder=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith("stm: .: must hold a data set; expected ")
+    assert result.stdout == "" and result.stderr.count("\n") == 1
 
 
-def test_what_is_no_users_mistake_keeps_its_traceback(monkeypatch):
+def test_internal_errors_keep_their_traceback(monkeypatch):
     def fail(*_: object) -> None:
         raise KeyError("ours")
 
@@ -96,15 +96,15 @@ def test_what_is_no_users_mistake_keeps_its_traceback(monkeypatch):
         cli.run(["check", "."])
 
 
-def test_a_closed_pipe_is_no_traceback(tmp_path):
+def test_a_closed_pipe_gives_no_traceback(tmp_path):
     (tmp_path / "1.jpg").touch()
     (tmp_path / "1.png").touch()
-    done = shell("bash", "-c", f"'{STM}' check '{tmp_path}' | head -c 1 >/dev/null")
-    assert "Traceback" not in done.stderr
+    result = shell("bash", "-c", f"'{STM}' check '{tmp_path}' | head -c 1 >/dev/null")
+    assert "Traceback" not in result.stderr
 
 
 def complete(*words: str) -> list[str]:
-    """What bash offers for the last word, with the script that `stm --show-completion` gives."""
+    """Return the completions of the last word in bash, by the script of `stm --show-completion`."""
     script = """
         PATH="$1:$PATH"; shift
         eval "$(stm --show-completion)"
@@ -121,9 +121,9 @@ def test_bash_completes_commands_options_and_choices():
     assert complete("stm", "check", "--layout", "you") == ["youtube_vos"]
 
 
-def test_completion_is_installed_where_bash_finds_it(tmp_path):
-    """In a home of its own: a new shell there completes."""
+def test_completion_is_installed_for_bash(tmp_path):
+    """A new shell with a separate home folder completes."""
     script = 'PATH="$1:$PATH"; stm --install-completion && . ~/.bashrc && complete -p stm'
-    done = shell("bash", "-c", script, "bash", str(STM.parent), environment={"HOME": str(tmp_path)})
-    assert done.returncode == 0, done.stderr
-    assert "_stm_completion" in done.stdout.splitlines()[-1]
+    result = shell("bash", "-c", script, "bash", str(STM.parent), environment={"HOME": str(tmp_path)})
+    assert result.returncode == 0, result.stderr
+    assert "_stm_completion" in result.stdout.splitlines()[-1]

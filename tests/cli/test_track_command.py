@@ -1,4 +1,4 @@
-"""`stm track`: films and folders, masks at several frames, going on where it was interrupted, mistakes."""
+"""`stm track`: video files and folders, masks at several frames, resuming, and errors."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ MASKS = small.masks(LENGTH, 3).numpy()
 
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
-    """A folder of 20 frames, a mask of objects 1 and 2 at frame 0, of 2 and 3 at frame 7, and weights."""
+    """Write 20 frames, a mask of objects 1 and 2 at frame 0 and of 2 and 3 at frame 7, and weights."""
     (tmp_path / "frames").mkdir()
     for t, frame in enumerate(FRAMES):
         Image.fromarray(frame).save(tmp_path / "frames" / f"shot{t}.png")  # natural order: 2 before 10
@@ -49,7 +49,7 @@ def words(case: Path, output: str = "out", *more: object, video: str = "frames")
 
 
 def masks(folder: Path) -> dict[str, np.ndarray]:
-    """Name -> labels; there is nothing else in the folder."""
+    """Return name -> labels of a folder that contains nothing else."""
     return {path.stem: read_mask(path) for path in sorted((folder / "masks").iterdir())}
 
 
@@ -58,7 +58,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_masks_and_scores_are_those_of_the_segmenter(case: Path) -> None:
+def test_masks_and_scores_equal_those_of_the_segmenter(case: Path) -> None:
     assert cli.run(words(case, "out", "--mask", f"7:{case}/m7.png", "--memory", "every_5,every=3")) == 0
     segmenter = stm.Segmenter(small.network(), MemoryPolicy(every=3), LENGTH)
     expected, found = [], masks(case / "out")
@@ -89,7 +89,7 @@ def test_masks_and_scores_are_those_of_the_segmenter(case: Path) -> None:
     assert np.abs(shown[0][MASKS[0] == 1].astype(int) - FRAMES[0][MASKS[0] == 1]).mean() > 20, "tinted"
 
 
-def test_nothing_is_known_before_the_first_mask(case: Path) -> None:
+def test_frames_before_the_first_mask_are_background(case: Path) -> None:
     command = words(case, "out", "--no-overlay")
     command[command.index("--mask") + 1] = f"5:{case}/m0.png"
     assert cli.run(command) == 0
@@ -100,7 +100,7 @@ def test_nothing_is_known_before_the_first_mask(case: Path) -> None:
     assert not (case / "out" / "overlay.mp4").exists()
 
 
-def test_a_film_is_its_frames(case: Path) -> None:
+def test_a_video_file_equals_its_frames(case: Path) -> None:
     write_video(case / "film.mp4", FRAMES, fps=12.5)
     with av.open(str(case / "film.mp4")) as film:
         decoded = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
@@ -121,8 +121,8 @@ def test_a_film_is_its_frames(case: Path) -> None:
         assert float(film.streams.video[0].average_rate) == 12.5
 
 
-def test_a_film_that_is_turned_is_read_as_it_is_shown(case: Path) -> None:
-    """A phone held upright: its matrix takes what is right to below, a turn clockwise."""
+def test_a_rotated_video_is_read_upright(case: Path) -> None:
+    """The display matrix of an upright phone rotates clockwise."""
     write_video(case / "film.mp4", FRAMES[:3])
     plain = list(VideoFile(case / "film.mp4").read())
     content = bytearray((case / "film.mp4").read_bytes())
@@ -138,7 +138,7 @@ def test_a_film_that_is_turned_is_read_as_it_is_shown(case: Path) -> None:
 
 
 @pytest.mark.parametrize("memory", ["every_5,every=2", "prototypes", "diverse,motion_sigma=0.2", "spaced"])
-def test_interrupted_anywhere_it_ends_the_same(memory: str, case: Path, monkeypatch) -> None:
+def test_an_interrupted_run_resumes_with_equal_results(memory: str, case: Path, monkeypatch) -> None:
     more = ("--no-overlay", "--mask", f"7:{case}/m7.png", "--memory", memory, "--save-every", 0)
     assert cli.run(words(case, "whole", *more)) == 0
     step, calls = Segmenter.step, 0
@@ -167,8 +167,8 @@ def test_interrupted_anywhere_it_ends_the_same(memory: str, case: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_and_ends_the_same(case: Path) -> None:
-    """SIGKILL twice, at whatever moment."""
+def test_a_killed_run_resumes_with_equal_results(case: Path) -> None:
+    """SIGKILL arrives twice, at arbitrary moments."""
     for t in range(LENGTH, 400):
         os.link(case / "frames" / f"shot{t % LENGTH}.png", case / "frames" / f"shot{t}.png")
     more = ("--no-overlay", "--save-every", 0)
@@ -190,7 +190,7 @@ def test_killed_it_goes_on_and_ends_the_same(case: Path) -> None:
     assert sorted(p.name for p in (case / "parts").iterdir()) == ["confidence.csv", "masks", "track.json"]
 
 
-def test_what_is_done_is_not_done_again(case: Path, monkeypatch, capsys) -> None:
+def test_a_finished_run_is_not_repeated(case: Path, monkeypatch, capsys) -> None:
     assert cli.run(words(case, "out", "--no-overlay")) == 0
     told = (case / "out" / "track.json").read_bytes()
     monkeypatch.setattr(Segmenter, "step", None)
@@ -205,7 +205,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_is_shown_how_far_it_is(case: Path, monkeypatch) -> None:
+def test_a_terminal_has_a_progress_bar(case: Path, monkeypatch) -> None:
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
     for name, value in {"TERM": "xterm", "COLUMNS": "150"}.items():
@@ -216,19 +216,19 @@ def test_a_terminal_is_shown_how_far_it_is(case: Path, monkeypatch) -> None:
     assert re.search(r"overlay \S+ 20/20 [\d.]+ frames/s", plain)
 
 
-def test_a_file_gets_no_progress_bar(case: Path, capfd) -> None:
+def test_a_redirected_output_has_no_progress_bar(case: Path, capfd) -> None:
     assert cli.run(words(case, "out")) == 0
     assert capfd.readouterr().err == ""
 
 
-def test_the_overlay_of_a_frame_an_hour_is_a_video_too(case: Path, monkeypatch) -> None:
+def test_the_overlay_of_a_very_slow_video(case: Path, monkeypatch) -> None:
     monkeypatch.setattr(Frames, "fps", 1 / 3600)
     assert cli.run(words(case, "out")) == 0
     with av.open(str(case / "out" / "overlay.mp4")) as film:
         assert float(film.streams.video[0].average_rate) == 0.001
 
 
-def test_other_settings_do_not_mix(case: Path, capsys) -> None:
+def test_results_of_other_settings_raise(case: Path, capsys) -> None:
     assert cli.run(words(case, "out", "--no-overlay")) == 0
     (case / "other" / "masks").mkdir(parents=True)
     (case / "broken").mkdir()
@@ -247,7 +247,7 @@ def test_other_settings_do_not_mix(case: Path, capsys) -> None:
         assert named in printed.err and printed.err.count("\n") == 1 and printed.out == ""
 
 
-def test_mistakes_are_one_line(case: Path, capsys) -> None:
+def test_errors_are_one_line(case: Path, capsys) -> None:
     write_mask(case / "wide.png", np.ones((32, 50), np.uint8))
     (case / "text.mp4").write_text("no film")
     write_video(case / "cut.mp4", FRAMES)
@@ -279,7 +279,7 @@ def test_mistakes_are_one_line(case: Path, capsys) -> None:
     assert not (case / "out" / "masks").exists()
 
 
-def test_frames_of_two_sizes_are_named(case: Path, capsys) -> None:
+def test_frames_of_two_sizes_raise(case: Path, capsys) -> None:
     Image.fromarray(FRAMES[3][:30]).save(case / "frames" / "shot3.png")
     assert cli.run(words(case)) == 2
     message = "shot3.png: frames must have the size of the first, 48x32 (width x height); got 48x30"
@@ -287,7 +287,7 @@ def test_frames_of_two_sizes_are_named(case: Path, capsys) -> None:
     assert len(Frames(case / "frames")) == LENGTH
 
 
-def test_a_smaller_size_for_the_network_keeps_the_videos_own(case: Path) -> None:
+def test_masks_keep_the_video_s_size(case: Path) -> None:
     assert cli.run(words(case, "out", "--size", "16", "--no-overlay")) == 0
     found = masks(case / "out")
     assert found["shot19"].shape == (32, 48)

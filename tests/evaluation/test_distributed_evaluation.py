@@ -55,7 +55,7 @@ def test_two_processes_of_the_trainer_equal_one(tmp_path: Path, checkpoint: Path
 
 @pytest.mark.slow
 def test_a_killed_process_of_the_trainer_ends_the_evaluation(tmp_path: Path, checkpoint: Path) -> None:
-    arguments = (*command(checkpoint, "killed", frames=200), *TWO)
+    arguments = (*command(checkpoint, "killed", frames=80), *TWO)
     output = output_folder(tmp_path, "killed")
     running = start("evaluate.py", *arguments, folder=tmp_path)
     running.wait_until(lambda: len(sequences(output)) >= 2)
@@ -66,13 +66,13 @@ def test_a_killed_process_of_the_trainer_ends_the_evaluation(tmp_path: Path, che
     finished = {path: path.stat().st_mtime_ns for path in sequences(output)}
     succeed("evaluate.py", *arguments, folder=tmp_path)
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
-    succeed("evaluate.py", *command(checkpoint, "single", frames=200), folder=tmp_path)
+    succeed("evaluate.py", *command(checkpoint, "single", frames=80), folder=tmp_path)
     assert contents(output) == contents(output_folder(tmp_path, "single"))
 
 
 @pytest.mark.parametrize("trainer", [(), TWO], ids=["one process", "two processes"])
 def test_sigterm_ends_the_evaluation(tmp_path: Path, checkpoint: Path, trainer: tuple[str, ...]) -> None:
-    running = start("evaluate.py", *command(checkpoint, "ended", *trainer, frames=200), folder=tmp_path)
+    running = start("evaluate.py", *command(checkpoint, "ended", *trainer, frames=80), folder=tmp_path)
     running.wait_until(lambda: bool(sequences(output_folder(tmp_path, "ended"))))
     other = second_process(running) if trainer else None
     assert running.process.pid is not None
@@ -91,7 +91,7 @@ def shell_environment(**more: str) -> dict[str, str]:
 def test_torchrun(tmp_path: Path, checkpoint: Path) -> None:
     """A killed process ends both; the same command with three processes resumes."""
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-    script = (str(ROOT / "evaluate.py"), *command(checkpoint, "many", frames=200))
+    script = (str(ROOT / "evaluate.py"), *command(checkpoint, "many", frames=80))
     output, log = output_folder(tmp_path, "many"), tmp_path / "log.txt"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -119,7 +119,7 @@ def test_torchrun(tmp_path: Path, checkpoint: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("all objects") == 1
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
-    succeed("evaluate.py", *command(checkpoint, "single", frames=200), folder=tmp_path)
+    succeed("evaluate.py", *command(checkpoint, "single", frames=80), folder=tmp_path)
     assert contents(output) == contents(output_folder(tmp_path, "single"))
 
 

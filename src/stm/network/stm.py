@@ -88,7 +88,7 @@ class STM(nn.Module):
             "backbone": backbone,
             "memory_backbone": memory_backbone or backbone,
             "norm": norm,
-            "memory_norm": memory_norm or norm,
+            "memory_norm": None if memory_norm == norm else memory_norm,
             "key_channels": key_channels,
             "value_channels": value_channels,
             "decoder_channels": decoder_channels,

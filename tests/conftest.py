@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: xdist runs a process a core already
+settings.register_profile("stm", deadline=None)  # a busy machine would fail tests by time alone
+settings.load_profile("stm")
 
 
 @pytest.fixture(scope="session")

@@ -35,11 +35,12 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trees")
     data, masks = root / "data", [boxes({1: A, 2: B})] * 6
     for below in ("480p", "240p"):
-        write_video(data / "DAVIS", "bear", masks, below=below)
+        for name in ("bear", "camel"):  # composite videos take objects of one and the background of another
+            write_video(data / "DAVIS", name, [boxes({1: A, 2: B})] * 10, below=below)
     for path in ("2016/train", "2016/val", "2017/train", "2017/val", "2017/train-240p", "2017/val-240p"):
         file = data / "DAVIS" / "ImageSets" / f"{path}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("bear\n")
+        file.write_text("bear\ncamel\n")
     names = [f"{5 * t:05d}" for t in range(6)]
     objects = {"1": {"category": "cat", "frames": names}, "2": {"category": "dog", "frames": names}}
     for split in ("train", "valid"):

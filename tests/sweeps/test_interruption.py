@@ -30,13 +30,14 @@ def test_interrupted_sweep_of_evaluations(tmp_path: Path) -> None:
     save(tmp_path / "w.ckpt")
     videos = ("benchmark=synthetic", "benchmark.pixels=48", "benchmark.count=12", "benchmark.kind=plain")
     arguments = ("sweep=table5", "memory=first,every_5", "checkpoint=w.ckpt", *videos, "threads=1")
-    folder = tmp_path / "runs" / "evaluate" / "table5_w"
-    second = folder / "1_w_synthetic_every_5"
+    sweeps = tmp_path / "runs" / "evaluate"
 
     def has_started() -> bool:
-        return len(list(second.glob("sequences/*.json"))) > 1
+        return len(list(sweeps.glob("table5*/1_*/sequences/*.json"))) > 1
 
     output = interrupted("evaluate.py", *arguments, folder=tmp_path, reached=has_started)
+    (folder,) = sweeps.glob("table5*")
+    (second,) = folder.glob("1_*")
     assert (
         "1 of 2 jobs are finished." in output and "Run the same command again to finish the others" in output
     )

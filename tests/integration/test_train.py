@@ -13,6 +13,7 @@ import torch
 from helpers import small_networks as small
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 import stm
@@ -160,6 +161,7 @@ def test_where_a_run_goes_on(tmp_path: Path) -> None:
 
 def test_the_trainer_takes_the_processes_that_a_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
     config = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)  # Lightning sets it for the whole process
     assert process_setup.build_trainer(config).world_size == 1
     torchrun = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     address = {

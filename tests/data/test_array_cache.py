@@ -254,7 +254,8 @@ def test_pickles_hold_no_cached_arrays(tmp_path: Path) -> None:
 
 # --- the parser ---
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_subnormal=False) | st.text()
+FLOATS = st.floats(allow_nan=False, allow_subnormal=False)
+scalars = st.none() | st.booleans() | st.integers() | FLOATS | st.text()
 anything = st.recursive(
     scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=9
 )

@@ -103,7 +103,7 @@ def evaluate_run(config: DictConfig) -> float | None:
         try:
             trainer.predict(module, DataLoader(once, batch_size=None), return_predictions=False)
         except SystemExit:  # a signal
-            log.warning("finished videos are kept; the same command resumes the evaluation")
+            log.warning("finished videos are kept, and the same command resumes")
             raise
         done()
         assert module.scores is not None

@@ -177,6 +177,21 @@ def test_the_trainer_takes_the_processes_that_a_launcher_started(monkeypatch: py
     assert vars(trainer.strategy)["_timeout"] == timedelta(hours=24)
 
 
+@pytest.mark.parametrize("per_node", [None, "2"])
+def test_srun_must_start_equally_many_tasks_on_each_node(
+    monkeypatch: pytest.MonkeyPatch, per_node: str | None
+) -> None:
+    """Three tasks on two nodes, for which Lightning has no setting."""
+    monkeypatch.delenv("RANK", raising=False)
+    for name, value in {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "3"}.items():
+        monkeypatch.setenv(name, value)
+    if per_node:
+        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", per_node)
+    config = OmegaConf.load(CONF / "trainer" / "auto.yaml")
+    with pytest.raises(ValueError, match="srun started 3 tasks: must be the same number on each node"):
+        process_setup.build_trainer(config)
+
+
 def test_a_run_begins_with_anothers_weights(tmp_path: Path) -> None:
     path = save(tmp_path / "stills.ckpt", seed=7)
     config = OmegaConf.create({"init": str(path), "network": {**CONFIG["network"], "pretrained": True}})

@@ -56,14 +56,13 @@ def build_trainer(config: DictConfig, timeout_hours: float | None = None, **argu
         arguments: further arguments of the trainer.
 
     Raises:
-        ValueError: the trainer is SLURM's, but srun did not start this process.
+        ValueError: the trainer is SLURM's, but srun did not start this process; or the nodes have different
+            numbers of processes.
     """
     timeout: dict[str, Any] = {} if timeout_hours is None else {"timeout": timedelta(hours=timeout_hours)}
     is_default = config.devices == 1 and config.num_nodes == 1 and not config.get("plugins")
     if world_size() > 1 and is_default:
-        per_node = int(
-            os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", world_size()))
-        )
+        per_node = _processes_per_node()
         arguments |= {"devices": per_node, "num_nodes": world_size() // per_node}
         arguments |= {"strategy": DDPStrategy(**timeout)}
         if "RANK" not in os.environ:  # srun; `stm.training.preemption` requeues the job
@@ -73,6 +72,20 @@ def build_trainer(config: DictConfig, timeout_hours: float | None = None, **argu
     elif isinstance(config.strategy, DictConfig):
         arguments |= {"strategy": instantiate(config.strategy, **timeout)}
     return instantiate(config, **arguments)
+
+
+def _processes_per_node() -> int:
+    """Return how many processes torchrun or srun started on each node."""
+    total = world_size()
+    if "RANK" in os.environ:
+        return int(os.environ.get("LOCAL_WORLD_SIZE", total))
+    count = int(os.environ.get("SLURM_NTASKS_PER_NODE", 0))
+    if count < 1 or total % count:
+        raise ValueError(
+            f"srun started {total} tasks: must be the same number on each node; start them with "
+            "srun --nodes=N --ntasks-per-node=M"
+        )
+    return count
 
 
 def selected_groups() -> dict[str, str | None]:

@@ -32,7 +32,7 @@ test-slow: $(READY)  ## Run all tests, including slow ones
 	$(PYTHON) -m pytest -n auto
 
 golden: $(READY)  ## Compare network and metrics with recorded values of the published code
-	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
+	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/network/test_family_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
 real: $(READY)  ## Train a small STM on DAVIS and the stills in data, three stages, and evaluate it: about half an hour
 	$(PYTHON) train.py experiment=small_stills resume=auto $(REAL)

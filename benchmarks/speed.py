@@ -1,6 +1,7 @@
 """Compare time and memory per frame with the procedure of the published evaluation code and equal weights.
 
     python benchmarks/speed.py [--sizes 240x432 480x854] [--objects 1 3] [--policies every_5] [--compile] ...
+    python benchmarks/speed.py --network xmem --policies xmem [--sizes 480x854] [--objects 1 3] ...
     python benchmarks/speed.py --long 2000 --policies every_5 first_previous [--network tiny] [--size 96x160]
 
 The first form alternates between the plain reference (tests/helpers/plain_stm.py) and ours frame by frame, so
@@ -10,9 +11,12 @@ memory beyond the loaded network, each side in its own process; and, for policie
 difference of the probabilities and the cost of a further memory frame. Other policies are timed against the
 reference with every 5 frames.
 
-The second form streams one long video through each policy and prints whether the cost grows.
+The second form does so for another published network, beside its plain reference
+(tests/helpers/plain_family.py), which memorizes its own probabilities.
 
-Both write `results.json` and figures into the folder --output.
+The third form streams one long video through each policy and prints whether the cost grows.
+
+All write `results.json` and figures into the folder --output.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from speed_common import (
+    FAMILY,
     Ours,
     Setting,
     build,
@@ -70,9 +75,9 @@ def measure(settings: Sequence[Setting], frames: int, warmup: int) -> list[dict[
     """
     network, policy = build(settings[0])
     device = network.mean.device
-    pairs = [(reference(network, policy), Ours(prepare(network, s), policy, s, frames)) for s in settings]
+    pairs = [(reference(network, policy, s), Ours(prepare(network, s), policy, s, frames)) for s in settings]
     previous: list[Any] = [None] * len(pairs)
-    rows = [_empty_row(setting, reference_has_policy(policy)) for setting in settings]
+    rows = [_empty_row(setting, reference_has_policy(policy, setting)) for setting in settings]
     stream = settings[0].stream()
     for t in range(frames):
         frame, labels = (x.to(device) for x in stream(t))
@@ -205,7 +210,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=3, help="number of first frames that are not timed")
     parser.add_argument(
         "--network",
-        help="official (seeded weights), tiny (only with --long, where it is the default) or a checkpoint",
+        help=f"official, {', '.join(FAMILY)} (seeded weights), tiny (only with --long, where it is the "
+        "default) or a checkpoint",
     )
     parser.add_argument("--threads", type=int, help="torch threads; by default torch's choice")
     parser.add_argument("--long", type=int, metavar="N", help="stream N frames through each policy instead")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import importlib
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from stm.memory import MemoryPolicy
     from stm.network import STM
 
+FAMILY = ("stcn", "mask_propagation", "xmem", "xmem_no_sensory")
 ROOT = Path(__file__).resolve().parents[1]
 M_MMAP_THRESHOLD = -3
 """Number of glibc's setting for the size from which blocks are allocated separately."""
@@ -42,7 +44,8 @@ class Setting:
     """A measurement as plain values, which can be sent to another process.
 
     Attributes:
-        network: 'official' (seeded weights), 'tiny' (the quickstart's, random weights) or a checkpoint.
+        network: 'official' or another published network of FAMILY (seeded weights), 'tiny' (the quickstart's,
+            random weights) or a checkpoint.
         policy: a file of conf/memory, without its ending.
         size: (H, W) of the frames.
         objects: number of objects, 1 to 10.
@@ -94,7 +97,7 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
     from hydra.utils import instantiate
 
     from stm.config.schema import CONF
-    from stm.network import load
+    from stm.network import load, load_published
 
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
@@ -108,7 +111,9 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
         if setting.network == "tiny":
             network = instantiate(compose("train", ["experiment=quickstart"]).network)
         elif setting.network == "official":
-            network = plain_stm().published_network()
+            network = helper("plain_stm").published_network()
+        elif setting.network in FAMILY:
+            network = load_published(helper("plain_family").golden_state_dict(setting.network))
         else:
             network = load(setting.network)
     try:
@@ -117,24 +122,42 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
         raise ValueError(f"--devices {setting.device}: is not available ({error})") from error
 
 
-def reference(network: STM, policy: MemoryPolicy) -> Any:
+def reference(network: STM, policy: MemoryPolicy, setting: Setting) -> Any:
     """Build the plain reference with the policy, or with every 5 frames if it does not have the policy."""
-    return plain_stm().PlainSTM(network, policy.every if reference_has_policy(policy) else 5)
+    every = policy.every if reference_has_policy(policy, setting) else 5
+    if setting.network not in FAMILY:
+        return helper("plain_stm").PlainSTM(network, every)
+    return PlainFamily(setting, every)
 
 
-def reference_has_policy(policy: MemoryPolicy) -> bool:
+def reference_has_policy(policy: MemoryPolicy, setting: Setting) -> bool:
     """Return whether the plain reference implements the policy."""
-    return policy == type(policy)(every=policy.every)
+    from stm.memory import published_policy
+
+    name = setting.network if setting.network in FAMILY else "stm"
+    return policy == dataclasses.replace(published_policy(name), every=policy.every)
 
 
-def plain_stm() -> Any:
-    """Import the plain reference from the tests."""
+class PlainFamily:
+    """The plain reference of STCN, Mask-Propagation or XMem; it memorizes its own probabilities."""
+
+    def __init__(self, setting: Setting, every: int | None) -> None:
+        family = helper("plain_family")
+        weights = family.golden_state_dict(setting.network)
+        network = family.plain_network(setting.network, weights).to(setting.device)
+        self.loop = family.plain_reference(network, mem_every=every)
+
+    def step(self, frame: Tensor, mask: Tensor | None = None, previous: Tensor | None = None) -> Tensor:
+        """Segment the next frame."""
+        return self.loop.step(frame, mask)
+
+
+def helper(name: str) -> Any:
+    """Import a helper of the tests, such as a plain reference."""
     folder = str(ROOT / "tests")
     if folder not in sys.path:
         sys.path.append(folder)
-    from helpers import plain_stm
-
-    return plain_stm
+    return importlib.import_module(f"helpers.{name}")
 
 
 def prepare(network: STM, setting: Setting) -> STM:
@@ -224,7 +247,7 @@ def _extra_peak(side: str, setting: Setting, frames: int) -> int:
         ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 2**16)
     network, policy = build(setting)
     device = network.mean.device
-    model: Any = reference(network, policy) if side == "plain" else prepare(network, setting)
+    model: Any = reference(network, policy, setting) if side == "plain" else prepare(network, setting)
     frame, masks = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, 1, 32, 32, device=device)
     with torch.no_grad():
         network.segment(frame, network.memorize(frame, masks))  # libraries load code when first used

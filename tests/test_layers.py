@@ -31,8 +31,10 @@ FLOORS = {
     "train": 10,
     "evaluate": 10,
 }
-STEPS = {("masks", "video"), ("masks", "atomic_io")}
-"""Rooms on one floor, the first a step above the second: masks need VOID and are written atomically."""
+STEPS = {("masks", "video"), ("masks", "atomic_io"), ("network", "memory")}
+"""Rooms on one floor, the first a step above the second.
+
+Masks need VOID and are written atomically; published networks bring their authors' memory policy."""
 HEAVY = {
     "torch",
     "torchvision",

@@ -43,6 +43,14 @@ def test_the_default_curriculum_is_the_papers():
         SkipCurriculum(every_clips=0)
 
 
+def test_a_curriculum_in_stages_may_fall_again():
+    curriculum = SkipCurriculum(stages=[[0, 5], [100, 10], [900, 5]])
+    assert [curriculum.max_skip(k) for k in (0, 99, 100, 899, 900, 10**6)] == [5, 5, 10, 10, 5, 5]
+    for stages in ([], [[1, 5]], [[0, 5], [0, 6]], [[0, -1]]):
+        with pytest.raises(ValueError, match="stages=.*must ascend from clip 0"):
+            SkipCurriculum(stages=stages)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 60), st.integers(0, 30), st.integers(0, 2**32))
 def test_frame_indices_ascend_within_the_video_and_the_limit(frames, extra, max_skip, seed):

@@ -70,6 +70,9 @@ class PlainSTM:
             name: weight.float().clone(memory_format=torch.contiguous_format)
             for name, weight in network.state_dict().items()
         }
+        own, shared = (self.weights.pop(f"decoder.compress.{part}.weight") for part in ("own", "shared"))
+        self.weights["decoder.compress.weight"] = torch.cat([own, shared], dim=1)
+        self.weights["decoder.compress.bias"] = self.weights.pop("decoder.compress.own.bias")
         needed = ("memory_encoder.others_stem", "memory_encoder.key", "query_encoder.trunk.stages.2.0.conv3")
         if network.similarity != "scaled_dot" or any(f"{name}.weight" not in self.weights for name in needed):
             raise ValueError("network: the published form is backbone=resnet50 with network=official")

@@ -108,7 +108,7 @@ def test_whatever_is_in_the_file(tmp_path_factory: pytest.TempPathFactory, conte
 @pytest.mark.parametrize("content", [{"a": 1}, [1, 2], {"state_dict": {}}, torch.zeros(2)])
 def test_a_file_of_something_else_is_named(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="neither of this project nor the published STM checkpoint"):
+    with pytest.raises(ValueError, match="neither of this project nor a published one that is known"):
         stm.load(tmp_path / "other.pt")
 
 
@@ -209,6 +209,11 @@ OTHER_MEANING = {
     "norm": "frozen",
     "other_objects_channel": True,
     "memory_backbone": "tiny",
+    "value_fusion": "cbam",
+    "decoder": "stcn",
+    "sensory_channels": 4,
+    "border": "mean",
+    "mask_merging": "aggregate",
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from stm.cli import main as cli
 from stm.network import STM
 from stm.network.export import export
-from stm.network.published import official_network
+from stm.network.published_names import PUBLISHED
 
 PROGRAMS = ("query_encoder", "memory_encoder", "decoder")
 
@@ -117,7 +117,9 @@ def test_programs_equal_the_network_at_any_size(changes: dict[str, Any], tmp_pat
 @pytest.mark.parametrize("name", ["resnet18", "official"])
 def test_real_backbones(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = STM(backbone="resnet18").eval() if name == "resnet18" else official_network().eval()
+    network = (
+        STM(backbone="resnet18").eval() if name == "resnet18" else STM(**PUBLISHED["stm"].arguments).eval()
+    )
     export(network, tmp_path / "out")
     compare(network, Exported(tmp_path / "out"), [(64, 96), (112, 80)], [2, 1], 2e-4)
 

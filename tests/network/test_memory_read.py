@@ -8,12 +8,16 @@ import torch
 
 import stm.network.memory_read as read_module
 from stm.network.decoder import soft_aggregation
-from stm.network.memory_read import SIMILARITIES, read_memory, read_weights
+from stm.network.memory_read import SIMILARITIES, activate_key, potentiate, read_memory, read_weights
 
 
 def slow_f(query: np.ndarray, key: np.ndarray, kind: str) -> float:
     """Compute the similarity f of one query cell and one memory cell, equation 2 and its variants."""
     channels = len(key)
+    if kind == "anisotropic_l2":  # key, shrinkage of the memory, selection of the query
+        channels //= 2
+        weighted = sum(query[channels + 1 + c] * (query[c] - key[c]) ** 2 for c in range(channels))
+        return math.exp(-key[channels] * weighted / math.sqrt(channels))
     if kind == "l2":
         return math.exp(-sum((q - k) ** 2 for q, k in zip(query, key, strict=True)) / math.sqrt(channels))
     dot = sum(q * k for q, k in zip(query, key, strict=True))
@@ -34,18 +38,22 @@ def slow_read(keys: np.ndarray, values: np.ndarray, query: np.ndarray, kind: str
     return result
 
 
-def random_memory(groups: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def random_memory(
+    groups: int, scale: float = 1.0, kind: str = "dot", cells: int = 10, queries: int = 6
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(groups)
-    keys = scale * torch.randn((2, groups, 4, 10), generator=generator)
-    values = torch.randn((2, 3, 5, 10), generator=generator)
-    query = scale * torch.randn((2, 4, 6), generator=generator)
-    return keys, values, query
+    channels = 9 if kind == "anisotropic_l2" else 4
+    keys = scale * torch.randn((2, groups, channels, cells), generator=generator)
+    values = torch.randn((2, 3, 5, cells), generator=generator)
+    query = scale * torch.randn((2, channels, queries), generator=generator)
+    keys = activate_key(keys.flatten(0, 1)[..., None], kind)[..., 0].unflatten(0, (2, groups))
+    return keys, values, activate_key(query[..., None], kind)[..., 0]
 
 
 @pytest.mark.parametrize("kind", SIMILARITIES)
 @pytest.mark.parametrize("groups", [1, 3], ids=["shared keys", "keys per object"])
 def test_the_read_is_equation_1(kind: str, groups: int) -> None:
-    keys, values, query = random_memory(groups)
+    keys, values, query = random_memory(groups, kind=kind)
     expected = slow_read(keys.double().numpy(), values.double().numpy(), query.double().numpy(), kind)
     np.testing.assert_allclose(read_memory(keys, values, query, kind), expected, atol=1e-5)
 
@@ -68,10 +76,63 @@ def test_a_query_that_equals_one_memory_key_reads_its_value_by_l2() -> None:
 
 @pytest.mark.parametrize("kind", SIMILARITIES)
 def test_weights_sum_to_one_and_stay_finite_for_large_keys(kind: str) -> None:
-    keys, _, query = random_memory(1, scale=100.0)
+    keys, _, query = random_memory(1, scale=100.0, kind=kind)
     weights = read_weights(keys, query, kind)
     assert torch.isfinite(weights).all()
     torch.testing.assert_close(weights.sum(-2), torch.ones(2, 1, 6))
+
+
+@pytest.mark.parametrize("kind", SIMILARITIES)
+@pytest.mark.parametrize("groups", [1, 3], ids=["shared keys", "keys per object"])
+def test_the_k_most_similar_cells_are_read_by_their_weights(kind: str, groups: int) -> None:
+    keys, values, query = random_memory(groups, kind=kind)
+    weights = read_weights(keys, query, kind, top_k=3)
+    assert ((weights > 0).sum(-2) == 3).all()
+    torch.testing.assert_close(weights.sum(-2), torch.ones(2, groups, 6))
+    everything = read_weights(keys, query, kind)
+    kept = everything * (weights > 0)
+    torch.testing.assert_close(weights, kept / kept.sum(-2, keepdim=True), atol=1e-5, rtol=1e-4)
+    assert (kept.amin(-2) >= 0).all() and (
+        kept.sum(-2) >= everything.topk(3, dim=-2).values.sum(-2) - 1e-6
+    ).all()
+    mass = torch.zeros(2, groups, 10)
+    read = read_memory(keys, values, query, kind, 3, mass)
+    torch.testing.assert_close(read, values @ weights.expand(-1, 3, -1, -1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mass, weights.sum(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_exactly_k_cells_are_read_where_all_tie() -> None:
+    keys, query = torch.zeros(1, 1, 4, 10), torch.ones(1, 4, 6)
+    assert ((read_weights(keys, query, "l2", 3) > 0).sum(-2) == 3).all()
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_top_k_read_has_the_gradient_of_its_weights(groups: int) -> None:
+    keys, values, query = (x.requires_grad_() for x in random_memory(groups))
+    read_memory(keys, values, query, "l2", 3).square().sum().backward()
+    grads = [x.grad.clone() for x in (keys, values, query)]
+    for x in (keys, values, query):
+        x.grad = None
+    weights = read_weights(keys, query, "l2", 3).expand(-1, 3, -1, -1)
+    (values @ weights).square().sum().backward()
+    for x, grad in zip((keys, values, query), grads, strict=True):
+        torch.testing.assert_close(x.grad, grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", SIMILARITIES)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_prototypes_read_values_and_shrinkage_from_all_cells(kind: str, groups: int) -> None:
+    keys, values, _ = random_memory(groups, kind=kind)
+    chosen = torch.tensor([7, 2])
+    new_keys, new_values = potentiate(keys, values, chosen, kind)
+    for group in range(groups):
+        weights = read_weights(keys[:, [group]], keys[:, group][..., chosen], kind)[:, 0]
+        expected = keys[:, group][..., chosen].clone()
+        if kind == "anisotropic_l2":
+            expected[:, 4] = (keys[:, group, 4:5] @ weights)[:, 0]
+        torch.testing.assert_close(new_keys[:, group], expected)
+        for o in range(3) if groups == 1 else (group,):
+            torch.testing.assert_close(new_values[:, o], values[:, o] @ weights)
 
 
 def test_an_unknown_similarity_raises() -> None:
@@ -99,14 +160,11 @@ def test_aggregation_of_hand_computed_pixels() -> None:
 @pytest.mark.parametrize("kind", SIMILARITIES)
 @pytest.mark.parametrize("groups", [1, 3])
 def test_a_large_memory_is_read_in_chunks(kind: str, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    keys = torch.randn((2, groups, 8, 50), generator=generator)
-    values = torch.randn((2, 3, 5, 50), generator=generator)
-    query = torch.randn((2, 8, 17), generator=generator)
+    keys, values, query = random_memory(groups, 1.0, kind, cells=50, queries=17)
     expected = read_memory(keys, values, query, kind)
     chunks = []
-    weights = read_module.read_weights
-    monkeypatch.setattr(read_module, "read_weights", lambda *a: chunks.append(a[1].shape[-1]) or weights(*a))
+    logits = read_module._logits
+    monkeypatch.setattr(read_module, "_logits", lambda *a: chunks.append(a[1].shape[-1]) or logits(*a))
     monkeypatch.setattr(read_module, "ATTENTION_CHUNK", {"cpu": 2 * groups * 50 * 6})
     with torch.inference_mode():
         torch.testing.assert_close(read_memory(keys, values, query, kind), expected)

@@ -46,20 +46,34 @@ class SkipCurriculum:
         grow_by: increase of the limit each time.
         every_clips: number of clips between two increases.
         first: initial limit.
+        stages: pairs (clip, limit) that replace the above: from that clip on, this is the limit. STCN and
+            XMem lower the limit again at the end.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or the stages do not ascend from clip 0.
     """
 
     def __init__(
-        self, largest: int = 25, grow_by: int = 5, every_clips: int = 75_420, first: int = 0
+        self,
+        largest: int = 25,
+        grow_by: int = 5,
+        every_clips: int = 75_420,
+        first: int = 0,
+        stages: Sequence[Sequence[int]] | None = None,
     ) -> None:
         check_at_least(0, largest=largest, grow_by=grow_by, first=first)
         check_at_least(1, every_clips=every_clips)
         self.largest, self.grow_by, self.every_clips, self.first = largest, grow_by, every_clips, first
+        self.stages = None if stages is None else [(int(clip), int(limit)) for clip, limit in stages]
+        if self.stages is not None:
+            clips = [clip for clip, _ in self.stages]
+            if clips[:1] != [0] or clips != sorted(set(clips)) or min(limit for _, limit in self.stages) < 0:
+                raise ValueError(f"stages={self.stages}: must ascend from clip 0, with limits of at least 0")
 
     def max_skip(self, k: int) -> int:
         """Return the limit for clip k."""
+        if self.stages is not None:
+            return next(limit for clip, limit in reversed(self.stages) if k >= clip)
         return min(self.largest, self.first + self.grow_by * (k // self.every_clips))
 
 

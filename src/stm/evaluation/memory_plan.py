@@ -73,7 +73,10 @@ def plan_memory(
         except ValueError as error:
             raise ValueError(f"{error} (video {video.name}, {size[0]}x{size[1]})") from error
         frames = {first: min(policy.peak_frames(len(video), first), limit or len(video)) for first in groups}
-        needed = sum(cell_bytes[first] * (cells * frames[first] + policy.prototypes) for first in groups)
+        needed = sum(
+            cell_bytes[first] * (cells * frames[first] + policy.peak_prototypes(len(video), first))
+            for first in groups
+        )
         plans.append(
             MemoryPlan(video.name, len(video), size, groups.total(), max(frames.values(), default=0), needed)
         )

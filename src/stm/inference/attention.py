@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stm.inference.bank_reading import spatial_prior
 from stm.inference.pending_frame import PendingFrame
 from stm.memory import MemoryBank
 from stm.network.memory_read import ATTENTION_CHUNK, SpatialPrior, read_weights
-from stm.network.stm import pad, unpad
+from stm.network.padding import crop, pad
 
 At = tuple[int, int] | np.ndarray | Tensor
 
@@ -45,8 +46,6 @@ def object_attention(
     frame: PendingFrame,
     at: At | None,
     similarity: str,
-    top_k: int | None,
-    prior: SpatialPrior | None,
 ) -> Attention:
     """Return where in memory the cells of a frame read for one object.
 
@@ -56,13 +55,12 @@ def object_attention(
         frame: the frame that was segmented last.
         at: see `Segmenter.attention`.
         similarity: the network's.
-        top_k: see `stm.network.memory_read.read_weights`.
-        prior: see `stm.network.memory_read.read_weights`.
     """
     keys, query = bank.read()[0], frame.query.key
     channel = min(index, keys.shape[1] - 1)  # or all objects share their keys
     region = frame_region(at, frame.shape, frame.network_shape)
     weights = query_weights(region, frame.network_shape, (query.shape[-2], query.shape[-1]), query.device)
+    top_k, prior = bank.policy.top_k, spatial_prior(bank, frame.t, query)
     with torch.no_grad():
         return mean_attention(
             keys[0, channel], query[0].flatten(1), weights, bank.layout(), similarity, top_k, prior
@@ -152,4 +150,4 @@ def frame_region(at: At | None, shape: tuple[int, int], seen: tuple[int, int]) -
 def upsample_map(weights: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge a map (h, w) of a frame's cells to its pixels (H, W); each pixel takes its cell's weight."""
     padded = [side + -side % 16 for side in size]
-    return unpad(F.interpolate(weights[None, None], padded, mode="nearest"), size)[0, 0]
+    return crop(F.interpolate(weights[None, None], padded, mode="nearest"), size)[0, 0]

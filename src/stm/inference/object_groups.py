@@ -61,3 +61,8 @@ def remove_slot(groups: Sequence[ObjectGroup], slot: int) -> list[ObjectGroup]:
 def drop_channel(maps: Tensor, channel: int) -> Tensor:
     """Return maps (B, O, ...) without a channel."""
     return torch.cat([maps[:, :channel], maps[:, channel + 1 :]], dim=1)
+
+
+def without_object(maps: Tensor | None, slot: int) -> Tensor | None:
+    """Return maps (B, O, ...) without an object, if they have it."""
+    return maps if maps is None or slot >= maps.shape[1] else drop_channel(maps, slot)

@@ -12,13 +12,23 @@ from torch import Tensor
 
 from stm.inference.inputs import to_slots
 from stm.inference.mask_prompt import MaskPrompt, with_background
-from stm.inference.object_groups import ObjectGroup, drop_channel, remove_slot, select_slots, split_groups
+from stm.inference.object_groups import (
+    ObjectGroup,
+    drop_channel,
+    remove_slot,
+    select_slots,
+    split_groups,
+    without_object,
+)
 from stm.inference.pending_frame import PendingFrame
 from stm.inference.state_io import check_state_matches
 from stm.masks import object_ids
 from stm.memory import MemoryBank, MemoryPolicy
+from stm.memory.long_term import Potentiate
 from stm.memory.policy import MEGABYTE
 from stm.network import STM
+from stm.network.decoder import soft_aggregation
+from stm.network.padding import pad
 
 
 class ObjectManager:
@@ -28,13 +38,17 @@ class ObjectManager:
         ids: slot -> object id, in order of entry.
         groups: objects that share their memory frames.
         present: bool (B, O), False for slots that pad a batch.
+        sensory: sensory memory (B, O', C, h, w) that the pending frame began with; objects that it lacks have
+            an empty one. None in networks without one.
     """
 
-    def __init__(self, policy: MemoryPolicy, length: int | None) -> None:
-        self.policy, self.length = policy, length
+    def __init__(self, policy: MemoryPolicy, length: int | None, network: STM) -> None:
+        self.policy, self.length, self.network = policy, length, network
         self.ids: list[int] = []
         self.groups: list[ObjectGroup] = []
         self.present: Tensor | None = None
+        self.sensory: Tensor | None = None
+        self._last_deep_update: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -46,17 +60,19 @@ class ObjectManager:
 
         Args:
             prompt: the given masks.
-            predicted: (B, O' + 1, H, W), probabilities of the objects known before; None if there are none.
+            predicted: (B, O' + 1, H', W'), probabilities of the objects known before, of the padded frame;
+                None if there are none.
 
         Returns:
-            Probabilities (B, O + 1, H, W), background first.
+            Probabilities (B, O + 1, H', W') of the padded frame, background first.
         """
-        masks, given = prompt.masks, prompt.is_given
+        masks, given = pad(prompt.masks), prompt.is_given
         known = 0 if predicted is None else predicted.shape[1] - 1
-        if self.policy.first:  # the frame stays in memory for the objects that it gives alone
+        if self.policy.first and self.policy.every_from == "start":
+            # the frame stays in memory for the objects that it gives alone
             self.groups = split_groups(self.groups, prompt.slots)
         if known < masks.shape[1]:
-            bank = MemoryBank(self.policy, self.length)
+            bank = MemoryBank(self.policy, self.length, *self._of_network)
             self.groups.append(ObjectGroup(bank, list(range(known, masks.shape[1]))))
         if predicted is None or self.present is None:
             objects, self.present = masks, given
@@ -66,7 +82,14 @@ class ObjectManager:
             objects = torch.cat([predicted[:, 1:], predicted.new_zeros(masks[:, :entering].shape)], dim=1)
             claimed = masks.any(1, keepdim=True)
             objects = torch.where(given[..., None, None], masks, objects * ~claimed)
+            if self.network.mask_merging == "aggregate":
+                return torch.softmax(soft_aggregation(objects, self.present), dim=1).to(objects.dtype)
         return with_background(objects)
+
+    @property
+    def _of_network(self) -> tuple[Potentiate, int]:
+        """The further arguments of a memory bank."""
+        return self.network.potentiate, self.network.key_channels
 
     def prompt(self, mask: np.ndarray | Tensor, like: Tensor, absent: Collection[int] = ()) -> MaskPrompt:
         """Turn a given mask into one channel a slot; objects that are new to it become known.
@@ -118,20 +141,44 @@ class ObjectManager:
 
     def memorize(self, previous: PendingFrame, network: STM) -> None:
         """Write frame t - 1 with its soft probabilities (section 3.5), where the policy keeps it."""
+        t = previous.t
         is_given = [not previous.given_slots.isdisjoint(group.slots) for group in self.groups]
-        if not any(
-            group.bank.should_write(previous.t, given)
+        if self.policy.every_from == "last":
+            is_given = [bool(previous.given_slots)] * len(self.groups)
+        writing = [
+            (group, given)
             for group, given in zip(self.groups, is_given, strict=True)
-        ):
-            return
-        masks = previous.probabilities[:, 1:]
-        key, value = network.memorize(previous.frame, masks, previous.query)
-        room = self._room(key, value)
-        for group, given in zip(self.groups, is_given, strict=True):
-            if group.bank.should_write(previous.t, given):
+            if group.bank.should_write(t, given)
+        ]
+        value, is_kept = None, False
+        if writing:
+            masks = network.masks_to_memorize(previous.padded, previous.network_shape)
+            key, value = network.memorize(previous.frame, masks, previous.query)
+            room = self._room(key, value)
+            for group, given in writing:
                 of_group = key if key.shape[1] == 1 else select_slots(key, group.slots)
                 of_value, of_masks = select_slots(value, group.slots), select_slots(masks, group.slots)
-                group.bank.write(previous.t, of_group, of_value, given, of_masks, room)
+                is_kept |= group.bank.write(t, of_group, of_value, given, of_masks, room)
+        if network.sensory_channels:
+            self._update_sensory(previous, value, is_kept, network)
+
+    def sensory_of(self, like: Tensor, network: STM) -> Tensor | None:
+        """Return the sensory memory of the objects of a readout or value (B, O, C_v, h, w)."""
+        return _extended(self.sensory, network.initial_sensory(like))
+
+    def _update_sensory(
+        self, previous: PendingFrame, value: Tensor | None, is_kept: bool, network: STM
+    ) -> None:
+        """Update the sensory memory by a kept frame's value, or as the decoder did (XMem)."""
+        every, last = self.policy.deep_update_every, self._last_deep_update
+        if value is None:
+            self.sensory = previous.sensory
+        elif is_kept and (every is None or last is None or previous.t - last >= every):
+            before = self.sensory_of(value, network)
+            assert before is not None
+            self.sensory, self._last_deep_update = network.update_sensory(value, before), previous.t
+        elif previous.sensory is not None:
+            self.sensory = _extended(previous.sensory, network.initial_sensory(value))
 
     def _room(self, key: Tensor, value: Tensor) -> int | None:
         """Return how many frames the policy has room for, each counted as the largest one.
@@ -170,13 +217,15 @@ class ObjectManager:
         self.groups = remove_slot(self.groups, slot)
         if self.present is not None:
             self.present = drop_channel(self.present, slot)
+        self.sensory = without_object(self.sensory, slot)
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values, which `restore` takes."""
         groups = [{"slots": group.slots, **group.bank.state()} for group in self.groups]
-        return {"object_ids": self.ids, "groups": groups}
+        sensory = {"sensory": self.sensory, "last_deep_update": self._last_deep_update}
+        return {"object_ids": self.ids, "groups": groups, **sensory}
 
-    def restore(self, state: dict[str, Any], network: STM) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take over a saved state.
 
         Raises:
@@ -186,11 +235,20 @@ class ObjectManager:
         for group in state["groups"]:
             slots = [int(slot) for slot in group["slots"]]
             if "keys" in group and not check_state_matches(
-                group["keys"], group["values"], network, len(slots)
+                group["keys"], group["values"], self.network, len(slots)
             ):
                 raise ValueError("the shapes of keys or values are not the network's")
-            self.groups.append(ObjectGroup(MemoryBank.from_state(self.policy, self.length, group), slots))
+            bank = MemoryBank.from_state(group, self.policy, self.length, *self._of_network)
+            self.groups.append(ObjectGroup(bank, slots))
+        self.sensory, self._last_deep_update = state["sensory"], state["last_deep_update"]
         slots = sorted(slot for group in self.groups for slot in group.slots)
         if not slots or slots != list(range(len(set(self.ids)))):
             raise ValueError(f"objects {self.ids} in slots {slots}")
-        self.present = torch.ones((1, len(slots)), dtype=torch.bool, device=network.mean.device)
+        self.present = torch.ones((1, len(slots)), dtype=torch.bool, device=self.network.mean.device)
+
+
+def _extended(sensory: Tensor | None, empty: Tensor | None) -> Tensor | None:
+    """Return a sensory memory with empty states for the objects that it lacks."""
+    if sensory is None or empty is None:
+        return empty
+    return torch.cat([sensory, empty[:, sensory.shape[1] :]], dim=1)

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stm.inference.mask_prompt import MaskPrompt, overwrite_with_masks, with_background
-from stm.inference.object_groups import drop_channel
+from stm.inference.object_groups import drop_channel, without_object
 from stm.network import STM
 from stm.network.encoders import Query
+from stm.network.padding import crop, pad
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,27 @@ class PendingFrame:
         t: the frame's number.
         frame: float (B, 3, h, w) at the network's size.
         query: what the query encoder made of it.
-        probabilities: (B, O + 1, h, w), background first.
+        padded: probabilities (B, O + 1, h', w') of the padded frame, background first.
         given_slots: slots whose mask was given, not predicted.
         shape: the frame's own (H, W).
         full_prompt: the given masks at that size; None where none were given or the network sees that size.
+        sensory: sensory memory (B, O', C, h, w) as the decoder updated it; None in networks without one, and
+            if no object was known before.
     """
 
     t: int
     frame: Tensor
     query: Query
-    probabilities: Tensor
+    padded: Tensor
     given_slots: frozenset[int]
     shape: tuple[int, int]
     full_prompt: MaskPrompt | None
+    sensory: Tensor | None = None
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Probabilities (B, O + 1, h, w), background first."""
+        return crop(self.padded, self.network_shape)
 
     @property
     def network_shape(self) -> tuple[int, int]:
@@ -66,16 +75,18 @@ class PendingFrame:
         """Return the frame without an object; its pixels become background."""
         return replace(
             self,
-            probabilities=with_background(drop_channel(self.probabilities[:, 1:], slot)),
+            padded=with_background(drop_channel(self.padded[:, 1:], slot)),
             given_slots=frozenset(s - (s > slot) for s in self.given_slots if s != slot),
             full_prompt=self.full_prompt and self.full_prompt.without(slot),
+            sensory=without_object(self.sensory, slot),
         )
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values, which `restored` takes."""
         return {
             "frame": self.frame,
-            "probabilities": self.probabilities,
+            "probabilities": self.padded,
+            "sensory": self.sensory,
             "given": sorted(self.given_slots),
             "shape": self.shape,
             "full_prompt": self.full_prompt and self.full_prompt.state(),
@@ -96,7 +107,7 @@ class PendingFrame:
         """
         frame, probabilities, prompt = state["frame"], state["probabilities"], state["full_prompt"]
         size = tuple(frame.shape[-2:])
-        if frame.shape != (1, 3, *size) or probabilities.shape != (1, objects + 1, *size):
+        if frame.shape != (1, 3, *size) or probabilities.shape != (1, objects + 1, *pad(frame).shape[-2:]):
             raise ValueError(f"frame {tuple(frame.shape)}, probabilities {tuple(probabilities.shape)}")
         with torch.no_grad():
             query = network.encode(frame).without_skips()
@@ -109,4 +120,5 @@ class PendingFrame:
             frozenset(state["given"]),
             (height, width),
             None if prompt is None else MaskPrompt.restored(prompt),
+            state["sensory"],
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stm.inference.attention import At, Attention, object_attention
+from stm.inference.bank_reading import read_bank
 from stm.inference.confidence import Confidence, object_confidences
 from stm.inference.inputs import ArrayLike, PreparedFrame, prepare_frame, to_floats, to_labels
 from stm.inference.object_groups import concatenate_groups, drop_channel
@@ -19,11 +20,10 @@ from stm.inference.pending_frame import PendingFrame
 from stm.inference.resize import resize_mask
 from stm.inference.state_io import read_state, write_state
 from stm.masks import restore_ids
-from stm.memory import MemoryBank, MemoryPolicy
-from stm.memory.kv_store import cell_centers
+from stm.memory import MemoryPolicy
 from stm.network import STM, for_inference
 from stm.network.encoders import Query
-from stm.network.memory_read import SpatialPrior
+from stm.network.padding import crop
 
 
 class Segmenter:
@@ -34,7 +34,8 @@ class Segmenter:
 
     Args:
         network: in eval mode for inference.
-        memory: which past frames are remembered; the paper's policy by default.
+        memory: which past frames are remembered; by default the policy that the authors of published weights
+            evaluate with, or the paper's.
         length: number of frames of the video, where known: memory is then allocated once.
         size: short side in pixels at which the network sees the frames; None for their own. Probabilities,
             labels and given masks keep the frames' own size.
@@ -50,14 +51,14 @@ class Segmenter:
         if size is not None and size < 1:
             raise ValueError(f"size={size}: must be at least 1, or None for the frames' own size")
         self.network = self._network = network
-        self.policy = memory or MemoryPolicy()
+        self.policy = memory or network.policy or MemoryPolicy()
         self.size = size
         self.t = -1
         self.logits: Tensor | None = None
         """Logits (B, O + 1, h, w) of the last predicted frame, at the network's size; the loss uses them."""
         self.readout: Tensor | None = None
         """What was read from memory for that frame, (B, O, C_v, h', w'): the sum of equation 1."""
-        self._objects = ObjectManager(self.policy, length)
+        self._objects = ObjectManager(self.policy, length, network)
         self._pending: PendingFrame | None = None
 
     @property
@@ -110,15 +111,19 @@ class Segmenter:
             try:
                 self._memorize_previous()
                 query = self._network.encode(frames)
-                probabilities = self._predict(query, frames.shape[-2:]) if self._objects.groups else None
+                predicted, sensory = None, None
+                if self._objects.groups:
+                    # a prediction that is overwritten entirely does not count as use of the memory
+                    is_complete = prompt is not None and len(prompt.slots) == len(self._objects.ids)
+                    predicted, sensory = self._predict(query, frames.shape[-2:], not is_complete)
             except torch.OutOfMemoryError as error:
                 raise MemoryError(self._objects.advice(self.t, frames.shape[-2:])) from error
-            if prompt is not None:
-                probabilities = self._objects.apply_prompt(prompt, probabilities)
-            assert probabilities is not None
+            padded = predicted if prompt is None else self._objects.apply_prompt(prompt, predicted)
+            assert padded is not None
             given = frozenset[int]() if prompt is None else prompt.slots
+            query = query.without_skips()
             self._pending = PendingFrame(
-                self.t, frames, query.without_skips(), probabilities, given, prepared.shape, full_prompt
+                self.t, frames, query, padded, given, prepared.shape, full_prompt, sensory
             )
             full = self._pending.full_probabilities()
             return full if prepared.is_batch else full[0]
@@ -147,7 +152,7 @@ class Segmenter:
         full_prompt = self._objects.full_prompt(full, pending.frame, pending.shape, absent)
         self._pending = replace(
             pending,
-            probabilities=self._objects.apply_prompt(prompt, pending.probabilities),
+            padded=self._objects.apply_prompt(prompt, pending.padded),
             given_slots=pending.given_slots | prompt.slots,
             full_prompt=full_prompt and full_prompt.over(pending.full_prompt),
         )
@@ -181,6 +186,7 @@ class Segmenter:
             self._memorize_previous()
         for group in self._objects.groups:
             group.bank.forget_previous()
+        self._objects.sensory = None
 
     def attention(self, object_id: int, at: At | None = None) -> Attention:
         """Return where in memory the last frame's cells read for an object (figure 5).
@@ -197,11 +203,7 @@ class Segmenter:
         group = next(group for group in self._objects.groups if slot in group.slots)
         if not group.bank.frames:
             raise ValueError(f"object {object_id} entered in this frame: its memory was not read yet")
-        prior = self._spatial_prior(pending.t, group.bank, pending.query.key)
-        index = group.slots.index(slot)
-        return object_attention(
-            group.bank, index, pending, at, self.network.similarity, self.policy.top_k, prior
-        )
+        return object_attention(group.bank, group.slots.index(slot), pending, at, self.network.similarity)
 
     def confidence(self, probabilities: Tensor | None = None) -> dict[int, Confidence]:
         """Return the confidence of each object by its id; see `Confidence`.
@@ -243,7 +245,7 @@ class Segmenter:
         state = read_state(path, network)
         try:
             segmenter = cls(network, MemoryPolicy(**state["policy"]), state["length"], state["size"])
-            segmenter._objects.restore(state, network)
+            segmenter._objects.restore(state)
             segmenter.t = int(state["t"])
             if state["pending"] is not None:
                 segmenter._network = for_inference(network)
@@ -262,28 +264,19 @@ class Segmenter:
         """Return the size of all keys and values in memory, in bytes."""
         return self._objects.bytes
 
-    def _predict(self, query: Query, size: torch.Size) -> Tensor:
-        """Read the memory of all objects, and decode."""
+    def _predict(self, query: Query, size: torch.Size, counts_usage: bool) -> tuple[Tensor, Tensor | None]:
+        """Read the memory of all objects, and decode.
+
+        Returns:
+            Probabilities (B, O + 1, H', W') of the padded frame, and the updated sensory memory.
+        """
         groups = self._objects.groups
-        self.readout = concatenate_groups([self._read(query, group.bank) for group in groups], groups)
-        self.logits = self._network.decode(query, self.readout, size, self._objects.present)
-        return torch.softmax(self.logits, dim=1)
-
-    def _read(self, query: Query, bank: MemoryBank) -> Tensor:
-        keys, values = bank.read()
-        policy, mass = self.policy, None
-        if policy.counts_usage:
-            mass = keys.new_zeros((*keys.shape[:2], keys.shape[-1]), dtype=torch.float32)
-        prior = self._spatial_prior(self.t, bank, query.key)
-        readout = self._network.read(query, keys, values, policy.top_k, mass, prior)
-        if mass is not None:
-            bank.update_usage(mass)
-        return readout
-
-    def _spatial_prior(self, t: int, bank: MemoryBank, query: Tensor) -> SpatialPrior | None:
-        if self.policy.motion_sigma is None:
-            return None
-        return SpatialPrior(*bank.cell_positions(t), cell_centers(query.shape[-2:], query.device))
+        readouts = [read_bank(self._network, query, group.bank, self.t, counts_usage) for group in groups]
+        self.readout = concatenate_groups(readouts, groups)
+        sensory = self._objects.sensory_of(self.readout, self._network)
+        logits, sensory = self._network.decode(query, self.readout, self._objects.present, sensory)
+        self.logits = crop(logits, size)
+        return torch.softmax(logits, dim=1), sensory
 
     def _memorize_previous(self) -> None:
         """Write frame t - 1 with its soft probabilities (section 3.5), where the policy keeps it."""

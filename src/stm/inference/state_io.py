@@ -12,7 +12,7 @@ from torch import Tensor
 from stm.atomic_io import atomic_path
 from stm.network import STM
 
-KIND = "stm memory 1"
+KIND = "stm memory 2"
 
 
 def write_state(path: str | Path, network: STM, state: dict[str, Any]) -> None:
@@ -64,10 +64,10 @@ def check_state_matches(keys: Tensor, values: Tensor, network: STM, objects: int
 def _signature(network: STM) -> dict[str, float]:
     """Return what distinguishes networks with incompatible memories: shapes, and sums over weights."""
     query, memory = network.query_encoder, network.memory_encoder
-    weights = {"key": query.key, "value": query.value, "mask filters": memory.mask_stem}
+    weights = {"key": query.key, "mask filters": memory.mask_stem, "prediction": network.decoder.predict}
     return {
-        "key channels": query.key.out_channels,
-        "value channels": query.value.out_channels,
+        "key channels": network.stored_key_channels,
+        "value channels": network.value_channels,
         "keys shared by objects": int(memory.key is None),
         "read stride": network.read_stride,
         **{

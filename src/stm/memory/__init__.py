@@ -2,5 +2,6 @@
 
 from stm.memory.bank import MemoryBank
 from stm.memory.policy import MemoryPolicy
+from stm.memory.published_policies import published_policy
 
-__all__ = ["MemoryBank", "MemoryPolicy"]
+__all__ = ["MemoryBank", "MemoryPolicy", "published_policy"]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from copy import copy
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +10,14 @@ from torch.nn import functional as F
 
 from stm.memory.descriptors import MemoryFrame, appearance_descriptor, appearance_similarity, mask_confidence
 from stm.memory.eviction import EVICTION_RULES, EvictionContext
-from stm.memory.kv_store import READS, USAGE, KeyValueStore, T, X, Y
+from stm.memory.frame_slots import FrameSlots
+from stm.memory.kv_store import KeyValueStore
+from stm.memory.long_term import Potentiate, consolidate_frames
 from stm.memory.policy import MemoryPolicy
 from stm.memory.prototypes import consolidate
 
 
-class MemoryBank:
+class MemoryBank(FrameSlots):
     """Keys and values of a group of objects, for as long as the policy holds them.
 
     The objects of a bank entered the video together and have the same memory frames. The previous frame is
@@ -28,38 +26,29 @@ class MemoryBank:
     Args:
         policy: which frames are held.
         length: number of frames of the video, if known.
+        potentiate: the network's, for policies with a long-term memory.
+        key_channels: channels of a key that describe the appearance; all by default.
 
     Raises:
         ValueError: the policy requires the length.
     """
 
-    def __init__(self, policy: MemoryPolicy, length: int | None = None) -> None:
+    def __init__(
+        self,
+        policy: MemoryPolicy,
+        length: int | None = None,
+        potentiate: Potentiate | None = None,
+        key_channels: int | None = None,
+    ) -> None:
         if policy.num_uniform is not None and length is None:
             name = f"memory.num_uniform={policy.num_uniform}"
             raise ValueError(f"{name}: the video's length must be known; pass Segmenter(length=...)")
-        self.policy, self.length = policy, length
-        self._slots: list[MemoryFrame] = []
-        self._num_prototypes = 0  # they end where slot 0 begins
-        self._store: KeyValueStore | None = None
-
-    @property
-    def frames(self) -> list[int]:
-        """Numbers of the frames held, in temporal order."""
-        return sorted(frame.t for frame in self._slots)
-
-    @property
-    def max_frame_cells(self) -> int:
-        """Number of cells of the largest frame held."""
-        return max((frame.cells for frame in self._slots), default=0)
-
-    @property
-    def bytes(self) -> int:
-        """Size of the keys and values held."""
-        return 0 if self._store is None else sum(part.nbytes for part in self.read())
+        super().__init__(policy, length, potentiate, key_channels)
 
     def should_write(self, t: int, given: bool = False) -> bool:
         """Return whether the policy admits frame t, or nothing is held yet."""
-        return self.policy.previous or self.policy.keeps(t, given, self.length) or not self._slots
+        is_kept = self.policy.keeps(t, given, self.length, self._last_kept)
+        return self.policy.previous or is_kept or not self._slots
 
     def write(
         self,
@@ -69,7 +58,7 @@ class MemoryBank:
         given: bool = False,
         masks: Tensor | None = None,
         frame_limit: int | None = None,
-    ) -> None:
+    ) -> bool:
         """Write frame t in place of frame t - 1.
 
         Args:
@@ -80,6 +69,9 @@ class MemoryBank:
             masks: (B, O, H, W) in 0..1, required by policies that depend on the frame's content.
             frame_limit: maximum number of frames, from `MemoryPolicy.frame_limit`.
 
+        Returns:
+            Whether the frame is kept once the next one is written.
+
         Raises:
             ValueError: a policy that depends on the frame's content got no masks, or a batch of videos.
         """
@@ -89,18 +81,20 @@ class MemoryBank:
             content = "no masks" if masks is None else f"a batch of {len(key)}"
             raise ValueError(f"memory ({policy}): requires the masks of a single video; got {content}")
         size, coverage = (key.shape[-2], key.shape[-1]), None
-        frame = MemoryFrame(t, policy.keeps(t, given, self.length), policy.first and given, size)
+        is_kept = policy.keeps(t, given, self.length, self._last_kept)
+        frame = MemoryFrame(t, is_kept, policy.first and given, size)
         if uses_coverage and masks is not None:
             coverage = F.adaptive_avg_pool2d(masks.float(), size)[0].flatten(1)
         if coverage is not None and policy.compares_appearance:
-            frame.appearance = appearance_descriptor(key[0].flatten(2).float(), coverage)
+            described = key[0, :, : self._key_channels].flatten(2).float()
+            frame.appearance = appearance_descriptor(described, coverage)
         if frame.is_kept and not frame.is_permanent:
             frame.is_kept = self._is_accepted(frame, masks)
         if not (frame.is_kept or policy.previous) and self._slots:
-            return
+            return False
         key, value = key.flatten(3), value.flatten(3)
         if self._store is None:
-            self._store = KeyValueStore(key, value)
+            self._store = KeyValueStore(key, value, cells_first=policy.top_k is not None)
         slot = self._next_slot(t, frame_limit)
         if slot < len(self._slots) and self._slots[slot].cells != frame.cells:
             self._drop(slot)
@@ -109,6 +103,11 @@ class MemoryBank:
         self._reserve(frame_limit, frame.cells)
         object_coverage = None if coverage is None else coverage.amax(dim=0)
         self._store.write(self._slot_cells(slot), key, value, size, t, object_coverage)
+        if frame.is_kept:
+            self._last_kept = t
+            if policy.long_term is not None and len(self._slots) >= policy.max_working_frames:
+                self._consolidate()
+        return frame.is_kept
 
     def forget_previous(self) -> None:
         """Drop the frame that the next one would overwrite, unless it is the only one."""
@@ -117,108 +116,22 @@ class MemoryBank:
                 self._drop(slot)
                 return
 
-    def select_objects(self, objects: Sequence[int]) -> MemoryBank:
-        """Return a bank with some of the objects, by their indices; this bank does not change."""
-        selection = copy(self)
-        indices = list(objects)
-        selection._slots = [
-            replace(frame, appearance=None if frame.appearance is None else frame.appearance[indices])
-            for frame in self._slots
-        ]
-        if self._store is not None:
-            selection._store = self._store.select_objects(indices)
-        return selection
-
-    def read(self) -> tuple[Tensor, Tensor]:
-        """Return all keys (B, O or 1, C_k, N) and values (B, O, C_v, N), in no particular order."""
-        assert self._store is not None, "nothing was written"
-        return self._store.keys[..., self._used], self._store.values[..., self._used]
-
-    def update_usage(self, mass: Tensor) -> None:
-        """Add the attention on each cell that `read` returned, (B, O or 1, N), to its usage."""
-        assert self._store is not None
-        usage = self._store.metadata[: READS + 1, self._used]
-        usage *= self.policy.decay
-        usage[USAGE] += mass.mean(dim=(0, 1))
-        usage[READS] += 1
-
-    def cell_positions(self, t: int) -> tuple[Tensor, Tensor]:
-        """Return where the cells of `read` lie, and the variance of the motion from their frames to frame t.
-
-        Returns:
-            Positions (N, 2), down and right of the frame's center in short sides, and the variances (N,) of a
-            random walk with the policy's `motion_sigma` per frame.
-        """
-        assert self._store is not None and self.policy.motion_sigma is not None
-        metadata = self._store.metadata[:, self._used]
-        return metadata[Y : X + 1].T, (t - metadata[T]) * self.policy.motion_sigma**2
-
-    def state(self) -> dict[str, Any]:
-        """Return the content as tensors and plain values, for `MemoryBank.from_state`."""
-        state = {
-            "frames": [(f.t, f.is_kept, f.is_permanent, *f.size) for f in self._slots],
-            "appearances": [f.appearance for f in self._slots if f.appearance is not None],
-            "prototypes": self._num_prototypes,
-        }
-        if self._store is not None:
-            keys, values = self.read()
-            state |= {"keys": keys.clone(), "values": values.clone()}
-            state["metadata"] = self._store.metadata[:, self._used].clone()
-        return state
-
-    @classmethod
-    def from_state(cls, policy: MemoryPolicy, length: int | None, state: dict[str, Any]) -> MemoryBank:
-        """Restore the bank that returned the state, bit by bit.
-
-        Raises:
-            ValueError: the parts of the state are inconsistent.
-        """
-        bank = cls(policy, length)
-        for t, is_kept, is_permanent, height, width in state["frames"]:
-            size = (int(height), int(width))
-            bank._slots.append(MemoryFrame(int(t), bool(is_kept), bool(is_permanent), size))
-        appearances = state["appearances"]
-        for frame, appearance in zip(bank._slots, appearances, strict=bool(appearances)):
-            frame.appearance = appearance
-        bank._num_prototypes = int(state["prototypes"])
-        if not 0 <= bank._num_prototypes <= policy.prototypes or bank._slots and "keys" not in state:
-            raise ValueError("memory: prototypes or cells are missing")
-        if "keys" in state:
-            parts = [state[name] for name in ("keys", "values", "metadata")]
-            cells = bank._used.stop - bank._used.start
-            counts = [part.shape[-1] for part in parts]
-            if counts != [cells] * 3 or min(frame.cells for frame in bank._slots) < 1:
-                raise ValueError(f"memory: must have {cells} cells; got {counts}")
-            store = bank._store = KeyValueStore(parts[0], parts[1])
-            store.resize(bank._end)
-            for stored, part in zip((store.keys, store.values, store.metadata), parts, strict=True):
-                stored[..., bank._used] = part
-        return bank
-
-    def layout(self) -> list[tuple[int, slice, tuple[int, int]]]:
-        """Return (t, its range among the cells of `read`, its (h, w)) for each frame, in temporal order.
-
-        Cells outside all ranges are prototypes.
-        """
-        begin = self._used.start
-        ranges = [self._slot_cells(slot) for slot in range(len(self._slots))]
-        frames = [
-            (frame.t, slice(cells.start - begin, cells.stop - begin), frame.size)
-            for frame, cells in zip(self._slots, ranges, strict=True)
-        ]
-        return sorted(frames, key=lambda frame: frame[0])
-
-    @property
-    def _end(self) -> int:
-        return self.policy.prototypes + sum(frame.cells for frame in self._slots)
-
-    @property
-    def _used(self) -> slice:
-        return slice(self.policy.prototypes - self._num_prototypes, self._end)
-
-    def _slot_cells(self, slot: int) -> slice:
-        begin = self.policy.prototypes + sum(frame.cells for frame in self._slots[:slot])
-        return slice(begin, begin + self._slots[slot].cells)
+    def _consolidate(self) -> None:
+        """Replace all frames but the first and the newest by prototypes in the long-term memory."""
+        assert self._store is not None and self._potentiate is not None
+        policy = self.policy
+        order = sorted(range(len(self._slots)), key=lambda slot: self._slots[slot].t)
+        newest = len(order) - (policy.min_working_frames - 1)
+        candidates, remaining = order[1:newest], order[:1] + order[newest:]
+        self._num_prototypes = consolidate_frames(
+            self._store,
+            self._num_prototypes,
+            [self._slot_cells(slot) for slot in candidates],
+            [self._slot_cells(slot) for slot in remaining],
+            policy,
+            self._potentiate,
+        )
+        self._slots = [self._slots[slot] for slot in remaining]
 
     def _is_accepted(self, frame: MemoryFrame, masks: Tensor | None) -> bool:
         """Return whether a frame is confident and novel enough to be kept."""
@@ -266,18 +179,6 @@ class MemoryBank:
             )
         return slot
 
-    def _drop(self, slot: int) -> None:
-        """Remove a frame; the last one moves into its slot, or all later ones move up if sizes differ."""
-        assert self._store is not None
-        cells, last = self._slot_cells(slot), len(self._slots) - 1
-        if slot != last and self._slots[last].cells == self._slots[slot].cells:
-            self._store.move(self._slot_cells(last), cells)
-            self._slots[slot] = self._slots.pop()
-        else:
-            later = slice(cells.stop, self._end)
-            del self._slots[slot]
-            self._store.move(later, slice(cells.start, self._end))
-
     def _reserve(self, frame_limit: int | None, cells: int) -> None:
         """Allocate room for as many frames as there will be, or for half as many again as there are.
 
@@ -291,6 +192,8 @@ class MemoryBank:
         if needed <= allocated and (frame_limit is None or allocated <= frame_limit):
             return
         peak = math.inf if self.length is None else self.policy.peak_frames(self.length)
+        if self.policy.long_term is not None:
+            peak = min(peak, self.policy.max_working_frames)
         bound = min(peak, math.inf if frame_limit is None else frame_limit)
         frames = int(bound) if needed <= bound < math.inf else max(4, needed + needed // 2)
         self._store.resize(self._end + (frames - needed) * cells)

@@ -24,9 +24,12 @@ class KeyValueStore:
     Args:
         key: any key of the shape to store, except for the last dimension; nothing is allocated yet.
         value: the same for values.
+        cells_first: hold the channels of each cell's value adjacent in memory, which speeds up reading a few
+            cells each (`top_k`) and slows down reading all.
     """
 
-    def __init__(self, key: Tensor, value: Tensor) -> None:
+    def __init__(self, key: Tensor, value: Tensor, cells_first: bool = False) -> None:
+        self._cells_first = cells_first
         self.keys, self.values = key[..., :0].detach(), value[..., :0].detach()
         self.metadata = torch.zeros((6, 0), device=key.device)
 
@@ -39,7 +42,8 @@ class KeyValueStore:
         """Allocate room for a number of cells, and keep the first cells that fit."""
         self.metadata = _resized(self.metadata, cells)
         if not self._requires_grad:
-            self.keys, self.values = _resized(self.keys, cells), _resized(self.values, cells)
+            self.keys = _resized(self.keys, cells)
+            self.values = _resized(self.values, cells, self._cells_first)
 
     def write(
         self, target: slice, key: Tensor, value: Tensor, size: Sequence[int], t: int, coverage: Tensor | None
@@ -69,6 +73,24 @@ class KeyValueStore:
         for tensor in (self.keys, self.values, self.metadata):
             tensor[..., target] = tensor[..., source].clone()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def replace_all(self, keys: Tensor, values: Tensor, metadata: Tensor) -> None:
+        """Hold other cells instead, without room for more.
+
+        Raises:
+            ValueError: gradients flow through the memory.
+        """
+        if self._requires_grad:
+            raise ValueError("memory.long_term: must be null while gradients flow through the memory")
+        self.keys, self.metadata = keys.clone(), metadata.clone()
+        self.values = _resized(values, values.shape[-1], self._cells_first)
+
+    def attention_per_read(self, cells: Tensor) -> Tensor:
+        """Return the mean attention on each cell per read."""
+        usage, reads = self.metadata[: READS + 1, cells]
+        return usage / reads.clamp(min=1)
+
     def usage(self, cells: slice) -> Tensor:
         """Return the mean attention on each cell per read, weighted by its coverage with objects."""
         usage, reads, coverage = self.metadata[: COVERAGE + 1, cells]
@@ -78,7 +100,8 @@ class KeyValueStore:
         """Return a copy with some of the objects; keys shared by all objects are kept."""
         selection = copy(self)
         selection.keys = self.keys[:, objects] if self.keys.shape[1] > 1 else self.keys.clone()
-        selection.values, selection.metadata = self.values[:, objects], self.metadata.clone()
+        selection.values = _resized(self.values[:, objects], len(self), self._cells_first)
+        selection.metadata = self.metadata.clone()
         return selection
 
     @property
@@ -100,8 +123,10 @@ def cell_centers(size: Sequence[int], device: torch.device | None = None) -> Ten
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
 
 
-def _resized(old: Tensor, cells: int) -> Tensor:
-    new = old.new_empty((*old.shape[:-1], cells))
+def _resized(old: Tensor, cells: int, cells_first: bool = False) -> Tensor:
+    new = old.new_empty((*old.shape[:-2], cells, old.shape[-2])).mT if cells_first else None
+    if new is None:
+        new = old.new_empty((*old.shape[:-1], cells))
     kept = min(cells, old.shape[-1])
     new[..., :kept] = old[..., :kept]
     return new

@@ -2,7 +2,7 @@
 
 from stm.network.loading import BUNDLED_CHECKPOINT, BUNDLED_NOTICE, fingerprint, load, strip
 from stm.network.optimize import compiled, for_inference
-from stm.network.published import is_published, load_official
+from stm.network.published import is_published, load_official, load_published
 from stm.network.stm import STM
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "is_published",
     "load",
     "load_official",
+    "load_published",
     "strip",
 ]

@@ -174,6 +174,10 @@ BACKBONES: dict[str, Layout] = {
 }
 
 
+SMALL_BACKBONES = frozenset(name for name, layout in BACKBONES.items() if not layout.downloadable)
+"""Backbones without ImageNet weights."""
+
+
 def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_stride: int = 16) -> Trunk:
     """Build a backbone by name.
 

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stm.network.blocks import (
+    FeatureFusion,
+    ResidualBlock,
+    SensoryUpdate,
+    SharedConv2d,
+    SharedMaps,
+    add_shared,
+    conv3x3,
+)
+
 EPSILON = 1e-7
 
 
-class ResidualBlock(nn.Module):
-    """Pre-activation residual block without normalization (He et al., Identity mappings, 2016)."""
+class Form(NamedTuple):
+    """What distinguishes the decoders of the family.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.shortcut = nn.Identity() if inputs == outputs else _conv(inputs, outputs)
-        self.conv1 = _conv(inputs, outputs)
-        self.conv2 = _conv(outputs, outputs)
+    Attributes:
+        fusion: how readout and query are merged at the read stride: 'conv' and a residual block (STM),
+            'residual' block (Mask-Propagation, STCN), or 'cbam' (XMem).
+        residual_skips: a residual block on the query encoder's maps at strides 8 and 4.
+        logits: 2 for background and object, or 1 for the object.
+        wide: twice the width up to stride 8.
+        reads_feature: the query encoder's last map takes the place of the query value.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
-        inner = F.relu(self.conv1(F.relu(x)), inplace=True)
-        return self.conv2(inner).add_(self.shortcut(x))
+    fusion: str
+    residual_skips: bool
+    logits: int
+    wide: bool = True
+    reads_feature: bool = False
+
+
+DECODERS = {
+    "stm": Form("conv", residual_skips=True, logits=2, wide=False),
+    "mask_propagation": Form("residual", residual_skips=True, logits=1),
+    "stcn": Form("residual", residual_skips=False, logits=1),
+    "xmem": Form("cbam", residual_skips=False, logits=1, reads_feature=True),
+}
 
 
 class Refinement(nn.Module):
@@ -31,20 +54,26 @@ class Refinement(nn.Module):
 
     Args:
         skip_channels: channels of the finer map.
-        channels: channels of the result.
-        narrow_from: channels of the coarse map if it is wider; a 1x1 convolution then narrows it, and the
-            finer map passes a single convolution, which together take a fifth of the time.
+        inputs: channels of the coarse map.
+        outputs: channels of the result.
+        residual_skip: whether a residual block follows the convolution of the finer map.
+        narrow_from: channels of the coarse map if it is wider; a 1x1 convolution then narrows it.
     """
 
-    def __init__(self, skip_channels: int, channels: int, narrow_from: int | None = None) -> None:
+    def __init__(
+        self,
+        skip_channels: int,
+        inputs: int,
+        outputs: int,
+        residual_skip: bool,
+        narrow_from: int | None = None,
+    ) -> None:
         super().__init__()
-        self.narrow: nn.Conv2d | None = None
-        self.skip = nn.Sequential(_conv(skip_channels, channels))
-        if narrow_from is None:
-            self.skip.append(ResidualBlock(channels, channels))
-        else:
-            self.narrow = nn.Conv2d(narrow_from, channels, 1)
-        self.merge = ResidualBlock(channels, channels)
+        self.narrow = None if narrow_from is None else nn.Conv2d(narrow_from, inputs, 1)
+        self.skip = nn.Sequential(conv3x3(skip_channels, inputs))
+        if residual_skip:
+            self.skip.append(ResidualBlock(inputs, inputs))
+        self.merge = ResidualBlock(inputs, outputs)
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
         """Merge a coarse and a finer map.
@@ -54,21 +83,26 @@ class Refinement(nn.Module):
             skip: (B, C, H, W), the output of `self.skip`, shared by the objects of a clip.
 
         Returns:
-            (B * O, C, H, W).
+            (B * O, outputs, H, W).
         """
         if self.narrow is not None:
             coarse = self.narrow(coarse)
-        return self.merge(_add_shared(_resize_like(coarse, skip), skip))
+        return self.merge(add_shared(_resize_like(coarse, skip), skip))
 
 
 class Decoder(nn.Module):
-    """Decoder: two logits (background, object) for each object, at the frame's size.
+    """Decoder: one or two logits for each object, at the padded frame's size.
 
     Args:
-        value_channels: C_v, the channels of the readout and of the query value.
+        form: a key of `DECODERS`.
+        value_channels: C_v, the channels of the readout.
+        shared_channels: channels of the query's map that is decoded with the readout.
         skip_channels: channels of the query encoder's maps at strides 4 and 8.
-        channels: width of every layer except the last.
-        fine_channels: width at stride 4 if it is smaller, see `Refinement`.
+        channels: width of the layers at stride 8, after merging, and at stride 4.
+        fine_channels: width at stride 4 if it is smaller. A 1x1 convolution then narrows the coarser map, and
+            the finer one passes a single convolution, which together take a fifth of the time.
+        sensory_channels: channels of the sensory memory, which is decoded with the readout and updated; 0 for
+            none.
 
     Attributes:
         chunk_cells: objects are decoded in chunks with at most this many cells at stride 4 in total, but at
@@ -77,56 +111,79 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
+        form: str,
         value_channels: int,
+        shared_channels: int,
         skip_channels: tuple[int, int],
         channels: int,
         fine_channels: int | None = None,
+        sensory_channels: int = 0,
     ) -> None:
         super().__init__()
         self.chunk_cells: int | None = None
-        self.compress = _conv(2 * value_channels, channels)  # over cat[readout, query value], equation 1
-        self.residual = ResidualBlock(channels, channels)
-        self.refine8 = Refinement(skip_channels[1], channels)
+        fusion, residual_skips, logits, is_wide, _ = DECODERS[form]
+        wide = 2 * channels if is_wide else channels
+        block = {"conv": SharedConv2d, "residual": ResidualBlock, "cbam": FeatureFusion}[fusion]
+        # over cat[readout, sensory memory, query value], equation 1
+        self.compress = block(value_channels + sensory_channels, outputs=wide, shared=shared_channels)
+        self.residual = ResidualBlock(wide, wide) if fusion == "conv" else nn.Identity()
+        self.refine8 = Refinement(skip_channels[1], wide, channels, residual_skips)
         if fine_channels is None:
-            self.refine4 = Refinement(skip_channels[0], channels)
+            fine_channels = channels
+            self.refine4 = Refinement(skip_channels[0], channels, channels, residual_skips)
         else:
-            self.refine4 = Refinement(skip_channels[0], fine_channels, narrow_from=channels)
-        self.predict = _conv(fine_channels or channels, 2)
+            self.refine4 = Refinement(skip_channels[0], fine_channels, fine_channels, False, channels)
+        self.predict = conv3x3(fine_channels, logits)
+        self.sensory_update: SensoryUpdate | None = None
+        if sensory_channels:
+            maps = (wide, channels, fine_channels + logits)
+            self.sensory_update = SensoryUpdate(sensory_channels, maps, channels)
 
-    def forward(self, readout: Tensor, query_value: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, readout: Tensor, query_map: Tensor, skips: Sequence[Tensor], sensory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Decode each object of each clip.
 
         Args:
             readout: (B, O, C_v, h, w).
-            query_value: (B, C_v, h, w).
+            query_map: (B, C, h, w), the query value or the query encoder's last map.
             skips: the query encoder's maps at strides 4 and 8.
+            sensory: (B, O, C, h, w), the sensory memory.
 
         Returns:
-            Logits (B, O, 2, H, W).
+            The probability of each object on its own, (B, O, H, W), and its updated sensory memory.
         """
-        # A convolution of the concatenation is the sum of two; the query's half is the same for all objects.
-        readout_weight, query_weight = self.compress.weight.split(query_value.shape[1], dim=1)
-        shared = (
-            F.conv2d(query_value, query_weight, padding=1),
-            self.refine8.skip(skips[1]),
-            self.refine4.skip(skips[0]),
-        )
-        chunks = split_objects(readout, skips[0].shape[-2] * skips[0].shape[-1], self.chunk_cells)
-        logits = [self._decode_chunk(chunk, readout_weight, *shared) for chunk in chunks]
-        return torch.cat(logits, dim=1) if len(logits) > 1 else logits[0]
+        shared = self.compress.share(query_map), self.refine8.skip(skips[1]), self.refine4.skip(skips[0])
+        own = readout if sensory is None else torch.cat([readout, sensory], dim=2)
+        chunks = split_objects(own, skips[0].shape[-2] * skips[0].shape[-1], self.chunk_cells)
+        first = 0
+        decoded = []
+        for chunk in chunks:
+            objects = slice(first, first := first + chunk.shape[1])
+            decoded.append(
+                self._decode_chunk(chunk, None if sensory is None else sensory[:, objects], *shared)
+            )
+        probabilities, updates = zip(*decoded, strict=True)
+        return torch.cat(probabilities, dim=1), None if sensory is None else torch.cat(updates, dim=1)
 
     def _decode_chunk(
-        self, readout: Tensor, weight: Tensor, shared16: Tensor, shared8: Tensor, shared4: Tensor
-    ) -> Tensor:
+        self, own: Tensor, sensory: Tensor | None, shared16: SharedMaps, shared8: Tensor, shared4: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Decode some objects; `shared*` are the frame's maps at strides 16, 8 and 4."""
-        x = F.conv2d(readout.flatten(0, 1), weight, self.compress.bias, padding=1)
-        x = _add_shared(x, shared16)
-        x = self.residual(x)
-        x = self.refine8(x, shared8)
-        x = self.refine4(x, shared4)
-        x = self.predict(F.relu(x))
-        x = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
-        return x.unflatten(0, readout.shape[:2])
+        objects = own.shape[:2]
+        x16 = self.residual(self.compress(own.flatten(0, 1), shared16))
+        x8 = self.refine8(x16, shared8)
+        x4 = self.refine4(x8, shared4)
+        logits = self.predict(F.relu(x4))
+        if self.sensory_update is not None and sensory is not None:
+            updated = self.sensory_update(x16, x8, x4, logits, sensory.flatten(0, 1))
+            sensory = updated.unflatten(0, objects)
+        del x16, x8, x4  # they take most of the memory
+        logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False).float()
+        own_probability = (
+            torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else torch.softmax(logits, 1)[:, 1]
+        )
+        return own_probability.unflatten(0, objects), sensory
 
 
 def soft_aggregation(probabilities: Tensor, present: Tensor | None = None) -> Tensor:
@@ -166,26 +223,6 @@ def split_objects(maps: Tensor, cells: int, chunk_cells: int | None) -> Sequence
     return (maps,) if chunk_cells is None else maps.split(max(1, chunk_cells // cells), dim=1)
 
 
-def init_without_norm(module: nn.Module) -> None:
-    """Initialize convolutions without normalization: Kaiming, with residual branches scaled by one half.
-
-    Otherwise a network trained from scratch starts with exploding logits, since the decoder has no
-    normalization (section 3.3).
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    for layer in module.modules():
-        if isinstance(layer, ResidualBlock):
-            layer.conv2.weight.data.mul_(0.5)
-
-
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
 def _resize_like(coarse: Tensor, target: Tensor) -> Tensor:
     """Resize a map to another's size and memory layout; adding maps of two layouts is slow."""
     if target.is_contiguous(memory_format=torch.channels_last):
@@ -193,8 +230,3 @@ def _resize_like(coarse: Tensor, target: Tensor) -> Tensor:
     if coarse.shape[-2:] != target.shape[-2:]:
         coarse = F.interpolate(coarse, size=target.shape[-2:], mode="bilinear", align_corners=False)
     return coarse
-
-
-def _add_shared(object_maps: Tensor, shared: Tensor) -> Tensor:
-    """Add the map of each clip (B, ...) to the maps of its objects (B * O, ...)."""
-    return (object_maps.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)

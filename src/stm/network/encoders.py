@@ -9,24 +9,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stm.network.backbones import Trunk
-from stm.network.decoder import ResidualBlock, split_objects
+from stm.network.blocks import FeatureFusion, ResidualBlock, SharedMaps, conv3x3
+from stm.network.decoder import split_objects
 from stm.network.efficientnet import SamePadConv2d
+from stm.network.memory_read import activate_key
+
+VALUE_FUSIONS = ("none", "residual", "cbam")
 
 
 class Query(NamedTuple):
     """Output of the query encoder for a frame, shared by all objects.
 
     Attributes:
-        key: (B, C_k, h, w).
-        value: (B, C_v, h, w).
+        key: (B, C_k, h, w), with what `stm.network.memory_read.stored_channels` lists.
+        value: (B, C_v, h, w); None if the decoder reads `feature` instead.
         skips: the trunk's maps at strides 4 and 8, for the decoder; empty once the frame is decoded.
         feature: the map at the read stride that key and value are computed from.
     """
 
     key: Tensor
-    value: Tensor
+    value: Tensor | None
     skips: tuple[Tensor, ...]
     feature: Tensor
+
+    @property
+    def decoded_map(self) -> Tensor:
+        """The map that the decoder reads beside the readout: the value, or else the feature."""
+        return self.feature if self.value is None else self.value
 
     def without_skips(self) -> Query:
         """Return the query without the maps for the decoder, which take most of its memory."""
@@ -38,8 +47,9 @@ class QueryEncoder(nn.Module):
 
     Args:
         trunk: the backbone.
-        key_channels: C_k.
-        value_channels: C_v.
+        key_channels: channels of the stored key.
+        value_channels: C_v, or None for no value.
+        similarity: decides what the key consists of.
         fused_stride: None for the trunk's last map alone; 8 or 16 for its maps at strides 8 and 16 together,
             resized to that stride.
 
@@ -48,13 +58,18 @@ class QueryEncoder(nn.Module):
     """
 
     def __init__(
-        self, trunk: Trunk, key_channels: int, value_channels: int, fused_stride: int | None = None
+        self,
+        trunk: Trunk,
+        key_channels: int,
+        value_channels: int | None,
+        similarity: str,
+        fused_stride: int | None = None,
     ) -> None:
         super().__init__()
-        self.trunk, self.fused_stride = trunk, fused_stride
+        self.trunk, self.similarity, self.fused_stride = trunk, similarity, fused_stride
         self.feature_channels = trunk.channels[-1] + (0 if fused_stride is None else trunk.channels[1])
-        self.key = nn.Conv2d(self.feature_channels, key_channels, 3, padding=1)
-        self.value = nn.Conv2d(self.feature_channels, value_channels, 3, padding=1)
+        self.key = conv3x3(self.feature_channels, key_channels)
+        self.value = None if value_channels is None else conv3x3(self.feature_channels, value_channels)
 
     def forward(self, frame: Tensor) -> Query:
         """Encode normalized frames (B, 3, H, W)."""
@@ -64,7 +79,8 @@ class QueryEncoder(nn.Module):
             feature = torch.cat([coarse, skips[1]], dim=1)
         elif self.fused_stride == 16:
             feature = torch.cat([feature, F.avg_pool2d(skips[1], 2)], dim=1)
-        return Query(self.key(feature), self.value(feature), tuple(skips), feature)
+        value = None if self.value is None else self.value(feature)
+        return Query(activate_key(self.key(feature), self.similarity), value, tuple(skips), feature)
 
 
 class MemoryEncoder(nn.Module):
@@ -72,12 +88,14 @@ class MemoryEncoder(nn.Module):
 
     Args:
         trunk: a backbone of its own.
-        key_channels: C_k, or None if the keys come from the image alone (STCN); the value then also sees the
-            query encoder's last map.
+        key_channels: channels of the stored key, or None if the keys come from the image alone (STCN).
         value_channels: C_v.
-        query_channels: channels of the query encoder's last map.
+        query_channels: channels of the query encoder's feature.
         other_objects_channel: add an input channel with the sum of all other objects' masks, as in the
             published code.
+        value_fusion: how the value sees the query encoder's last map: 'none', by a 'residual' block, or by a
+            residual block, 'cbam' and another residual block (STCN, XMem).
+        similarity: decides what the key consists of.
 
     Attributes:
         chunk_cells: objects are encoded in chunks with at most this many cells at stride 4 in total, but at
@@ -91,20 +109,26 @@ class MemoryEncoder(nn.Module):
         value_channels: int,
         query_channels: int,
         other_objects_channel: bool,
+        value_fusion: str,
+        similarity: str,
     ) -> None:
         super().__init__()
         self.chunk_cells: int | None = None
-        self.trunk = trunk
+        self.trunk, self.similarity = trunk, similarity
         self.mask_stem = _extra_channel_stem(trunk.stem)
         self.others_stem = _extra_channel_stem(trunk.stem) if other_objects_channel else None
-        self.key: nn.Conv2d | None
-        self.value: nn.Module
-        if key_channels is None:
-            self.key = None
-            self.value = ResidualBlock(trunk.channels[-1] + query_channels, value_channels)
-        else:
-            self.key = nn.Conv2d(trunk.channels[-1], key_channels, 3, padding=1)
-            self.value = nn.Conv2d(trunk.channels[-1], value_channels, 3, padding=1)
+        own = trunk.channels[-1]
+        self.key = None if key_channels is None else conv3x3(own, key_channels)
+        self.value: nn.Module = {
+            "none": lambda: conv3x3(own, value_channels),
+            "residual": lambda: ResidualBlock(own, value_channels, query_channels),
+            "cbam": lambda: FeatureFusion(own, value_channels, query_channels),
+        }[value_fusion]()
+
+    @property
+    def fuses_query(self) -> bool:
+        """Whether the value depends on the query encoder's last map."""
+        return isinstance(self.value, ResidualBlock | FeatureFusion)
 
     def forward(self, frame: Tensor, masks: Tensor, query: Query | None) -> tuple[Tensor | None, Tensor]:
         """Encode each object of each clip separately.
@@ -112,34 +136,34 @@ class MemoryEncoder(nn.Module):
         Args:
             frame: normalized, (B, 3, H, W).
             masks: (B, O, H, W) in 0..1, given or predicted.
-            query: the query of the same frame; required only if the keys come from the image alone.
+            query: the query of the same frame; required only if `fuses_query`.
 
         Returns:
             key (B, O, C_k, h, w) or None, and value (B, O, C_v, h, w).
         """
         others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1) if self.others_stem is not None else masks
         cells = frame.shape[-2] * frame.shape[-1] // 16
-        own_chunks, other_chunks = (split_objects(x, cells, self.chunk_cells) for x in (masks, others))
-        chunks = zip(own_chunks, other_chunks, strict=True)
-        encoded = [self._encode_chunk(frame, own, other, query) for own, other in chunks]
+        shared: SharedMaps = ()
+        if isinstance(self.value, ResidualBlock | FeatureFusion):
+            assert query is not None
+            shared = self.value.share(query.feature)
+        chunks = (split_objects(maps, cells, self.chunk_cells) for maps in (masks, others))
+        encoded = [self._encode_chunk(frame, own, rest, shared) for own, rest in zip(*chunks, strict=True)]
         if len(encoded) == 1:
             return encoded[0]
         keys, values = zip(*encoded, strict=True)
         return None if self.key is None else torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
     def _encode_chunk(
-        self, frame: Tensor, masks: Tensor, others: Tensor, query: Query | None
+        self, frame: Tensor, masks: Tensor, others: Tensor, shared: SharedMaps
     ) -> tuple[Tensor | None, Tensor]:
         """Encode some objects; `others` are the summed masks of all objects but each of them."""
-        batch, objects = masks.shape[:2]
+        objects = masks.shape[:2]
         feature = self.trunk(frame, self._mask_features(masks, others))[-1]
+        value = (self.value(feature, shared) if shared else self.value(feature)).unflatten(0, objects)
         if self.key is None:
-            assert query is not None
-            query_feature = query.feature.repeat_interleave(objects, dim=0)
-            value = self.value(torch.cat([feature, query_feature], dim=1))
-            return None, value.unflatten(0, (batch, objects))
-        key, value = self.key(feature), self.value(feature)
-        return key.unflatten(0, (batch, objects)), value.unflatten(0, (batch, objects))
+            return None, value
+        return activate_key(self.key(feature), self.similarity).unflatten(0, objects), value
 
     def _mask_features(self, masks: Tensor, others: Tensor) -> Tensor:
         """Convolve masks (B, O, H, W) like further channels of the frame, to (B * O, C, H / 2, W / 2)."""

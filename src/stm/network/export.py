@@ -34,8 +34,13 @@ def export(network: STM, folder: str | Path) -> None:
             opened with `torch.export.load`) and `export.json` with the shapes and the similarity.
 
     Raises:
-        ValueError: the folder is not empty.
+        ValueError: the folder is not empty, or the network has a sensory memory.
     """
+    if network.sensory_channels:
+        raise ValueError(
+            f"sensory_channels={network.sensory_channels}: must be 0 for an export; the sensory memory is "
+            "a state that the programs do not hold"
+        )
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: must be a new or empty folder")
@@ -56,6 +61,7 @@ def export(network: STM, folder: str | Path) -> None:
             "frames": f"RGB in 0..1; H and W are multiples of 16, 32 to {MAX_SIDE}",
             "objects": f"O, 1 to {MAX_OBJECTS}",
             "similarity": network.similarity,
+            "key": "key, shrinkage, selection" if network.similarity == "anisotropic_l2" else "key",
             "key_input": "image_mask" if network.memory_encoder.key is not None else "image",
             "programs": {name: {"inputs": inputs[name], "outputs": outputs[name]} for name in parts},
         }
@@ -67,20 +73,17 @@ def export(network: STM, folder: str | Path) -> None:
 
 def _inputs(network: STM) -> dict[str, Shapes]:
     """Return the inputs of each program in order; a size is a number, or a name if it is free."""
-    value, skips = network.query_encoder.value.out_channels, network.query_encoder.trunk.channels
+    skips = network.query_encoder.trunk.channels
     cells = _shape_at(network.read_stride)
     frame: Shapes = {"frame": (1, 3, *_shape_at(1))}
-    feature: Shapes = (
-        {}
-        if network.memory_encoder.key is not None
-        else {"feature": (1, network.query_encoder.feature_channels, *cells)}
-    )
+    channels = network.query_encoder.feature_channels
+    feature: Shapes = {"feature": (1, channels, *cells)} if network.memory_encoder.fuses_query else {}
     return {
         "query_encoder": frame,
         "memory_encoder": {**frame, "masks": (1, "O", *_shape_at(1)), **feature},
         "decoder": {
-            "readout": (1, "O", value, *cells),
-            "query_value": (1, value, *cells),
+            "readout": (1, "O", network.value_channels, *cells),
+            "query_value": (1, _query_value_channels(network), *cells),
             "skip4": (1, skips[0], *_shape_at(4)),
             "skip8": (1, skips[1], *_shape_at(8)),
         },
@@ -89,13 +92,13 @@ def _inputs(network: STM) -> dict[str, Shapes]:
 
 def _outputs(network: STM) -> dict[str, Shapes]:
     """Return the outputs of each program in order."""
-    query, skips = network.query_encoder, network.query_encoder.trunk.channels
-    key, value, cells = query.key.out_channels, query.value.out_channels, _shape_at(network.read_stride)
+    skips = network.query_encoder.trunk.channels
+    key, value, cells = network.stored_key_channels, network.value_channels, _shape_at(network.read_stride)
     keys: Shapes = {} if network.memory_encoder.key is None else {"key": (1, "O", key, *cells)}
     return {
         "query_encoder": {
             "query_key": (1, key, *cells),
-            "query_value": (1, value, *cells),
+            "query_value": (1, _query_value_channels(network), *cells),
             "skip4": (1, skips[0], *_shape_at(4)),
             "skip8": (1, skips[1], *_shape_at(8)),
             "feature": (1, network.query_encoder.feature_channels, *cells),
@@ -103,6 +106,12 @@ def _outputs(network: STM) -> dict[str, Shapes]:
         "memory_encoder": {**keys, "value": (1, "O", value, *cells)},
         "decoder": {"logits": (1, "O + 1", *_shape_at(1))},
     }
+
+
+def _query_value_channels(network: STM) -> int:
+    """Return the channels of the query's map that the decoder reads."""
+    is_feature = network.query_encoder.value is None
+    return network.query_encoder.feature_channels if is_feature else network.value_channels
 
 
 def _shape_at(stride: int) -> tuple[str, str]:
@@ -158,7 +167,7 @@ class _QueryPart(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         query = self.encoder(self.normalized(frame))
-        return query.key, query.value, *query.skips, query.feature
+        return query.key, query.decoded_map, *query.skips, query.feature
 
 
 class _MemoryPart(nn.Module):
@@ -178,5 +187,4 @@ class _DecoderPart(nn.Module):
         self.decoder = network.decoder
 
     def forward(self, readout: Tensor, query_value: Tensor, skip4: Tensor, skip8: Tensor) -> Tensor:
-        logits = self.decoder(readout, query_value, (skip4, skip8))
-        return soft_aggregation(torch.softmax(logits.float(), dim=2)[:, :, 1])
+        return soft_aggregation(self.decoder(readout, query_value, (skip4, skip8))[0])

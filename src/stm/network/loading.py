@@ -1,4 +1,4 @@
-"""Loading of networks from checkpoints of this project or the published one."""
+"""Loading of networks from checkpoints of this project or published ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from stm.atomic_io import atomic_path
-from stm.network.published import is_published, load_official, plain_names, read_checkpoint
+from stm.network.published import is_published, load_published, plain_names, read_checkpoint
 from stm.network.stm import STM
 
 BUNDLED_CHECKPOINT = Path(__file__).parents[1] / "weights" / "demonstration.pth"
@@ -23,7 +23,7 @@ BUNDLED_NOTICE = (
 
 
 def load(checkpoint: str | Path | None = None) -> STM:
-    """Load the network of a checkpoint of this project or of the authors' published checkpoint.
+    """Load the network of a checkpoint of this project or of a published one (STM, STCN, XMem, ...).
 
     Only weights and plain values are read from the file, never code.
 
@@ -45,8 +45,8 @@ def load(checkpoint: str | Path | None = None) -> STM:
     if _is_ours(state):
         return _network(path, state)
     if isinstance(state, dict) and is_published(state):
-        return load_official(path)
-    raise ValueError(f"checkpoint {path} is neither of this project nor the published STM checkpoint")
+        return load_published(path)
+    raise ValueError(f"checkpoint {path} is neither of this project nor a published one that is known")
 
 
 def strip(checkpoint: str | Path, target: str | Path) -> None:

@@ -58,8 +58,6 @@ def for_inference(network: STM) -> STM:
     ready.memory_encoder.chunk_cells = ready.decoder.chunk_cells = CHUNK_CELLS
     for module in list(ready.modules()):
         for name, child in module.named_children():
-            if child is ready.decoder.compress:  # the decoder uses its weights in two halves
-                continue
             if isinstance(child, nn.Conv2d) and child.weight.numel() >= MIN_SHARED_WEIGHTS:
                 setattr(module, name, WinogradConv2d(child))
     return ready

@@ -1,57 +1,69 @@
-"""Loading of the checkpoint that the paper's authors published (seoungwugoh/STM)."""
+"""Loading of published checkpoints: STM and the networks that followed it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from stm.memory import published_policy
+from stm.network.published_names import PUBLISHED, Published, recognize
 from stm.network.stm import STM
 
-# Prefixes of the published names and of ours; the rest of each name is the same.
-PREFIXES = {
-    "Encoder_M.conv1_m.": "memory_encoder.mask_stem.",
-    "Encoder_M.conv1_o.": "memory_encoder.others_stem.",
-    **{
-        f"Encoder_{side}.{theirs}": f"{encoder}_encoder.trunk.{ours}"
-        for side, encoder in (("M", "memory"), ("Q", "query"))
-        for theirs, ours in (
-            ("conv1.", "stem."),
-            ("bn1.", "stages.0.0."),
-            ("res2.", "stages.0.3."),
-            ("res3.", "stages.1."),
-            ("res4.", "stages.2."),
-        )
-    },
-    "KV_M_r4.Key.": "memory_encoder.key.",
-    "KV_M_r4.Value.": "memory_encoder.value.",
-    "KV_Q_r4.Key.": "query_encoder.key.",
-    "KV_Q_r4.Value.": "query_encoder.value.",
-    "Decoder.convFM.": "decoder.compress.",
-    "Decoder.ResMM.": "decoder.residual.",
-    **{
-        f"Decoder.RF{level}.{theirs}": f"decoder.refine{stride}.{ours}"
-        for level, stride in ((3, 8), (2, 4))
-        for theirs, ours in (("convFS.", "skip.0."), ("ResFS.", "skip.1."), ("ResMM.", "merge."))
-    },
-    "Decoder.pred2.": "decoder.predict.",
-}
 NORMALIZATION = {f"Encoder_{side}.{name}": name for side in ("M", "Q") for name in ("mean", "std")}
-"""Published names of the normalization, which our network holds once, as constants."""
+"""STM's names of the normalization, which our network holds once, as constants."""
+KEY_PARTS = {"key_proj": slice(0, 64), "d_proj": slice(64, 65), "e_proj": slice(65, 129)}
+"""XMem's projections to key, shrinkage and selection, which are one convolution of ours."""
 
 
-def official_network() -> STM:
-    """Build the published network: the paper's, with the other objects' channel and a scaled dot product."""
-    return STM(backbone="resnet50", other_objects_channel=True, similarity="scaled_dot")
+class Piece(NamedTuple):
+    """A published tensor's part in one of ours.
+
+    Attributes:
+        name: of the published tensor.
+        inputs: range of its input channels.
+        outputs: range of our output channels that it fills; None for all.
+    """
+
+    name: str
+    inputs: slice
+    outputs: slice | None = None
+
+
+def load_published(source: str | Path | Mapping[str, Tensor]) -> STM:
+    """Build the network of a published checkpoint: STM, Mask-Propagation, STCN or XMem.
+
+    Args:
+        source: the file, or its state dict, also below the key `state_dict` or `model`; names may have the
+            prefixes `module.` and `_orig_mod.`. VISOR's ResNet-50 weights have STM's names.
+
+    Returns:
+        The network in eval mode; its `policy` is the one that its authors evaluate with.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file contains anything but weights, is no checkpoint that is known, or entries are
+            missing, unexpected or of another shape; the message lists them.
+    """
+    state = _state_dict(source)
+    key = recognize(state)
+    if key is None:
+        known = ", ".join(published.title for published in PUBLISHED.values())
+        raise ValueError(f"{_origin(source)} is not a published checkpoint of {known}")
+    return _build(key, state, source)
+
+
+def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
+    """Build the network of the published STM checkpoint; see `load_published`."""
+    return _build("stm", _state_dict(source), source)
 
 
 def is_published(state_dict: Mapping[str, object]) -> bool:
-    """Return whether a state dict has names of the published checkpoint."""
-    return any(re.match(r"(Encoder_[MQ]|KV_[MQ]_r4)\.", name) for name in plain_names(unwrap(state_dict)))
+    """Return whether a state dict has names of a published checkpoint."""
+    return recognize(plain_names(unwrap(state_dict))) is not None
 
 
 def unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,60 +82,117 @@ def plain_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_official(source: str | Path | Mapping[str, Tensor]) -> STM:
-    """Build the network of the published STM checkpoint.
-
-    Args:
-        source: the file, or its state dict, also below the key `state_dict` or `model`; names may have the
-            prefixes `module.` and `_orig_mod.`.
-
-    Returns:
-        The network in eval mode.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file contains anything but weights, or entries are missing, unexpected or of another
-            shape; the message lists them.
-    """
-    state = source if isinstance(source, Mapping) else read_checkpoint(source)
-    if not isinstance(state, Mapping):
-        raise ValueError(f"checkpoint {source}: must contain a state dict; got a {type(state).__name__}")
-    state = plain_names(unwrap(state))
-
-    network = official_network()
-    constants = dict(network.named_buffers())
-    expected = network.state_dict()
-    renamed: dict[str, Tensor] = {}
-    problems = []
-    for name, tensor in state.items():
-        if name in NORMALIZATION:
-            ours = constants[NORMALIZATION[name]]
-            if tensor.numel() != 3 or not torch.allclose(tensor.flatten().float(), ours.flatten()):
-                problems.append(f"{name}: must be ImageNet's {ours.flatten().tolist()}")
-            continue
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-        target = None if prefix is None else PREFIXES[prefix] + name[len(prefix) :]
-        if target not in expected:
-            problems.append(f"{name}: not part of the published network")
-        elif tensor.shape != expected[target].shape:
-            problems.append(f"{name}: shape {tuple(tensor.shape)}, expected {tuple(expected[target].shape)}")
-        else:
-            renamed[target] = tensor
-    published_prefixes = {ours: theirs for theirs, ours in PREFIXES.items()}
-    reported = {problem.split(":")[0] for problem in problems}
-    for target in expected.keys() - renamed.keys():
-        prefix = next(prefix for prefix in published_prefixes if target.startswith(prefix))
-        missing = published_prefixes[prefix] + target[len(prefix) :]
-        if missing not in reported:
-            problems.append(f"{missing}: missing")
-    problems += [f"{name}: missing" for name in NORMALIZATION if name not in state]
+def _build(key: str, state: dict[str, Tensor], source: str | Path | Mapping[str, Tensor]) -> STM:
+    published = PUBLISHED[key]
+    network = STM(**published.arguments)
+    pieces = {name: list(_pieces(name, network.state_dict(), published)) for name in network.state_dict()}
+    shapes = _published_shapes(pieces, network.state_dict())
+    biases = {name: _bias_name(name, pieces[name][0].name, published) for name in pieces}
+    shapes |= {bias: shapes[pieces[name][0].name] for name, bias in biases.items() if bias is not None}
+    state = {name: _with_others_channel(tensor, shapes.get(name)) for name, tensor in state.items()}
+    problems = [
+        f"{name}: shape {tuple(tensor.shape)}, expected {shapes[name]}"
+        if name in shapes
+        else f"{name}: not part of the published network"
+        for name, tensor in state.items()
+        if tuple(tensor.shape) != shapes.get(name) and not (key == "stm" and name in NORMALIZATION)
+    ]
+    problems += [f"{name}: missing" for name in shapes.keys() - state.keys()]
+    if key == "stm":
+        problems += _normalization_problems(state, network)
     if problems:
         listed = "\n  ".join(sorted(problems)[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        origin = "the state dict" if isinstance(source, Mapping) else f"checkpoint {source}"
-        raise ValueError(f"{origin} is not the published STM checkpoint:\n  {listed}{more}")
-    network.load_state_dict(renamed)
+        title = published.title
+        raise ValueError(f"{_origin(source)} is not the published {title} checkpoint:\n  {listed}{more}")
+    for name, ours in network.state_dict().items():  # in place
+        for piece in pieces[name]:
+            theirs = state[piece.name]
+            target = ours if piece.outputs is None else ours[piece.outputs]
+            target.copy_(theirs[:, piece.inputs] if theirs.ndim > 1 else theirs)
+        if (bias := biases[name]) is not None:  # before a normalization with fixed statistics
+            ours.sub_(state[bias])
+    network.policy = published_policy(key)
     return network.eval()
+
+
+def _pieces(name: str, ours: Mapping[str, Tensor], published: Published) -> Iterator[Piece]:
+    """Yield what one of our tensors consists of."""
+    everything = slice(None)
+    prefix = max((p for p in published.prefixes if name.startswith(p)), key=len)
+    theirs = published.prefixes[prefix] + name[len(prefix) :]
+    start = {"trunk": 0, "mask_stem": 3, "others_stem": 4}.get(name.split(".")[1])
+    if theirs.startswith("key_proj.") and published.title.startswith("XMem"):
+        rest = theirs.removeprefix("key_proj.")
+        yield from (Piece(f"key_proj.{part}.{rest}", everything, at) for part, at in KEY_PARTS.items())
+    elif ".own." in name or ".shared." in name:
+        own, shared = name.replace(".shared.", ".own."), name.replace(".own.", ".shared.")
+        is_own, theirs = ".own." in name, theirs.replace(".own.", ".").replace(".shared.", ".")
+        begin = 0
+        if name.endswith("weight") and name.startswith(published.frame_first) == is_own:
+            begin = ours[shared if is_own else own].shape[1]
+        channels = ours[name].shape[1] if name.endswith("weight") else 0
+        yield Piece(theirs, slice(begin, begin + channels))
+    elif theirs.endswith("conv1.weight") and start is not None and ours[name].shape[-1] == 7:
+        yield Piece(theirs, slice(start, start + ours[name].shape[1]))
+    else:
+        yield Piece(theirs, everything)
+
+
+def _published_shapes(
+    pieces: Mapping[str, list[Piece]], ours: Mapping[str, Tensor]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each published tensor."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parts in pieces.items():
+        for piece in parts:
+            shape = list(ours[name].shape)
+            if piece.outputs is not None:
+                shape[0] = piece.outputs.stop - piece.outputs.start
+            if len(shape) > 1:
+                shape[1] = max(piece.inputs.stop or shape[1], shapes.get(piece.name, (0, 0))[1])
+            shapes[piece.name] = tuple(shape)
+    return shapes
+
+
+def _bias_name(name: str, theirs: str, published: Published) -> str | None:
+    """Return the published bias of the convolution before a normalization of which `name` is the mean."""
+    if not name.endswith("running_mean") or not name.startswith(published.conv_biases or (" ",)):
+        return None
+    layer = theirs.removesuffix(".running_mean")
+    if layer.endswith("downsample.1"):
+        return f"{layer[:-1]}0.bias"
+    return f"{layer[:-3]}{layer[-3:].replace('bn', 'conv')}.bias"
+
+
+def _with_others_channel(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+    """Append an empty channel for the other objects' masks, which STCN's first training stage lacks."""
+    if shape is None or shape[1:] != (5, 7, 7) or tensor.shape[1:] != (4, 7, 7):
+        return tensor
+    return torch.cat([tensor, torch.zeros_like(tensor[:, :1])], dim=1)
+
+
+def _normalization_problems(state: Mapping[str, Tensor], network: STM) -> list[str]:
+    problems = []
+    for name, own in NORMALIZATION.items():
+        ours = getattr(network, own).flatten()
+        if name not in state:
+            problems.append(f"{name}: missing")
+        elif state[name].numel() != 3 or not torch.allclose(state[name].flatten().float(), ours):
+            problems.append(f"{name}: must be ImageNet's {ours.tolist()}")
+    return problems
+
+
+def _state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict by its plain names."""
+    state = source if isinstance(source, Mapping) else read_checkpoint(source)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"checkpoint {source}: must contain a state dict; got a {type(state).__name__}")
+    return plain_names(unwrap(state))
+
+
+def _origin(source: str | Path | Mapping[str, Tensor]) -> str:
+    return "the state dict" if isinstance(source, Mapping) else f"checkpoint {source}"
 
 
 def read_checkpoint(path: str | Path) -> Any:

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from stm.network.backbones import BACKBONES, build_trunk
-from stm.network.decoder import Decoder, init_without_norm, soft_aggregation
+from stm.memory import MemoryPolicy
+from stm.network.arguments import lasting_arguments, validate_arguments
+from stm.network.backbones import BACKBONES, SMALL_BACKBONES, build_trunk
+from stm.network.blocks import DeepUpdate, init_without_norm
+from stm.network.decoder import DECODERS, Decoder, soft_aggregation
 from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
-from stm.network.memory_read import SIMILARITIES, SpatialPrior, read_memory
+from stm.network.memory_read import SpatialPrior, potentiate, read_memory, stored_channels
+from stm.network.padding import crop, pad
 
 Memory = tuple[Tensor, Tensor]
-KEY_INPUTS = ("image_mask", "image")
 
 
 class STM(nn.Module):
     """Space-time memory network: memorizes frames with masks and segments other frames by reading them.
 
-    Every method takes one frame with its objects, (3, H, W) and (O, H, W), or a batch of them,
-    (B, 3, H, W) and (B, O, H, W). Frames are RGB in 0..1 of any size; normalization and padding to a
-    multiple of 16 happen only here. The defaults are the paper's network.
+    Every method takes one frame with its objects, (3, H, W) and (O, H, W), or a batch of them. Frames are RGB
+    in 0..1 of any size, which are normalized and padded only here. The defaults are the paper's network.
 
     Args:
         backbone: a key of `stm.network.backbones.BACKBONES`.
@@ -37,9 +38,18 @@ class STM(nn.Module):
         fine_channels: width of the decoder at stride 4, where most of its time goes; by default the same.
         other_objects_channel: the memory encoder also sees the other objects' masks (published code, not
             paper).
-        similarity: 'dot' (equation 2), 'scaled_dot' (published code) or 'l2' (STCN).
+        similarity: 'dot' (equation 2), 'scaled_dot' (published code), 'l2' (STCN) or 'anisotropic_l2' (XMem);
+            see `stm.network.memory_read.similarity`.
         key_input: 'image_mask' computes memory keys from image and mask (the paper); 'image' takes them from
             the query encoder, shared by all objects (STCN).
+        value_fusion: how the value sees the query encoder's last map, see `MemoryEncoder`.
+        decoder: a form of `stm.network.decoder.DECODERS`.
+        sensory_channels: channels of the sensory memory (XMem), a state of each object that every frame
+            updates; 0 for none.
+        border: padding of the frame: 'black' before normalization, with the masks' border empty (STM), or
+            'mean', the mean color, where the predicted masks are memorized (the others).
+        mask_merging: how a given mask meets the prediction of other objects: it may 'overwrite' the pixels
+            (STM), or all are merged anew by soft aggregation ('aggregate').
         read_stride: stride at which the memory is read, 16 (the paper) or 8.
         fuse_strides: keys and values see the query encoder's features of strides 8 and 16 together. The
             query encoder then keeps its stride of 16 with `read_stride=8`, too.
@@ -72,66 +82,63 @@ class STM(nn.Module):
         fuse_strides: bool = False,
         tie_encoders: bool = False,
         mask_gain: float = 1.0,
+        value_fusion: str = "none",
+        decoder: str = "stm",
+        sensory_channels: int = 0,
+        border: str = "black",
+        mask_merging: str = "overwrite",
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        if similarity not in SIMILARITIES:
-            raise ValueError(f"similarity={similarity}: must be one of {', '.join(SIMILARITIES)}")
-        if key_input not in KEY_INPUTS:
-            raise ValueError(f"key_input={key_input}: must be one of {', '.join(KEY_INPUTS)}")
-        if tie_encoders and (key_input == "image" or memory_backbone not in (None, backbone)):
-            raise ValueError(
-                "tie_encoders=true: requires key_input=image_mask and the same backbone for both "
-                f"encoders; got key_input={key_input}, memory_backbone={memory_backbone}"
-            )
-        self.similarity, self.read_stride = similarity, read_stride
-        self.arguments = {
-            "backbone": backbone,
-            "memory_backbone": memory_backbone or backbone,
-            "norm": norm,
-            "memory_norm": None if memory_norm == norm else memory_norm,
-            "key_channels": key_channels,
-            "value_channels": value_channels,
-            "decoder_channels": decoder_channels,
-            "fine_channels": fine_channels,
-            "other_objects_channel": other_objects_channel,
-            "similarity": similarity,
-            "key_input": key_input,
-            "read_stride": read_stride,
-            "fuse_strides": fuse_strides,
-        }
+        validate_arguments(arguments)
+        self.arguments = lasting_arguments(arguments)
         """The arguments without which weights have no meaning, not those of the initialization."""
-
-        memory_backbone = memory_backbone or backbone
+        self.similarity, self.read_stride = similarity, read_stride
+        self.border, self.mask_merging = border, mask_merging
+        self.key_channels, self.stored_key_channels = key_channels, stored_channels(key_channels, similarity)
+        self.value_channels, self.sensory_channels = value_channels, sensory_channels
+        self.policy: MemoryPolicy | None = None
+        """The memory policy that the authors of published weights evaluate with."""
         query_trunk = build_trunk(backbone, pretrained, norm, 16 if fuse_strides else read_stride)
-        memory_trunk = build_trunk(
-            memory_backbone,
-            pretrained and BACKBONES[memory_backbone].downloadable,
-            memory_norm or norm,
-            read_stride,
-        )
+        memory_backbone = memory_backbone or backbone
+        is_pretrained = pretrained and memory_backbone not in SMALL_BACKBONES
+        memory_trunk = build_trunk(memory_backbone, is_pretrained, memory_norm or norm, read_stride)
         layout = BACKBONES[backbone]
         self.register_buffer("mean", torch.tensor(layout.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(layout.std).view(3, 1, 1), persistent=False)
-        self.query_encoder = QueryEncoder(
-            query_trunk, key_channels, value_channels, read_stride if fuse_strides else None
-        )
+        reads_feature = DECODERS[decoder].reads_feature
+        query_value = None if reads_feature else value_channels
+        fused_stride = read_stride if fuse_strides else None
+        stored = self.stored_key_channels
+        self.query_encoder = QueryEncoder(query_trunk, stored, query_value, similarity, fused_stride)
+        feature_channels = self.query_encoder.feature_channels
         self.memory_encoder = MemoryEncoder(
             memory_trunk,
-            key_channels if key_input == "image_mask" else None,
+            stored if key_input == "image_mask" else None,
             value_channels,
-            query_channels=self.query_encoder.feature_channels,
-            other_objects_channel=other_objects_channel,
+            feature_channels,
+            other_objects_channel,
+            value_fusion,
+            similarity,
         )
-        self.decoder = Decoder(value_channels, query_trunk.channels[:2], decoder_channels, fine_channels)
+        self.decoder = Decoder(
+            decoder,
+            value_channels,
+            query_value or feature_channels,
+            query_trunk.channels[:2],
+            decoder_channels,
+            fine_channels,
+            sensory_channels,
+        )
+        self.deep_update = DeepUpdate(sensory_channels, value_channels) if sensory_channels else None
         self._initialize(tie_encoders, mask_gain)
 
     def _initialize(self, tie_encoders: bool, mask_gain: float) -> None:
         query, memory = self.query_encoder, self.memory_encoder
-        init_without_norm(self.decoder)
+        for part in (self.decoder, query.key, query.value, memory.key, memory.value, self.deep_update):
+            if part is not None:
+                init_without_norm(part)
         self.decoder.predict.weight.data.mul_(0.3)
-        for head in (query.key, query.value, memory.key, memory.value):
-            if head is not None:
-                init_without_norm(head)
         for head in (query.key, memory.key):
             if head is not None:
                 head.weight.data.mul_(0.7)
@@ -146,32 +153,45 @@ class STM(nn.Module):
     def encode(self, frame: Tensor) -> Query:
         """Encode a frame, (3, H, W) or (B, 3, H, W), for reuse by `memorize` and `segment`."""
         frame = frame if frame.ndim == 4 else frame[None]
-        return self.query_encoder(self._normalize(pad(frame)))
+        return self.query_encoder(self._normalize_and_pad(frame))
 
     def memorize(self, frame: Tensor, masks: Tensor, query: Query | None = None) -> Memory:
         """Embed a frame with its masks into memory (section 3.1).
 
         Args:
             frame: (3, H, W) or (B, 3, H, W).
-            masks: (O, H, W) or (B, O, H, W) in 0..1: given masks, or the soft probabilities of a prediction.
+            masks: (O, H, W) or (B, O, H, W) in 0..1: given masks, or the soft probabilities of a prediction;
+                at the frame's or the padded frame's size.
             query: `encode(frame)`, if available; networks with keys from the image alone reuse it.
 
         Returns:
-            key (O, C_k, h, w) and value (O, C_v, h, w), with a leading B for a batch. Keys from the image
-            alone have 1 instead of O.
+            key (O, stored channels, h, w) and value (O, C_v, h, w), with a leading B for a batch. Keys from
+            the image alone have 1 instead of O.
         """
         if frame.ndim == 3:
             key, value = self.memorize(frame[None], masks[None], query)
             return key[0], value[0]
         masks = masks.to(frame.dtype)
-        normalized = self._normalize(pad(frame))
-        if self.memory_encoder.key is None and query is None:
+        if masks.shape[-2:] == frame.shape[-2:]:
+            masks = pad(masks)
+        normalized = self._normalize_and_pad(frame)
+        if query is None and (self.memory_encoder.key is None or self.memory_encoder.fuses_query):
             query = self.query_encoder(normalized)
-        key, value = self.memory_encoder(normalized, pad(masks), query)
+        key, value = self.memory_encoder(normalized, masks, query)
         if key is None:
             assert query is not None
             key = query.key[:, None]
         return key, value
+
+    def masks_to_memorize(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the objects' masks (B, O, H', W') of a padded frame whose own size is (H, W).
+
+        Args:
+            probabilities: (B, O + 1, H', W'), background first.
+            size: (H, W).
+        """
+        masks = probabilities[:, 1:]
+        return masks if self.border == "mean" else pad(crop(masks, size))
 
     def segment(
         self,
@@ -192,7 +212,7 @@ class STM(nn.Module):
 
         Returns:
             Logits (O + 1, H, W) or (B, O + 1, H, W), background first; their softmax over labels is the
-            probability.
+            probability. A sensory memory is empty.
         """
         groups: Sequence[Memory] = [memory] if isinstance(memory[0], Tensor) else memory  # type: ignore[list-item,assignment]
         if frame.ndim == 3:
@@ -200,7 +220,8 @@ class STM(nn.Module):
             return self.segment(frame[None], groups, None if present is None else present[None], query)[0]
         query = query or self.encode(frame)
         readout = torch.cat([self.read(query, keys, values) for keys, values in groups], dim=1)
-        return self.decode(query, readout, frame.shape[-2:], present)
+        sensory = self.initial_sensory(readout)
+        return crop(self.decode(query, readout, present, sensory)[0], frame.shape[-2:])
 
     def read(
         self,
@@ -230,22 +251,36 @@ class STM(nn.Module):
         return readout.unflatten(-1, query.key.shape[-2:])
 
     def decode(
-        self, query: Query, readout: Tensor, size: Sequence[int], present: Tensor | None = None
-    ) -> Tensor:
+        self, query: Query, readout: Tensor, present: Tensor | None = None, sensory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Decode and merge the objects (sections 3.3 and 3.4).
 
         Args:
             query: `encode(frame)`.
             readout: (B, O, C_v, h, w).
-            size: the frame's (H, W).
             present: bool (B, O), False for slots that pad a batch.
+            sensory: (B, O, C, h, w), the sensory memory of networks that have one.
 
         Returns:
-            Logits (B, O + 1, H, W), background first.
+            Logits (B, O + 1, H', W') of the padded frame, background first, and the updated sensory memory.
         """
-        logits = self.decoder(readout, query.value, query.skips)
-        probabilities = torch.softmax(logits.float(), dim=2)[:, :, 1]
-        return unpad(soft_aggregation(probabilities, present), size)
+        probabilities, sensory = self.decoder(readout, query.decoded_map, query.skips, sensory)
+        return soft_aggregation(probabilities, present), sensory
+
+    def initial_sensory(self, readout: Tensor) -> Tensor | None:
+        """Return the empty sensory memory of the objects of a readout or value (B, O, C_v, h, w)."""
+        if not self.sensory_channels:
+            return None
+        return readout.new_zeros((*readout.shape[:2], self.sensory_channels, *readout.shape[3:]))
+
+    def update_sensory(self, value: Tensor, sensory: Tensor) -> Tensor:
+        """Update the sensory memory (B, O, C, h, w) by the values (B, O, C_v, h, w) of a memory frame."""
+        assert self.deep_update is not None
+        return self.deep_update(value.flatten(0, 1), sensory.flatten(0, 1)).unflatten(0, value.shape[:2])
+
+    def potentiate(self, keys: Tensor, values: Tensor, chosen: Tensor) -> Memory:
+        """Return memory cells with values read from all cells; see `stm.network.memory_read.potentiate`."""
+        return potentiate(keys, values, chosen, self.similarity)
 
     def memory_cells(self, size: Sequence[int]) -> int:
         """Return the number of memory cells of a frame of size (H, W)."""
@@ -254,27 +289,10 @@ class STM(nn.Module):
     def cell_bytes(self, objects: int) -> int:
         """Return the bytes of a memory cell's key and value for objects that share their memory frames."""
         keys = 1 if self.memory_encoder.key is None else objects
-        channels = (
-            keys * self.query_encoder.key.out_channels + objects * self.query_encoder.value.out_channels
-        )
+        channels = keys * self.stored_key_channels + objects * self.value_channels
         return channels * self.mean.element_size()
 
-    def _normalize(self, frame: Tensor) -> Tensor:
-        return (frame - self.mean) / self.std
-
-
-def _padding(size: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return (left, right, top, bottom) padding to a multiple of 16; an odd pixel goes right or below."""
-    height, width = -size[0] % 16, -size[1] % 16
-    return width // 2, width - width // 2, height // 2, height - height // 2
-
-
-def pad(maps: Tensor) -> Tensor:
-    """Pad maps (..., H, W) with zeros on all sides to multiples of 16."""
-    return F.pad(maps, _padding(maps.shape[-2:]))
-
-
-def unpad(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Undo `pad`: crop padded maps to the area of a frame of size (H, W)."""
-    left, _, top, _ = _padding(size)
-    return maps[..., top : top + size[0], left : left + size[1]]
+    def _normalize_and_pad(self, frame: Tensor) -> Tensor:
+        if self.border == "mean":
+            return pad((frame - self.mean) / self.std)
+        return (pad(frame) - self.mean) / self.std

@@ -22,7 +22,8 @@ from stm.network import STM
 from stm.training.loss import SegmentationLoss
 from stm.video import ClipBatch, Video
 
-EVERY_FRAME = MemoryPolicy(first=True, previous=True, every=1)
+EVERY_FRAME = MemoryPolicy(first=True, previous=True, every=1, deep_update_every=5)
+"""Memorizes every frame. A sensory memory is updated by values and by the decoder, so that both learn."""
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,51 @@
+"""Checks of the arguments of `STM`, and which of them decide what its weights mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stm.network.decoder import DECODERS
+from stm.network.encoders import VALUE_FUSIONS
+from stm.network.memory_read import SIMILARITIES
+
+CHOICES = {
+    "similarity": SIMILARITIES,
+    "key_input": ("image_mask", "image"),
+    "value_fusion": VALUE_FUSIONS,
+    "decoder": tuple(DECODERS),
+    "border": ("black", "mean"),
+    "mask_merging": ("overwrite", "aggregate"),
+}
+INITIALIZATION = ("pretrained", "tie_encoders", "mask_gain")
+"""Arguments that decide the initial weights only."""
+
+
+def validate_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of `STM` by name.
+
+    Raises:
+        ValueError: a value that does not exist, or values that exclude each other.
+    """
+    for name, choices in CHOICES.items():
+        if arguments[name] not in choices:
+            raise ValueError(f"{name}={arguments[name]}: must be one of {', '.join(choices)}")
+    if arguments["sensory_channels"] < 0:
+        raise ValueError(f"sensory_channels={arguments['sensory_channels']}: must not be negative")
+    backbones = (None, arguments["backbone"])
+    if arguments["tie_encoders"] and (
+        arguments["key_input"] == "image" or arguments["memory_backbone"] not in backbones
+    ):
+        raise ValueError(
+            "tie_encoders=true: requires key_input=image_mask and the same backbone for both encoders; got "
+            f"key_input={arguments['key_input']}, memory_backbone={arguments['memory_backbone']}"
+        )
+
+
+def lasting_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments without those of the initialization; defaults that repeat others are resolved."""
+    lasting = {name: value for name, value in arguments.items() if name not in INITIALIZATION}
+    lasting["memory_backbone"] = arguments["memory_backbone"] or arguments["backbone"]
+    if arguments["memory_norm"] == arguments["norm"]:
+        lasting["memory_norm"] = None
+    return lasting

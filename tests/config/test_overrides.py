@@ -46,7 +46,7 @@ def test_help_shows_groups_and_examples_without_loading_torch(script: str) -> No
         )
     examples = [line for line in done.stdout.splitlines() if line.startswith(f"  python {script}.py")]
     assert len(examples) == 6
-    assert max(len(line) for line in done.stdout.splitlines()) <= 240, "a group has too many choices"
+    assert max(len(line) for line in done.stdout.splitlines()) <= 270, "a group has too many choices"
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])
@@ -74,8 +74,8 @@ MISTAKES = {
         "memory=evry_5.*every_5",
     ),
     "glob without a match": (
-        ("evaluate.py", "-m", "memory=glob(x*)", "checkpoint=c"),
-        r"x\*\) matches no choice",
+        ("evaluate.py", "-m", "memory=glob(q*)", "checkpoint=c"),
+        r"q\*\) matches no choice",
     ),
     "glob of a key": (
         ("train.py", "-m", "steps=glob(*)"),

@@ -62,7 +62,7 @@ class QueryEncoder(nn.Module):
         trunk: Trunk,
         key_channels: int,
         value_channels: int | None,
-        similarity: str,
+        similarity: str = "dot",
         fused_stride: int | None = None,
     ) -> None:
         super().__init__()
@@ -109,8 +109,8 @@ class MemoryEncoder(nn.Module):
         value_channels: int,
         query_channels: int,
         other_objects_channel: bool,
-        value_fusion: str,
-        similarity: str,
+        value_fusion: str = "none",
+        similarity: str = "dot",
     ) -> None:
         super().__init__()
         self.chunk_cells: int | None = None

@@ -32,7 +32,7 @@ from speed_common import ROOT, save
 from stm.data.videos import davis
 from stm.evaluation.metrics import contour_accuracy, region_similarity
 from stm.evaluation.prefetch import background_pool
-from stm.evaluation.scores import Tally
+from stm.evaluation.tally import Tally
 from stm.masks import write_mask
 from stm.video import ArrayVideo, Video
 

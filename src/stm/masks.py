@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stm.atomic_io import atomic_path
-from stm.video import VOID
+from stm.video import VOID, Video
 
 
 def davis_palette() -> np.ndarray:
@@ -85,6 +85,36 @@ def write_mask(path: str | Path, mask: np.ndarray) -> None:
     image.putpalette(PALETTE.flatten().tolist())
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def mask_files(folder: Path, video: Video, t: int) -> dict[int | None, Path]:
+    """Return the files of a frame's predicted masks: one, with key None, or one for each object's id."""
+    name = f"{video.frame_names[t]}.png"
+    if video.object_folders is None:
+        return {None: folder / name}
+    return {label: folder / below / name for label, below in video.object_folders.items()}
+
+
+def write_labels(folder: Path, video: Video, t: int, labels: np.ndarray) -> None:
+    """Write a frame's predicted labels, (H, W), to the files that the video's data set expects."""
+    for label, path in mask_files(folder, video, t).items():
+        write_mask(path, labels if label is None else labels == label)
+
+
+def read_labels(folder: Path, video: Video, t: int) -> np.ndarray:
+    """Read a frame's predicted labels, uint8 (H, W); the smallest of overlapping objects is on top."""
+    files = mask_files(folder, video, t)
+    if None in files:
+        return read_mask(files[None])
+    return stack_to_labels({label: read_mask(path) > 0 for label, path in files.items() if label})
+
+
+def stack_to_labels(masks: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return masks of objects, bool (H, W) each, as labels, uint8 (H, W), with the smallest on top."""
+    labels = np.zeros(next(iter(masks.values())).shape, dtype=np.uint8)
+    for label in sorted(masks, key=lambda label: -np.count_nonzero(masks[label])):
+        labels[masks[label]] = label
+    return labels
 
 
 def object_ids(mask: np.ndarray) -> list[int]:

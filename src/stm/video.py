@@ -34,6 +34,10 @@ class Video(ABC):
     """Name of the video, unique in its data set, and of the folder that its masks are written to."""
     frame_names: Sequence[str]
     """Names of the frames without suffix, in order: `00000`, `00005`, ..."""
+    object_folders: Mapping[int, str] | None = None
+    """Object id -> folder of its masks, if objects overlap and have masks of their own (SA-V)."""
+    frame_ranges: Mapping[int, tuple[int, int, int]] | None = None
+    """Object id -> number of its first file, end, and number of its frames, if listed (LVOS)."""
 
     def __len__(self) -> int:
         return len(self.frame_names)
@@ -52,6 +56,10 @@ class Video(ABC):
         assert mask is not None, f"{self.name}: frame {t} is annotated but has no mask"
         return mask
 
+    def truth(self, t: int) -> np.ndarray:
+        """Read the ground truth of an annotated frame, (H, W), or (O, H, W) with one mask an object."""
+        return self.annotated_mask(t)
+
     @cached_property
     def annotated(self) -> Sequence[int]:
         """Indices of the frames that have a mask, ascending."""
@@ -68,8 +76,13 @@ class Video(ABC):
         return {int(label): first for label in labels if label not in (0, VOID)}
 
     @cached_property
+    def scored_objects(self) -> Sequence[int]:
+        """Ids of the objects to score: those that enter, unless the data set lists them (MOSE)."""
+        return sorted(self.first_frames)
+
+    @cached_property
     def categories(self) -> Mapping[int, str]:
-        """Object id -> category name, if the data set provides it (YouTube-VOS)."""
+        """Object id -> category name, if the data set provides it (YouTube-VOS; LVOS: seen or unseen)."""
         return {}
 
     @cached_property

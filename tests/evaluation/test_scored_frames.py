@@ -6,7 +6,8 @@ from helpers import small_networks as small
 from helpers.data_trees import moving
 
 from stm.evaluation.evaluate import Benchmark, evaluate
-from stm.evaluation.scores import copy_first, overall, score, scored_frames
+from stm.evaluation.scores import overall
+from stm.evaluation.tally import copy_first, score, scored_frames
 
 
 def truth(video):

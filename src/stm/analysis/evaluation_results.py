@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from stm.evaluation.scores import SequenceScores
-from stm.masks import read_mask
+from stm.masks import read_labels
 from stm.video import Video
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class EvaluationResults:
 
     def mask(self, video: Video, t: int) -> np.ndarray:
         """Read the predicted labels of a frame, uint8 (H, W)."""
-        return read_mask(self.folder / "masks" / video.name / f"{video.frame_names[t]}.png")
+        return read_labels(self.folder / "masks" / video.name, video, t)
 
     @cached_property
     def job(self) -> Path | None:
@@ -111,8 +111,9 @@ class EvaluationResults:
                 config.benchmark = OmegaConf.merge({}, extra)
         try:
             values: dict[str, Any] = OmegaConf.to_container(config.benchmark, resolve=True)  # type: ignore[assignment]
-            if "root" in values:
-                values["root"] = self._working_folder / values["root"]
+            for key in {"root", "truth", "unseen_videos"} & values.keys():
+                if values[key] is not None:
+                    values[key] = self._working_folder / values[key]
             return benchmarks.benchmark_from_config(values)
         except (OSError, ValueError):
             return None

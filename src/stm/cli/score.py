@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,12 +15,37 @@ class BenchmarkName(StrEnum):
     davis2016 = "davis2016"
     davis2017 = "davis2017"
     youtube_vos = "youtube_vos"
+    mose = "mose"
+    mosev2 = "mosev2"
+    lvos = "lvos"
+    lvosv2 = "lvosv2"
+    vost = "vost"
+    sav = "sav"
     folder = "folder"
+
+
+BUILDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "davis2016": ("davis", {"year": 2016}, ("split",)),
+    "davis2017": ("davis", {"year": 2017}, ("split",)),
+    "youtube_vos": ("youtube_vos", {"split": "holdout"}, ("split",)),
+    "mose": ("mose", {"version": 1}, ("split", "truth")),
+    "mosev2": ("mose", {"version": 2}, ("split", "truth")),
+    "lvos": ("lvos", {"version": 1}, ("split", "unseen_videos")),
+    "lvosv2": ("lvos", {"version": 2}, ("split", "unseen_videos")),
+    "vost": ("vost", {}, ("split",)),
+    "sav": ("sav", {}, ("split",)),
+    "folder": ("folder", {}, ()),
+}
+"""Function of `stm.evaluation.benchmarks`, its arguments, and the options that it takes."""
 
 
 def score(
     masks: Annotated[
-        Path, typer.Argument(metavar="MASKS", help="A folder or zip of index PNGs, VIDEO/FRAME.png.")
+        Path,
+        typer.Argument(
+            metavar="MASKS",
+            help="A folder or zip of index PNGs, VIDEO/FRAME.png; for sav VIDEO/OBJECT/FRAME.png.",
+        ),
     ],
     benchmark_root: Annotated[
         Path, typer.Option(metavar="ROOT", help="Folder of the benchmark, as in benchmark.root.")
@@ -29,7 +54,16 @@ def score(
         BenchmarkName, typer.Option(help="The protocol and layout.")
     ] = BenchmarkName.davis2017,
     split: Annotated[
-        str | None, typer.Option(help="Split; val for DAVIS and holdout for YouTube-VOS by default.")
+        str | None,
+        typer.Option(help="Split; by default val, valid for MOSE, and holdout for YouTube-VOS."),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="MOSE's meta.json and Annotations of all frames, if elsewhere."),
+    ] = None,
+    unseen_videos: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="LVOS's list of unseen videos; searched near ROOT by default."),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="VIDEO", help="Score this video only; repeatable.")
@@ -49,16 +83,16 @@ def score(
     from stm.evaluation.mask_scores import score_masks
     from stm.evaluation.tables import print_scores, write_scores
 
-    names = tuple(only or ())
-    if benchmark == "folder":
-        if split is not None:
-            raise ValueError(f"--split {split}: must not be given for folder; a folder has no splits")
-        videos = benchmarks.folder(benchmark_root, only=names)
-    elif benchmark == "youtube_vos":
-        videos = benchmarks.youtube_vos(benchmark_root, split or "holdout", only=names)
-    else:
-        year = int(benchmark.removeprefix("davis"))
-        videos = benchmarks.davis(benchmark_root, year, split or "val", only=names)
+    given = {"split": split, "truth": truth, "unseen_videos": unseen_videos}
+    function, defaults, allowed = BUILDERS[benchmark]
+    for key, value in given.items():
+        if value is not None and key not in allowed:
+            option = f"--{key.replace('_', '-')} {value}"
+            raise ValueError(
+                f"{option}: must not be given for {benchmark.value}; it takes {allowed or 'none'}"
+            )
+    arguments = {**defaults, **{key: value for key, value in given.items() if value is not None}}
+    videos = getattr(benchmarks, function)(benchmark_root, only=tuple(only or ()), **arguments)
     scores, skipped = score_masks(videos, masks, skip_missing)
     for line in skipped:
         typer.echo(f"left out: {line}", err=True)

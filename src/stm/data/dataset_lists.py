@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def read_text(path: Path) -> str:
@@ -58,3 +62,39 @@ def read_meta(path: Path) -> dict:
         form = "videos.<video>.objects.<id 1..254>.{category,frames}"
         raise ValueError(f"{path}: must have {form}; got {error!r}") from error
     return videos
+
+
+def parse_object_id(label: Any) -> int:
+    """Return an object's id as a number.
+
+    Raises:
+        ValueError: it is not in 1..254.
+    """
+    if not 1 <= int(label) <= 254:
+        raise ValueError(f"object {label}")
+    return int(label)
+
+
+def read_videos_json(path: Path, form: str, parse: Callable[[Any], T]) -> dict[str, T]:
+    """Read the videos of a meta file.
+
+    Args:
+        path: a JSON file with `videos`, by name.
+        form: what `parse` reads of a video, for the error.
+        parse: returns what a video's entry says.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file does not have the official form.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    name = ""
+    try:
+        result = {}
+        for name, video in json.loads(read_text(path))["videos"].items():
+            result[name] = parse(video)
+        return result
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        place = f" of {name}" if name else ""
+        raise ValueError(f"{path}: must have videos.<video>.{form}; got {error!r}{place}") from error

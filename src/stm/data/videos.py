@@ -32,7 +32,7 @@ class FileVideo(Video):
 
     Args:
         name: see `Video.name`.
-        frames: the folder of frames.
+        frames: the folder of frames; None if only masks are known, which suffices to score.
         masks: the folder of masks, `<frame name>.png`. If it does not exist, the video has no masks.
         merge: merge all objects into one with id 1 (DAVIS 2016).
         binary: if the first mask that is not empty holds only 0 and 255, treat 255 as the object and give it
@@ -42,6 +42,8 @@ class FileVideo(Video):
         first_frames: see `Video.first_frames`, with names of frames, for data sets that provide them.
         categories: see `Video.categories`.
         output_frames: see `Video.output_frames`, with names of frames.
+        scored_objects: see `Video.scored_objects`.
+        frame_ranges: see `Video.frame_ranges`.
 
     Raises:
         FileNotFoundError: the folder of frames is missing or empty, or a named frame does not exist.
@@ -50,7 +52,7 @@ class FileVideo(Video):
     def __init__(
         self,
         name: str,
-        frames: str | Path,
+        frames: str | Path | None,
         masks: str | Path,
         *,
         merge: bool = False,
@@ -59,8 +61,12 @@ class FileVideo(Video):
         first_frames: Mapping[int, str] | None = None,
         categories: Mapping[int, str] | None = None,
         output_frames: Collection[str] | None = None,
+        scored_objects: Sequence[int] | None = None,
+        frame_ranges: Mapping[int, tuple[int, int, int]] | None = None,
     ) -> None:
         self.name = name
+        self._has_frames = frames is not None
+        frames = masks if frames is None else frames
         self.frame_names, self._suffix = list_images(frames)
         self._frames, self._masks = str(frames), str(masks)
         self._merge, self._binary, self._late_objects = merge, binary, late_objects
@@ -73,6 +79,9 @@ class FileVideo(Video):
             self.categories = dict(categories)
         if output_frames is not None:
             self.output_frames = sorted(self._indices(output_frames))
+        if scored_objects is not None:
+            self.scored_objects = sorted(scored_objects)
+        self.frame_ranges = frame_ranges
 
     def _indices(self, names: Collection[str]) -> list[int]:
         index = {name: t for t, name in enumerate(self.frame_names)}
@@ -108,6 +117,8 @@ class FileVideo(Video):
 
     def frame(self, t: int, shrink: int = 1) -> np.ndarray:
         """Read frame t, uint8 (H, W, 3), RGB; with `shrink` 2, 4 or 8, at that fraction of its size."""
+        if not self._has_frames:
+            raise FileNotFoundError(f"{self.name}: has no folder of frames beside {self._masks}")
         return read_frame(self.frame_path(t), shrink)
 
     @cached_property
@@ -123,7 +134,8 @@ class FileVideo(Video):
         if t not in self._has_mask:
             return None
         labels = read_mask(self.mask_path(t))
-        check_size(self.frame_path(t), self.mask_path(t), labels.shape)
+        if self._has_frames:
+            check_size(self.frame_path(t), self.mask_path(t), labels.shape)
         if self._binary and self._void_is_object:
             labels = (labels == VOID).astype(np.uint8)
         if self._merge:
@@ -232,7 +244,7 @@ def youtube_vos(
     for name, video in described.items():
         objects = {int(label): o for label, o in video["objects"].items()}
         is_unseen = any(o["category"] in holdout_categories for o in objects.values())
-        is_withheld = is_unseen or zlib.crc32(name.encode()) < holdout_share * 2**32
+        is_withheld = is_unseen or is_held_out(name, holdout_share)
         if split not in ("train", "holdout") or is_withheld == (split == "holdout"):
             videos.append(
                 FileVideo(
@@ -245,6 +257,11 @@ def youtube_vos(
                 )
             )
     return videos
+
+
+def is_held_out(name: str, share: float) -> bool:
+    """Return whether a hash of the video's name is in the share, 0..1, that is withheld from training."""
+    return zlib.crc32(name.encode()) < share * 2**32
 
 
 def folder(root: str | Path) -> list[FileVideo]:

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from stm.data import videos
+from stm.data.lvos_videos import lvos as lvos_videos
+from stm.data.mose_videos import mose as mose_videos
+from stm.data.sav_videos import sav as sav_videos
 from stm.data.synthetic.composite import composite_videos
 from stm.data.synthetic.dataset import synthetic_videos
-from stm.data.videos import FileVideo
+from stm.data.vost_videos import vost as vost_videos
 from stm.evaluation.evaluate import Benchmark
-from stm.evaluation.scores import scored_frames
-from stm.masks import object_ids
+from stm.evaluation.scorable_videos import check_scorable, select
+
+NAMES = ("davis", "youtube_vos", "mose", "lvos", "vost", "sav", "folder", "synthetic", "composite")
+"""Functions that configurations may call."""
 
 
 def davis(
@@ -34,8 +39,8 @@ def davis(
         only: names of the videos to evaluate; all if empty.
     """
     source = f"{Path(root).resolve()} {resolution}"
-    selected = _select(videos.davis(root, year, split, resolution), only)
-    _check_scorable(selected, "davis")
+    selected = select(videos.davis(root, year, split, resolution), only)
+    check_scorable(selected, "davis")
     return Benchmark(f"davis{year}-{split}", selected, size, "davis", source=source)
 
 
@@ -59,14 +64,105 @@ def youtube_vos(
         size: short side in pixels at which the network sees the frames; None for their own.
         only: names of the videos to evaluate; all if empty.
     """
-    selected = _select(videos.youtube_vos(root, split, holdout_categories, holdout_share), only)
-    _check_scorable(selected, "youtube")
+    selected = select(videos.youtube_vos(root, split, holdout_categories, holdout_share), only)
+    check_scorable(selected, "youtube")
     seen = None
     if (Path(root) / "train" / "meta.json").is_file():
         train = videos.youtube_vos(root, "train", holdout_categories, holdout_share)
         seen = frozenset(category for video in train for category in video.categories.values())
     source = str(Path(root).resolve())
     return Benchmark(f"youtube_vos-{split}", selected, size, "youtube", seen, source)
+
+
+def mose(
+    root: str | Path,
+    version: int = 2,
+    split: str = "valid",
+    truth: str | Path | None = None,
+    holdout_share: float = 0.0,
+    size: int | None = None,
+    only: Sequence[str] = (),
+) -> Benchmark:
+    """Return MOSE v1 or v2.
+
+    Args:
+        root: see `stm.data.mose_videos.mose`.
+        version: 1 or 2, which selects the protocol.
+        split: see there.
+        truth: see there.
+        holdout_share: see there.
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the videos to evaluate; all if empty.
+    """
+    if version not in (1, 2):
+        raise ValueError(f"benchmark.version={version}: must be 1 or 2")
+    name = "mose" if version == 1 else "mosev2"
+    selected = select(mose_videos(root, split, truth, holdout_share), only)
+    return _checked(f"{name}-{split}", selected, size, name, root)
+
+
+def lvos(
+    root: str | Path,
+    version: int = 1,
+    split: str = "val",
+    unseen_videos: str | Path | None = None,
+    holdout_share: float = 0.0,
+    size: int | None = None,
+    only: Sequence[str] = (),
+) -> Benchmark:
+    """Return LVOS v1 or v2.
+
+    Args:
+        root: see `stm.data.lvos_videos.lvos`.
+        version: 1 or 2, for the name of the benchmark; both have one protocol.
+        split: see there.
+        unseen_videos: see there.
+        holdout_share: see there.
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the videos to evaluate; all if empty.
+    """
+    selected = select(lvos_videos(root, split, unseen_videos, holdout_share), only)
+    return _checked(f"lvos{'' if version == 1 else 'v2'}-{split}", selected, size, "lvos", root)
+
+
+def vost(
+    root: str | Path,
+    split: str = "val",
+    fps: int = 5,
+    size: int | None = None,
+    only: Sequence[str] = (),
+) -> Benchmark:
+    """Return VOST.
+
+    Args:
+        root: see `stm.data.vost_videos.vost`.
+        split: see there.
+        fps: see there.
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the videos to evaluate; all if empty.
+    """
+    return _checked(
+        f"vost-{split}", select(vost_videos(root, split, fps), only), size, "vost", root, f" {fps} fps"
+    )
+
+
+def sav(root: str | Path, split: str = "val", size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
+    """Return SA-V val or test, whose objects overlap and have a folder of masks each.
+
+    Args:
+        root: see `stm.data.sav_videos.sav`.
+        split: see there.
+        size: short side in pixels at which the network sees the frames; None for their own.
+        only: names of the videos to evaluate; all if empty.
+    """
+    return _checked(f"sav-{split}", select(sav_videos(root, split), only), size, "sav", root)
+
+
+def _checked(
+    name: str, selected: Sequence[Any], size: int | None, protocol: str, root: str | Path, details: str = ""
+) -> Benchmark:
+    check_scorable(selected, protocol)
+    return Benchmark(name, selected, size, protocol, source=f"{Path(root).resolve()}{details}")
 
 
 def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) -> Benchmark:
@@ -81,8 +177,8 @@ def folder(root: str | Path, size: int | None = None, only: Sequence[str] = ()) 
         ValueError: a video has no mask that shows an object.
     """
     path = Path(root).resolve()
-    selected = _select(videos.folder(root), only)
-    _check_scorable(selected, "all")
+    selected = select(videos.folder(root), only)
+    check_scorable(selected, "all")
     return Benchmark(path.name, selected, size, "all", source=str(path))
 
 
@@ -151,56 +247,7 @@ def benchmark_from_config(values: Mapping[str, Any]) -> Benchmark:
     """
     values = dict(values)
     module, _, name = str(values.pop("_target_", "")).rpartition(".")
-    if module != __name__ or name not in ("davis", "youtube_vos", "folder", "synthetic", "composite"):
+    if module != __name__ or name not in NAMES:
         raise ValueError(f"_target_={module}.{name}: must be a benchmark of this package")
     build: Callable[..., Benchmark] = globals()[name]
     return build(**values)
-
-
-def _check_scorable(selected: Sequence[FileVideo], protocol: str) -> None:
-    """Check that each video has objects, masks where they enter, and frames to score if any other one has.
-
-    Raises:
-        ValueError: some videos cannot be evaluated; the message names them.
-    """
-    faults = {video.name: fault for video in selected if (fault := _fault(video))}
-    scored = {video.name: bool(scored_frames(video, protocol)) for video in selected if not faults}
-    if any(scored.values()):  # in test sets none is
-        faults = {name: "has no frame that counts" for name in scored if not scored[name]}
-        for video in selected:
-            if video.name in faults:
-                faults[video.name] += f": {len(video.annotated)} of {len(video)} frames have a mask"
-    if faults:
-        listed = "; ".join(f"{name} {fault}" for name, fault in list(faults.items())[:5])
-        others = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise ValueError(
-            f"benchmark: {len(faults)} of {len(selected)} videos cannot be evaluated: {listed}{others}. "
-            "Correct them (`stm check` lists all problems), or leave them out by benchmark.only=[...]"
-        )
-
-
-def _fault(video: FileVideo) -> str:
-    """Return why a video cannot be segmented; empty if it can."""
-    if not video.annotated:
-        return f"has no mask ({video.masks_folder})"
-    if not video.first_frames:
-        return f"must show an object, where it enters: {video.mask_path(video.annotated[0])} shows none"
-    for t in sorted(set(video.first_frames.values())):
-        entering = {label for label, first in video.first_frames.items() if first == t}
-        if t not in video.annotated:
-            return f"has no mask {video.mask_path(t)}, where object {min(entering)} enters"
-        if missing := entering - set(object_ids(video.annotated_mask(t))):
-            return f"must show object {min(missing)}, which enters at {video.mask_path(t)}"
-    return ""
-
-
-def _select(available: Sequence, names: Sequence[str]) -> Sequence:
-    """Return the videos of these names, which may be numbers; all videos without names."""
-    names = [names] if isinstance(names, str) else list(map(str, names))
-    if not names:
-        return available
-    by_name = {video.name: video for video in available}
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise ValueError(f"benchmark.only={missing}: must be names of {', '.join(sorted(by_name))}")
-    return [by_name[name] for name in names]

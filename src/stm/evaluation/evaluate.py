@@ -17,9 +17,10 @@ from stm.evaluation.overlays import write_overlays
 from stm.evaluation.prefetch import background_pool, default_workers
 from stm.evaluation.progress import VideoProgress
 from stm.evaluation.result_store import ResultStore
-from stm.evaluation.scores import PROTOCOLS, Scores, SequenceScores
+from stm.evaluation.scores import Scores, SequenceScores
 from stm.evaluation.sharding import all_gather_object, partition_videos, process_rank
 from stm.evaluation.tables import write_scores
+from stm.evaluation.tally import PROTOCOLS
 from stm.evaluation.video_evaluator import VideoEvaluator
 from stm.memory import MemoryPolicy
 from stm.network import STM
@@ -37,8 +38,8 @@ class Benchmark:
         videos: with unique names.
         size: short side in pixels at which the network sees the frames, None for their own. Masks are
             written and scored at the frames' own size.
-        protocol: which frames and objects count, `davis`, `youtube` or `all`; see
-            `stm.evaluation.scores.scored_frames`.
+        protocol: which frames and objects count, and by what measures; see
+            `stm.evaluation.tally.scored_frames`.
         seen: categories of the training set, for the G of YouTube-VOS.
         source: where the videos come from, such as a folder; results of other sources are not reused.
 

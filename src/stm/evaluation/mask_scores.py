@@ -10,19 +10,22 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from stm.data.image_io import list_folders
 from stm.evaluation.evaluate import Benchmark
+from stm.evaluation.protocols import VideoScorer
 from stm.evaluation.scores import (
     ALL_BACKGROUND,
     COPY_FIRST,
-    Prediction,
+    DAVIS_LIKE,
+    ObjectScores,
     Scores,
     SequenceScores,
-    Tally,
-    copy_first,
 )
-from stm.masks import read_mask
+from stm.evaluation.tally import Prediction, Tally, copy_first
+from stm.masks import mask_files, read_mask
 from stm.video import VOID, Video
 
+MOSE = ("mose", "mosev2")
 DEPTH = 3
 """Folders above the videos' folders, such as Annotations/480p."""
 
@@ -32,7 +35,7 @@ def score_masks(
 ) -> tuple[Scores, list[str]]:
     """Score masks by a benchmark's protocol, beside the baselines.
 
-    A mask of only 0 and 255 shows the object of a video that has one.
+    By DAVIS's protocol and its like, a mask of only 0 and 255 shows the object of a video that has one.
 
     Args:
         benchmark: videos with ground truth, and protocol.
@@ -44,45 +47,110 @@ def score_masks(
 
     Raises:
         FileNotFoundError: the folder or zip does not exist, or a scored frame has no mask.
-        ValueError: a mask cannot be read or has another size than its frame, or nothing can be scored.
+        ValueError: a mask cannot be read or has another size than its frame, a mask belongs to no frame or
+            object, or nothing can be scored.
     """
     with _opened(Path(masks)) as root:
         folder = _videos_folder(root, benchmark.videos, Path(masks))
         sequences, skipped = [], []
         for video in benchmark.videos:
             tally = Tally(video, benchmark.protocol)
-            if not tally.frames:
-                raise ValueError(f"{benchmark.name}: {video.name} has no ground truth to score")
-            names = [video.frame_names[t] for t in sorted(tally.frames)]
-            missing = [name for name in names if not (folder / video.name / f"{name}.png").is_file()]
+            if not tally.scored:
+                hint = "; pass the folder with it as truth" if benchmark.protocol in MOSE else ""
+                raise ValueError(f"{benchmark.name}: {video.name} has no ground truth to score{hint}")
+            needed = [
+                path
+                for t in _needed_frames(video, tally)
+                for label, path in mask_files(Path(video.name), video, t).items()
+                if label is None or t in tally.scored[label]
+            ]
+            missing = [path for path in needed if not (folder / path).is_file()]
+            if not needed and not (folder / video.name).is_dir():
+                missing = [Path(video.name)]
             if missing:
                 line = (
-                    f"{masks}: {video.name} has no mask of {len(missing)} of the {len(names)} frames that "
-                    f"are scored, the first is {video.name}/{missing[0]}.png"
+                    f"{masks}: {video.name} has no mask of {len(missing)} of the {len(needed)} frames that "
+                    f"are scored, the first is {missing[0].as_posix()}"
                 )
                 if not skip_missing:
                     raise FileNotFoundError(line)
+                if benchmark.protocol in MOSE and not (folder / video.name).is_dir():
+                    sequences.append(_missing_video(video, tally))
+                    line += "; it counts with scores of 0"
                 skipped.append(line)
                 continue
-            sequences.append(_score(video, benchmark.protocol, folder / video.name))
-        if not sequences:
+            if benchmark.protocol not in DAVIS_LIKE:
+                _refuse_unexpected(folder / video.name, video)
+            sequences.append(_score(video, tally, folder / video.name))
+        if benchmark.protocol not in DAVIS_LIKE:
+            names = {video.name for video in benchmark.videos}
+            others = [path.name for path in list_folders(folder) if path.name not in names]
+            if others:
+                skipped.append(f"{masks}: {len(others)} folders of other videos, such as {others[0]}")
+        if not any(sequence.objects for sequence in sequences):
             raise ValueError(f"{masks}: no video of {benchmark.name} has all its masks")
     settings = {"benchmark": benchmark.name, "source": benchmark.source, "protocol": benchmark.protocol}
     return Scores({**settings, "masks": str(masks)}, tuple(sequences), benchmark.seen), skipped
 
 
-def _score(video: Video, protocol: str, folder: Path) -> SequenceScores:
-    tallies = {name: Tally(video, protocol) for name in ("masks", COPY_FIRST, ALL_BACKGROUND)}
-    copied = dict(_frames(copy_first(video), tallies["masks"].frames))
-    for t in sorted(tallies["masks"].frames):
-        truth = video.annotated_mask(t)
-        labels = _read(folder / f"{video.frame_names[t]}.png", video, truth.shape)
-        for name, predicted in (
-            ("masks", labels),
-            (COPY_FIRST, copied[t]),
-            (ALL_BACKGROUND, np.zeros_like(truth)),
-        ):
-            tallies[name].add(t, predicted, truth)
+def _missing_video(video: Video, tally: Tally) -> SequenceScores:
+    """Return what MOSE's program gives a video without predictions: 0, and no disappearances."""
+    scorer = VideoScorer(tally.protocol, [1], length=0)  # the program scores a video without frames alike
+    measures = scorer.protocol.summarize_objects(scorer.scores())
+    values = {name: None if np.isnan(value).any() else float(value[0]) for name, value in measures.items()}
+    objects = tuple(
+        ObjectScores(video.name, label, None, (), (), (), tally.protocol, values) for label in tally.scored
+    )
+    return SequenceScores(video.name, len(video), 0, 0.0, 0, objects)
+
+
+def _needed_frames(video: Video, tally: Tally) -> list[int]:
+    """Return the frames that must have a mask: those that are scored.
+
+    MOSE's program numbers the files of the predictions, so a missing first one would shift all others.
+    """
+    return sorted({0, *tally.frames} if tally.frames and tally.protocol in MOSE else tally.frames)
+
+
+def _refuse_unexpected(folder: Path, video: Video) -> None:
+    """Raise ValueError if there are masks of frames or objects that the video does not have."""
+    objects = set((video.object_folders or {}).values())
+    names = set(video.frame_names)
+    for path in sorted(folder.rglob("*.png")):
+        below = path.relative_to(folder).parts
+        if any(part.startswith(".") for part in below):
+            continue
+        if path.stem not in names or len(below) > 2 or (below[0] not in objects if objects else below[1:]):
+            expected = (
+                f"{min(objects)}/{video.frame_names[0]}.png" if objects else f"{video.frame_names[0]}.png"
+            )
+            raise ValueError(f"{path}: unexpected mask; masks must be named like {video.name}/{expected}")
+
+
+def _score(video: Video, tally: Tally, folder: Path) -> SequenceScores:
+    tallies = {
+        "masks": tally,
+        **{name: Tally(video, tally.protocol) for name in (COPY_FIRST, ALL_BACKGROUND)},
+    }
+    copied = dict(_frames(copy_first(video), tally.frames))
+    for t in sorted(tally.frames):
+        truth = video.truth(t)
+        shape = truth.shape[-2:]
+        files = mask_files(folder, video, t)
+        if None in files:
+            labels = _read(files[None], video, shape, tally.protocol in DAVIS_LIKE)
+        else:
+            scored = {label for label, frames in tally.scored.items() if t in frames}
+            empty = np.zeros(shape, dtype=np.uint8)
+            labels = np.stack(
+                [
+                    _read(files[label], video, shape, False) if label in scored else empty
+                    for label in tally.scored
+                ]
+            )
+        predictions = {"masks": labels, COPY_FIRST: copied[t], ALL_BACKGROUND: np.zeros(shape, np.uint8)}
+        for name, one in tallies.items():
+            one.add(t, predictions[name], truth)
     objects = {name: tally.objects() for name, tally in tallies.items()}
     return SequenceScores(video.name, len(video), 0, 0.0, 0, objects.pop("masks"), objects)
 
@@ -91,7 +159,7 @@ def _frames(predictions: Iterator[Prediction], frames: set[int]) -> Iterator[Pre
     return ((t, labels) for t, labels in predictions if t in frames)
 
 
-def _read(path: Path, video: Video, shape: tuple[int, ...]) -> np.ndarray:
+def _read(path: Path, video: Video, shape: tuple[int, ...], allows_binary: bool) -> np.ndarray:
     labels = read_mask(path)
     if labels.shape != shape:
         raise ValueError(
@@ -99,7 +167,7 @@ def _read(path: Path, video: Video, shape: tuple[int, ...]) -> np.ndarray:
             f"got {labels.shape[1]}x{labels.shape[0]} (width x height)"
         )
     ids = list(video.first_frames)
-    if len(ids) == 1 and set(np.unique(labels)) == {0, VOID}:
+    if allows_binary and len(ids) == 1 and set(np.unique(labels)) == {0, VOID}:
         labels = np.where(labels == VOID, ids[0], 0).astype(labels.dtype)
     return labels
 

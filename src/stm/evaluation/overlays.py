@@ -9,8 +9,9 @@ from threading import Event
 
 import numpy as np
 
-from stm.evaluation.scores import SequenceScores, read_masks
-from stm.masks import read_mask
+from stm.evaluation.scores import SequenceScores
+from stm.evaluation.tally import read_masks
+from stm.masks import read_labels
 from stm.video import Video
 from stm.visualization import contact_sheet, overlay, write_image, write_video
 
@@ -80,7 +81,7 @@ def _sheet_frames(
     for t in (written[i] for i in indices):
         name = video.frame_names[t]
         truth = video.mask(t) if t in annotated and t > first else None
-        overlays.append(overlay_sheet(video.frame(t), read_mask(masks / f"{name}.png"), truth))
+        overlays.append(overlay_sheet(video.frame(t), read_labels(masks, video, t), truth))
         captions.append(f"{name}  J {j[t]:.2f}" if t in j else f"{name}  given" if t == first else name)
     return overlays, captions
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stm.evaluation.scores import SequenceScores, overall
+from stm.evaluation.scores import SequenceScores, overall, protocol_of
 from stm.video import Video
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ class VideoProgress:
         with self._lock:
             self._done += 1
             left = (perf_counter() - self._began) / self._done * (self._total - self._done)
-            measures = overall(sequence.objects)
-            score = f"J&F {measures['J&F-Mean']:.3f}, " if measures else ""
+            protocol = protocol_of(next((row.protocol for row in sequence.objects), None))
+            value = protocol.headline_value(overall(sequence.objects, is_part=True))
+            score = "" if value is None else f"{protocol.headline_heading} {value:.3f}, "
             log.info(
                 "%s: video %d/%d, %s: %s%d frames, %.0f s left",
                 *(self._name, self._done, self._total, sequence.name, score, sequence.length, left),

@@ -11,6 +11,7 @@ from typing import Any
 from stm import __version__
 from stm.atomic_io import write_atomically
 from stm.evaluation.scores import SequenceScores
+from stm.masks import mask_files
 from stm.video import Video
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ class ResultStore:
             log.info("%s: frames, masks or the package changed since %s was written", video.name, path)
             return None
         masks = self.output / "masks" / video.name
-        has_masks = all((masks / f"{video.frame_names[t]}.png").exists() for t in video.output_frames)
+        has_masks = all(
+            path.exists() for t in video.output_frames for path in mask_files(masks, video, t).values()
+        )
         return sequence if has_masks and (sequence.baselines or not self.baselines) else None
 
     def _path(self, name: str) -> Path:

@@ -1,8 +1,8 @@
-"""Scored frames and objects, and the scores of a network and the baselines on them."""
+"""Scores of a network and the baselines: of objects, of videos and of a benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,46 +11,16 @@ from typing import Any
 import numpy as np
 
 from stm.evaluation.calibration import Track, pair_with_j, tracks_from_dicts
-from stm.evaluation.metrics import Statistics, similarity_and_accuracy, statistics
-from stm.masks import read_mask
-from stm.video import VOID, Video
+from stm.evaluation.metrics import Statistics, statistics
+from stm.evaluation.protocols import Protocol, find_protocol, summarize_disappearance
 
-PROTOCOLS = ("davis", "youtube", "all")
+DAVIS_LIKE = ("davis", "youtube", "all")
+"""Protocols with DAVIS's J and F, and void that is ignored."""
+FLAGS = ("is_unseen", "is_in_first_mask")
+"""Properties of objects that some protocols take beside their measures."""
 NETWORK, COPY_FIRST, ALL_BACKGROUND = "network", "copy-first", "all-background"
 MEASURES = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 """Measures under the names and in the order in which the DAVIS evaluation prints them."""
-
-Prediction = tuple[int, np.ndarray]
-"""Frame number and labels, uint8 (H, W) with object ids."""
-
-
-def scored_frames(video: Video, protocol: str) -> dict[int, list[int]]:
-    """Return the frames on which each object is scored.
-
-    `davis`: the objects of the first annotated frame, on all later annotated frames except the video's last.
-    `youtube` and `all`: every object, on the annotated frames after the one in which it enters.
-    Nothing is scored if each annotated frame only introduces objects, as in the test sets of both.
-
-    Args:
-        video: with its annotated frames and the first frame of each object.
-        protocol: `davis`, `youtube` or `all`.
-
-    Returns:
-        Object id -> frame numbers in order; objects without scored frames are left out.
-
-    Raises:
-        ValueError: the protocol is unknown.
-    """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={protocol}: must be one of {', '.join(PROTOCOLS)}")
-    annotated, first_frames = list(video.annotated), video.first_frames
-    if set(annotated) <= set(first_frames.values()):
-        return {}
-    if protocol == "davis":
-        first_frames = {label: first for label, first in first_frames.items() if first == annotated[0]}
-        annotated = [t for t in annotated if t != len(video) - 1]
-    scored = {label: [t for t in annotated if t > first] for label, first in sorted(first_frames.items())}
-    return {label: frames for label, frames in scored.items() if frames}
 
 
 @dataclass(frozen=True)
@@ -63,7 +33,10 @@ class ObjectScores:
         category: the object's category; None where the data set has none.
         frames: the scored frames.
         j: J of each frame.
-        f: F of each frame.
+        f: F of each frame; empty for a protocol without F.
+        protocol: what the scores follow.
+        measures: the protocol's measures of the object, None where it has none: for DAVIS and its like only
+            those over disappearances and reappearances, and only where all frames are annotated.
     """
 
     sequence: str
@@ -72,6 +45,8 @@ class ObjectScores:
     frames: Sequence[int]
     j: Sequence[float]
     f: Sequence[float]
+    protocol: str = "davis"
+    measures: Mapping[str, float | None] = field(default_factory=dict)
 
     @cached_property
     def J(self) -> Statistics:
@@ -84,21 +59,51 @@ class ObjectScores:
         return statistics(np.asarray(self.f))
 
     def row(self) -> dict[str, Any]:
-        """Return the row of the object in a table, with measures under their DAVIS names."""
-        values = ((self.J.mean + self.F.mean) / 2, *self.J, *self.F)
+        """Return the row of the object in a table, with measures under the names of the benchmark."""
         return {
             "sequence": self.sequence,
             "object": self.object,
             "category": self.category,
             "frames": len(self.frames),
-            **dict(zip(MEASURES, values, strict=True)),
+            **overall([self], is_part=True),
         }
 
 
-def overall(objects: Iterable[ObjectScores]) -> dict[str, float]:
-    """Compute the mean of each measure over objects (not over sequences); empty without objects."""
-    rows = [row.row() for row in objects]
-    return {name: float(np.mean([row[name] for row in rows])) for name in MEASURES} if rows else {}
+def protocol_of(name: str | None) -> Protocol:
+    """Return the protocol with the measures and columns of that name; `youtube` and `all` have DAVIS's."""
+    return find_protocol("davis" if name in (None, *DAVIS_LIKE) else name)
+
+
+def overall(objects: Iterable[ObjectScores], is_part: bool = False) -> dict[str, float]:
+    """Compute the benchmark's measures over objects (not over sequences).
+
+    Args:
+        objects: scored by the same protocol.
+        is_part: whether these are objects of one video rather than of the benchmark.
+
+    Returns:
+        Name -> value, nan where it is not defined; empty without objects.
+    """
+    rows = list(objects)
+    if not rows:
+        return {}
+    columns = {
+        name: np.array([row.measures[name] for row in rows], dtype=float)
+        for name in rows[0].measures
+        if all(name in row.measures for row in rows)
+    }
+    if rows[0].protocol in DAVIS_LIKE:
+        values = [((row.J.mean + row.F.mean) / 2, *row.J, *row.F) for row in rows]
+        means = (float(np.mean(column)) for column in zip(*values, strict=True))
+        result = dict(zip(MEASURES, means, strict=True))
+    else:
+        protocol = find_protocol(rows[0].protocol)
+        flags = {name: columns.pop(name).astype(bool) for name in FLAGS if name in columns}
+        summarize = protocol.summarize_part if is_part and protocol.summarize_part else protocol.summarize
+        result = summarize(columns, **flags)
+    if {"J_d_mean", "F_d_mean"} <= columns.keys():
+        result |= summarize_disappearance(columns)
+    return result
 
 
 def seen_and_unseen(objects: Sequence[ObjectScores], seen: frozenset[str]) -> dict[str, float]:
@@ -115,88 +120,6 @@ def seen_and_unseen(objects: Sequence[ObjectScores], seen: frozenset[str]) -> di
     if len(values) == 4:
         values["G"] = float(np.mean(list(values.values())))
     return values
-
-
-class Tally:
-    """Scorer of one video, frame by frame, so that the video need not be in memory.
-
-    Args:
-        video: the segmented video.
-        protocol: selects the scored frames and objects, see `scored_frames`.
-    """
-
-    def __init__(self, video: Video, protocol: str = "davis") -> None:
-        self.video = video
-        self._scored = scored_frames(video, protocol)
-        self.frames = {t for frames in self._scored.values() for t in frames}
-        """Frames on which any object is scored."""
-        self._values: dict[int, dict[int, tuple[float, float]]] = {label: {} for label in self._scored}
-
-    def add(self, t: int, labels: np.ndarray, truth: np.ndarray) -> None:
-        """Score frame t; labels and truth are uint8 (H, W) with object ids, truth may have void pixels."""
-        void = truth == VOID
-        ignored = void if void.any() else None
-        for label, frames in self._scored.items():
-            if frames[0] <= t <= frames[-1]:
-                self._values[label][t] = similarity_and_accuracy(truth == label, labels == label, ignored)
-
-    def objects(self) -> tuple[ObjectScores, ...]:
-        """Return the scores of each object.
-
-        Raises:
-            ValueError: a scored frame has no prediction.
-        """
-        rows = []
-        for label, frames in self._scored.items():
-            values = self._values[label]
-            missing = [self.video.frame_names[t] for t in frames if t not in values]
-            if missing:
-                raise ValueError(
-                    f"{self.video.name}: object {label} has no prediction on {len(missing)} of the "
-                    f"{len(frames)} frames it is scored on, the first is {missing[0]}"
-                )
-            j, f = zip(*(values[t] for t in frames), strict=True)
-            category = self.video.categories.get(label)
-            rows.append(ObjectScores(self.video.name, label, category, tuple(frames), j, f))
-        return tuple(rows)
-
-
-def score(
-    video: Video, predictions: Iterable[Prediction], protocol: str = "davis"
-) -> tuple[ObjectScores, ...]:
-    """Compute J and F of each object from a stream of predictions.
-
-    Args:
-        video: the segmented video.
-        predictions: frame number and labels, uint8 (H, W) with object ids, of at least the scored frames.
-        protocol: selects the scored frames and objects, see `scored_frames`.
-
-    Raises:
-        ValueError: a scored frame has no prediction, or the protocol is unknown.
-    """
-    tally = Tally(video, protocol)
-    for t, labels in predictions:
-        truth = video.mask(t) if t in tally.frames else None
-        if truth is not None:
-            tally.add(t, labels, truth)
-    return tally.objects()
-
-
-def copy_first(video: Video) -> Iterator[Prediction]:
-    """Yield the predictions of the baseline that repeats each object's given mask."""
-    labels: np.ndarray | None = None
-    for t in range(len(video)):
-        given = video.prompt_mask(t)
-        if given is not None:
-            labels = given if labels is None else np.where(given > 0, given, labels)
-        if labels is not None:
-            yield t, labels
-
-
-def read_masks(folder: Path, video: Video) -> Iterator[Prediction]:
-    """Yield the predictions of a video's output frames from a folder of index PNGs, `<frame>.png`."""
-    for t in video.output_frames:
-        yield t, read_mask(folder / f"{video.frame_names[t]}.png")
 
 
 @dataclass(frozen=True)
@@ -269,8 +192,24 @@ class Scores:
 
     @cached_property
     def overall(self) -> dict[str, float]:
-        """Return the measures under their DAVIS names, and G if categories are known; empty without truth."""
+        """Return the benchmark's measures, and G if categories are known; empty without truth."""
         return self._overall(self.objects)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the protocol that the objects were scored by; DAVIS's if there is none."""
+        return protocol_of(next((row.protocol for row in self.objects), None))
+
+    @property
+    def headline(self) -> float | None:
+        """Return the measure that ranks methods, 0..1; None if it is not defined."""
+        return self.protocol.headline_value(self.overall)
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """Return heading -> measure of the benchmark's table, 0..1, those that are defined, and G."""
+        g = {"G": self.overall["G"]} if "G" in self.overall else {}
+        return {**self.protocol.column_values(self.overall), **g}
 
     @cached_property
     def baselines(self) -> dict[str, dict[str, float]]:

@@ -14,13 +14,15 @@ from rich.table import Table
 
 from stm.atomic_io import write_atomically
 from stm.evaluation.calibration import KINDS, calibration
-from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall
+from stm.evaluation.protocols import Protocol
+from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall, protocol_of
 
-HEADLINE_MEASURES = ("J-Mean", "F-Mean", "J&F-Mean")
+HEADINGS = ["J", "F", "J&F"]
+"""Columns of a table without ground truth."""
 
 
 def print_scores(scores: Scores, console: Console | None = None) -> None:
-    """Print J, F and J&F of each sequence and overall, with the copy-first baseline, and the notes below."""
+    """Print the measures of each sequence and overall, with the copy-first baseline, and the notes below."""
     console = console or Console()
     console.print(_headline(scores), soft_wrap=True, highlight=False)
     console.print(score_table(scores))
@@ -30,22 +32,31 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
 
 def score_table(scores: Scores) -> Table:
     """Return a table with the mean over objects of each sequence, and over all objects at the end."""
-    table = Table()
+    table, protocol = Table(), _protocol(scores)
+    headings = list(protocol.column_values(scores.overall)) or HEADINGS
+    headline = protocol.headline_heading
+
+    def cells(objects: int, values: Mapping[str, float], copied: Mapping[str, float]) -> list[str]:
+        measures = protocol.column_values(values)
+        shown = [measures.get(heading) for heading in headings]
+        shown.append(protocol.column_values(copied).get(headline))
+        return [str(objects), *("-" if value is None else f"{value:.3f}" for value in shown)]
+
     table.add_column("sequence", no_wrap=True)
-    for heading in ("objects", "J", "F", "J&F", f"{COPY_FIRST} J&F"):
+    for heading in ("objects", *headings, f"{COPY_FIRST}\n{headline}"):
         table.add_column(heading, justify="right")
     for sequence in scores.sequences:
-        copied = overall(sequence.baselines.get(COPY_FIRST, ()))
-        table.add_row(sequence.name, *_cells(len(sequence.objects), overall(sequence.objects), copied))
+        copied = overall(sequence.baselines.get(COPY_FIRST, ()), is_part=True)
+        values = overall(sequence.objects, is_part=True)
+        table.add_row(sequence.name, *cells(len(sequence.objects), values, copied))
     table.add_section()
     copied = scores.baselines.get(COPY_FIRST, {})
-    table.add_row("all objects", *_cells(len(scores.objects), scores.overall, copied), style="bold")
+    table.add_row("all objects", *cells(len(scores.objects), scores.overall, copied), style="bold")
     return table
 
 
-def _cells(objects: int, values: Mapping[str, float], copied: Mapping[str, float]) -> list[str]:
-    measures = [f"{values[name]:.3f}" if values else "-" for name in HEADLINE_MEASURES]
-    return [str(objects), *measures, f"{copied['J&F-Mean']:.3f}" if copied else "-"]
+def _protocol(scores: Scores) -> Protocol:
+    return protocol_of(scores.settings.get("protocol"))
 
 
 def _headline(scores: Scores) -> str:
@@ -69,19 +80,18 @@ def describe_policy(policy: Any) -> str:
 
 def notes(scores: Scores) -> list[str]:
     """Return the lines below the table: recall, decay, G, baselines, calibration, speed, memory, paths."""
-    values, lines = scores.overall, []
-    if values:
-        names = ("J-Recall", "J-Decay", "F-Recall", "F-Decay")
-        lines.append("  ".join(f"{name} {values[name]:.3f}" for name in names))
-    else:
+    values, lines, protocol = scores.overall, [], _protocol(scores)
+    if not values:
         lines.append("no ground truth beyond the given masks: masks are written but not scored")
-    halves = {name: value for name, value in values.items() if name not in MEASURES}
-    if halves:
-        lines.append("  ".join(f"{name} {value:.3f}" for name, value in halves.items()))
+    others = {name: value for name, value in values.items() if name not in protocol.columns.values()}
+    corrected = {name for name in others if "_corrected" in name}
+    for group in (MEASURES, others.keys() - corrected - set(MEASURES), corrected):
+        named = [f"{name} {value / protocol.scale:.3f}" for name, value in others.items() if name in group]
+        lines += ["  ".join(named)] if named else []
     for name, baseline in scores.baselines.items():
-        if baseline:
-            measures = "  ".join(f"{key} {baseline[key]:.3f}" for key in HEADLINE_MEASURES)
-            lines.append(f"{name}: {measures}")
+        measures = protocol.column_values(baseline)
+        if measures:
+            lines.append(f"{name}: " + "  ".join(f"{key} {value:.3f}" for key, value in measures.items()))
     calibrations = {kind: result for kind in reversed(KINDS) if (result := calibration_dict(scores, kind))}
     if calibrations:
         errors = "  ".join(f"{kind} {result['ece']:.3f}" for kind, result in calibrations.items())
@@ -97,12 +107,12 @@ def notes(scores: Scores) -> list[str]:
 
 
 def scores_dict(scores: Scores) -> dict[str, Any]:
-    """Return the content of `scores.json`: measures under their DAVIS names, and a row for each object."""
+    """Return the content of `scores.json`: the evaluator's measures, and a row for each object."""
     empty = dict.fromkeys(MEASURES)  # null without ground truth
     return {
-        "global": scores.overall or empty,
-        "baselines": {name: values or empty for name, values in scores.baselines.items()},
-        "sequences": [row.row() for row in scores.objects],
+        "global": _without_nan(scores.overall or empty),
+        "baselines": {name: _without_nan(values or empty) for name, values in scores.baselines.items()},
+        "sequences": [_without_nan(row.row()) for row in scores.objects],
         "calibration": {kind: calibration_dict(scores, kind) for kind in KINDS},
         "settings": dict(scores.settings),
         "speed": {
@@ -112,6 +122,11 @@ def scores_dict(scores: Scores) -> dict[str, Any]:
             "peak_memory_mb": scores.peak_mb,
         },
     }
+
+
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with None, which JSON has, in place of nan."""
+    return {name: None if value != value else value for name, value in values.items()}
 
 
 def calibration_dict(scores: Scores, kind: str) -> dict[str, Any] | None:
@@ -124,12 +139,12 @@ def calibration_dict(scores: Scores, kind: str) -> dict[str, Any] | None:
 def write_scores(scores: Scores, output: Path) -> None:
     """Write `scores.json` and `scores.csv`; the CSV has a row for each object, and the means at the end."""
     write_atomically(output / "scores.json", json.dumps(scores_dict(scores), indent=1))
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, ["sequence", "object", "category", "frames", *MEASURES], lineterminator="\n"
-    )
+    text, rows = io.StringIO(), [_without_nan(row.row()) for row in scores.objects]
+    heads = dict.fromkeys(head for row in rows for head in row)
+    heads = heads or dict.fromkeys(("sequence", "object", "category", "frames", *MEASURES))
+    writer = csv.DictWriter(text, list(heads), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(row.row() for row in scores.objects)
+    writer.writerows(rows)
     for name, values in {"all objects": scores.overall, **scores.baselines}.items():
-        writer.writerow({"sequence": name, **{key: values[key] for key in MEASURES if key in values}})
+        writer.writerow({"sequence": name, **_without_nan(values)})
     write_atomically(output / "scores.csv", text.getvalue())

@@ -20,14 +20,12 @@ from stm.evaluation.scores import (
     ALL_BACKGROUND,
     COPY_FIRST,
     NETWORK,
-    Prediction,
     SequenceScores,
-    Tally,
-    copy_first,
 )
+from stm.evaluation.tally import Prediction, Tally, copy_first
 from stm.inference import Confidence, PreparedFrame, Segmenter
 from stm.inference.confidence import confidences_from_sums, mask_sums
-from stm.masks import object_ids, restore_ids, write_mask
+from stm.masks import object_ids, restore_ids, write_labels
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.video import Video
@@ -171,7 +169,7 @@ class VideoEvaluator:
 
     Args:
         video: to be segmented.
-        protocol: which frames and objects count, see `stm.evaluation.scores.scored_frames`.
+        protocol: which frames and objects count, see `stm.evaluation.tally.scored_frames`.
         baselines: score copy-first and all-background beside.
         masks: the folder for masks, `<frame>.png`; None to write none.
     """
@@ -244,12 +242,12 @@ class VideoEvaluator:
             self._confidence[t] = predicted.confidence()
             if t in self._written:
                 self._write(t, labels)
-            truth = self.video.mask(t) if t in self._tallies[NETWORK].frames else None
-            if truth is not None:
+            if t in self._tallies[NETWORK].frames:
+                truth = self.video.truth(t)
                 predictions = {NETWORK: labels, COPY_FIRST: copied, ALL_BACKGROUND: np.zeros_like(labels)}
                 for name, tally in self._tallies.items():
                     tally.add(t, predictions[name], truth)
 
     def _write(self, t: int, labels: np.ndarray) -> None:
         assert self.masks is not None
-        write_mask(self.masks / f"{self.video.frame_names[t]}.png", labels)
+        write_labels(self.masks, self.video, t, labels)

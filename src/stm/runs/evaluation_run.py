@@ -57,7 +57,7 @@ def evaluate_run(config: DictConfig) -> float | None:
     """Evaluate a checkpoint as the configuration says.
 
     Returns:
-        J&F; None where there is no ground truth.
+        The benchmark's headline measure, 0..1; None where there is no ground truth.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if config.submission not in (None, *LAYOUTS):
@@ -114,4 +114,4 @@ def evaluate_run(config: DictConfig) -> float | None:
             archive = folder / f"{config.submission}.zip"
             write_submission(folder / "masks", benchmark.videos, archive, config.submission)
             Console().print(f"submission: {archive}")
-    return module.scores.overall.get("J&F-Mean")
+    return module.scores.headline

@@ -42,7 +42,8 @@ def train(config: DictConfig) -> float | None:
     """Train as the configuration says, then evaluate the best checkpoint.
 
     Returns:
-        J&F of the final evaluation, or of the best validation where there is none, for sweepers.
+        The headline measure of the final evaluation, or of the best validation where there is none, for
+        sweepers.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN and is_finished(folder, config):
@@ -95,7 +96,7 @@ def train(config: DictConfig) -> float | None:
         for name, scores in final_evaluations(config, trainer, folder, policy):
             log_scores(loggers, name, scores)
             if name == "test" or config.final_benchmark is None:
-                result = scores.overall.get("J&F-Mean", result)
+                result = result if scores.headline is None else scores.headline
     return result
 
 

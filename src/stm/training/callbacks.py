@@ -109,7 +109,9 @@ class ProgressLog(ProgressBar):
         if done == total or not self._is_due():
             return
         left = (time.monotonic() - self._validation_start) / done * (total - done)
-        score = f"J&F {outputs['J&F-Mean']:.3f}, " if outputs else ""
+        score = "".join(
+            f"{name} {outputs[name]:.3f}, " for name in ("J&F", "J_tr", "J&Fdot") if name in outputs
+        )
         place = f"validation at step {trainer.global_step}: video {done}/{total}"
         self._write(f"{place}, {batch.name}: {score}{timedelta(seconds=round(left))} left")
 
@@ -117,8 +119,9 @@ class ProgressLog(ProgressBar):
         """Log the scores over all videos."""
         if not isinstance(pl_module.scores, Scores):
             return
-        measures = pl_module.scores.overall
-        scores = ", ".join(f"{name} {measures[f'{name}-Mean']:.3f}" for name in ("J&F", "J", "F"))
+        values, headline = pl_module.scores.columns, pl_module.scores.protocol.headline_heading
+        names = sorted((name for name in values if name[-2:] not in ("_d", "_r")), key=headline.__ne__)
+        scores = ", ".join(f"{name} {values[name]:.3f}" for name in names)
         videos, seconds = len(pl_module.scores.sequences), round(time.monotonic() - self._validation_start)
         place = f"validation at step {trainer.global_step}"
         self._write(f"{place}: {scores} on {videos} videos in {timedelta(seconds=seconds)}")
@@ -222,9 +225,10 @@ class LogSequenceTable(L.Callback):
 def log_sequences(loggers: Iterable[Logger], name: str, scores: Scores, step: int | None = None) -> None:
     """Log a table with a row per object to the loggers that accept tables; nothing without ground truth."""
     rows: list[Mapping[str, Any]] = [row.row() for row in scores.objects]
+    heads = list(dict.fromkeys(head for row in rows for head in row))
     for logger in loggers if rows else ():
         if hasattr(logger, "log_table"):
-            logger.log_table(name, list(rows[0]), [list(row.values()) for row in rows], step=step)
+            logger.log_table(name, heads, [[row.get(head) for head in heads] for row in rows], step=step)
 
 
 @torch.no_grad()

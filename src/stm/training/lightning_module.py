@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from stm.evaluation.evaluate import Benchmark, validate
-from stm.evaluation.scores import Scores, SequenceScores, scored_frames
+from stm.evaluation.scores import Scores, SequenceScores
 from stm.evaluation.sharding import all_gather_object
+from stm.evaluation.tally import scored_frames
 from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
 from stm.network import STM
@@ -139,15 +140,15 @@ class STMModule(L.LightningModule):
         """Segment a whole video from its given masks and score it, as evaluation does.
 
         Returns:
-            The video's measures, such as `J&F-Mean` in 0..1; empty without ground truth.
+            Heading -> measure of the video, such as `J&F` in 0..1; empty without ground truth.
         """
         assert self.benchmark is not None
         scores = validate(self.network, self.policy, replace(self.benchmark, videos=[video]))
         self._validated.extend(scores.sequences)
-        return dict(scores.overall)
+        return scores.columns
 
     def on_validation_epoch_end(self) -> None:
-        """Log J, F and J&F over the objects of all videos, and keep the scores.
+        """Log the benchmark's measures over the objects of all videos, and keep the scores.
 
         Raises:
             ValueError: No validated video has ground truth.
@@ -159,10 +160,9 @@ class STMModule(L.LightningModule):
         self._validated.clear()
         if not scores.overall:
             raise ValueError(f"benchmark={self.benchmark.name}: no validated video has ground truth")
-        for name in ("J&F", "J", "F"):
-            self.log(
-                f"val/{name}", scores.overall[f"{name}-Mean"], prog_bar=name == "J&F", rank_zero_only=True
-            )
+        for name, value in scores.columns.items():
+            is_headline = name == scores.protocol.headline_heading
+            self.log(f"val/{name}", value, prog_bar=is_headline, rank_zero_only=True)
         self.log("val/frames_per_second", scores.frames_per_second, rank_zero_only=True)
         self.log("val/peak_memory_mb", scores.peak_mb, rank_zero_only=True)
 

@@ -241,10 +241,12 @@ def columns(choices: Mapping[str, str | None], config: Mapping[str, Any]) -> dic
 
 
 def log_scores(loggers: Sequence[Logger], name: str, scores: Scores) -> None:
-    """Log an evaluation: J, F, J&F (and G), speed, memory, and a table with a row per object."""
-    measures = {key.removesuffix("-Mean"): value for key, value in scores.overall.items()}
-    metrics = {key: measures[key] for key in measures.keys() & {"J&F", "J", "F", "G"}}
-    metrics |= {"frames_per_second": scores.frames_per_second, "peak_memory_mb": scores.peak_mb}
+    """Log an evaluation: the benchmark's measures, speed, memory, and a table with a row per object."""
+    metrics = {
+        **scores.columns,
+        "frames_per_second": scores.frames_per_second,
+        "peak_memory_mb": scores.peak_mb,
+    }
     for logger in loggers:
         logger.log_metrics({f"{name}/{key}": value for key, value in metrics.items()})
     log_sequences(loggers, f"{name}/sequences", scores)

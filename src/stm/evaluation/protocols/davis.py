@@ -44,4 +44,5 @@ DAVIS = Protocol(
     complete=as_scored,
     summarize_objects=summarize_objects,
     summarize=summarize,
+    columns={"J": "J-Mean", "F": "F-Mean", "J&F": "J&F-Mean", "J&F_d": "J&F_d", "J&F_r": "J&F_r"},
 )

@@ -21,6 +21,7 @@ from stm.evaluation.protocols.protocol import (
     mean,
 )
 
+COLUMNS = {"J": "J_mean", "F": "F_mean", "V": "V"}
 STEP, FIRST = 5, 1
 """Files are numbered 1, 6, 11, ...: the frame t of a video is file FIRST + STEP t."""
 
@@ -109,7 +110,8 @@ def summarize(objects: ObjectMeasures, is_unseen: ArrayLike) -> dict[str, float]
 
     Returns:
         The evaluator's measures and, ending in `_corrected`, the same of the corrected values. Without seen
-        (or unseen) objects that half and the overall means are nan.
+        (or unseen) objects that half and the overall means are nan; the corrected means are then those of
+        the other half.
     """
     unseen = np.asarray(is_unseen, dtype=bool)
     return {
@@ -117,6 +119,12 @@ def summarize(objects: ObjectMeasures, is_unseen: ArrayLike) -> dict[str, float]
         for suffix in ("", "_corrected")
         for name, value in _overall(objects, unseen, suffix).items()
     }
+
+
+def summarize_part(objects: ObjectMeasures, is_unseen: ArrayLike = ()) -> dict[str, float]:
+    """Compute the means over the objects of one video, which is either seen or unseen."""
+    values = {f"{name}-Mean": mean(objects[column]) for name, column in COLUMNS.items()}
+    return {"J&F-Mean": (values["J-Mean"] + values["F-Mean"]) / 2, **values}
 
 
 def global_csv(overall: dict[str, float]) -> str:
@@ -163,11 +171,10 @@ def _summarize_object(j: np.ndarray, f: np.ndarray, frames: np.ndarray) -> dict[
 
 
 def _overall(objects: ObjectMeasures, unseen: np.ndarray, suffix: str) -> dict[str, float]:
-    columns = {"J": f"J{suffix}_mean", "F": f"F{suffix}_mean", "V": f"V{suffix}"}
     result = {}
-    for name, column in columns.items():
+    for name, column in zip(COLUMNS, (f"J{suffix}_mean", f"F{suffix}_mean", f"V{suffix}"), strict=True):
         halves = [mean(objects[column][half]) for half in (~unseen, unseen)]
-        result[f"{name}-Mean"] = float(np.mean(halves))
+        result[f"{name}-Mean"] = mean(np.array(halves)) if suffix else float(np.mean(halves))
         result[f"{name}-seen-Mean"], result[f"{name}-unseen-Mean"] = halves
     return {"J&F-Mean": (result["J-Mean"] + result["F-Mean"]) / 2, **result}
 
@@ -181,4 +188,10 @@ LVOS = Protocol(
     complete=complete,
     summarize_objects=summarize_objects,
     summarize=summarize,
+    columns={
+        **{name: f"{name}-Mean" for name in ("J", "F", "V", "J&F")},
+        "J&F_d": "J&F_d",
+        "J&F_r": "J&F_r",
+    },
+    summarize_part=summarize_part,
 )

@@ -135,4 +135,5 @@ MOSEV2 = Protocol(
     complete=as_scored,
     summarize_objects=summarize_objects,
     summarize=summarize,
+    columns={name: name for name in ("J", "Fdot", "J&Fdot", "J&Fdot_d", "J&Fdot_r")},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,9 @@ class Protocol:
         complete: set the scores that depend on several frames, given a video's scores and frame ranges.
         summarize_objects: compute each object's measures from a video's scores.
         summarize: compute the benchmark's measures from those of the objects of all videos.
+        columns: heading -> measure of the columns of a table.
+        summarize_part: the same as `summarize` for one video or object; None for `summarize` itself.
+        scale: value of a perfect J in the measures: 1, or 100 where they are in percent.
     """
 
     name: str
@@ -45,6 +48,35 @@ class Protocol:
     complete: Callable[[Scores, ArrayLike | None], Scores]
     summarize_objects: Callable[[Scores], ObjectMeasures]
     summarize: Callable[..., dict[str, float]]
+    columns: Mapping[str, str]
+    summarize_part: Callable[..., dict[str, float]] | None = None
+    scale: float = 1.0
+
+    def headline_value(self, values: Mapping[str, float | None]) -> float | None:
+        """Return the headline measure as a fraction, see `column_values`; None where it is not defined."""
+        return self.column_values(values).get(self.headline_heading)
+
+    def column_values(self, values: Mapping[str, float | None]) -> dict[str, float]:
+        """Return heading -> measure as a fraction.
+
+        Args:
+            values: from `summarize`. Where the evaluator's measure is nan, the corrected one is returned.
+
+        Returns:
+            The measures that are defined.
+        """
+        result = {}
+        for heading, name in self.columns.items():
+            candidates = (values.get(key) for key in (name, f"{name}_corrected"))
+            value = next((value for value in candidates if value is not None and value == value), None)
+            if value is not None:
+                result[heading] = value / self.scale
+        return result
+
+    @property
+    def headline_heading(self) -> str:
+        """Heading of the headline measure."""
+        return next(heading for heading, name in self.columns.items() if name == self.headline)
 
 
 def middle_frames(length: int, objects: int, frame_range: ArrayLike | None) -> np.ndarray:

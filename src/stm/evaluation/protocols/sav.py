@@ -33,9 +33,10 @@ def score_frame(truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | No
 
 def complete(scores: Scores, frame_range: ArrayLike | None) -> Scores:
     """Set J and F to 1 on frames without the object, after the first frame that shows it in either mask."""
-    was_shown = np.maximum.accumulate(~np.isnan(scores["J"]), axis=1)
+    is_counted = np.broadcast_to(scores["frames"], scores["J"].shape) >= 0
+    was_shown = np.maximum.accumulate(~np.isnan(scores["J"]), axis=1) & is_counted
     filled = {name: np.where(was_shown & np.isnan(scores[name]), 1.0, scores[name]) for name in ("J", "F")}
-    return {**scores, **filled, "in_ground_truth": np.asarray((~scores["empty"]).any(axis=1))}
+    return {**scores, **filled, "in_ground_truth": np.asarray((~scores["empty"] & is_counted).any(axis=1))}
 
 
 def summarize_objects(scores: Scores) -> ObjectMeasures:
@@ -85,4 +86,6 @@ SAV = Protocol(
     complete=complete,
     summarize_objects=summarize_objects,
     summarize=summarize,
+    columns={name: name for name in ("J", "F", "J&F")},
+    scale=100.0,
 )

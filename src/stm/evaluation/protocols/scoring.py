@@ -9,13 +9,14 @@ from numpy.typing import ArrayLike
 
 from stm.evaluation.protocols.davis import DAVIS
 from stm.evaluation.protocols.lvos import LVOS
+from stm.evaluation.protocols.mose import MOSE
 from stm.evaluation.protocols.mosev2 import MOSEV2
 from stm.evaluation.protocols.protocol import Protocol, Scores
 from stm.evaluation.protocols.sav import SAV
 from stm.evaluation.protocols.vost import VOST
 from stm.video import VOID
 
-PROTOCOLS = {protocol.name: protocol for protocol in (DAVIS, MOSEV2, LVOS, VOST, SAV)}
+PROTOCOLS = {protocol.name: protocol for protocol in (DAVIS, MOSEV2, MOSE, LVOS, VOST, SAV)}
 
 
 def score_masks(
@@ -28,7 +29,7 @@ def score_masks(
     """Score the masks of a video, frame by frame, by the rules of a benchmark.
 
     Args:
-        protocol: `davis`, `mosev2`, `lvos`, `vost` or `sav`.
+        protocol: `davis`, `mosev2`, `mose`, `lvos`, `vost` or `sav`.
         ground_truth: index masks (T, H, W) of all annotated frames, integers or bool. For `sav` also
             (O, T, H, W), one mask an object, since objects overlap there.
         prediction: index masks of the same shape.
@@ -62,18 +63,26 @@ class VideoScorer:
         objects: ids of the objects to score.
         length: number of annotated frames.
         frame_range: see `score_masks`.
+        counted: the frames that each object is scored on, int (O, N) with -1 for none; None to let the
+            protocol choose them.
 
     Raises:
         ValueError: the protocol is unknown, or ids or ranges do not fit.
     """
 
     def __init__(
-        self, protocol: str, objects: Iterable[int], length: int, frame_range: ArrayLike | None = None
+        self,
+        protocol: str,
+        objects: Iterable[int],
+        length: int,
+        frame_range: ArrayLike | None = None,
+        counted: np.ndarray | None = None,
     ) -> None:
         self.protocol = find_protocol(protocol)
         self.objects = _object_ids(objects)
         self._frame_range = frame_range
-        counted = self.protocol.counted_frames(length, len(self.objects), frame_range)
+        if counted is None:
+            counted = self.protocol.counted_frames(length, len(self.objects), frame_range)
         columns = np.broadcast_to(counted, (len(self.objects), counted.shape[-1]))
         self._cells: dict[int, list[tuple[int, int]]] = {}  # frame -> (row, column) of the scores
         for row, column in np.argwhere(columns >= 0).tolist():
@@ -93,12 +102,12 @@ class VideoScorer:
         Args:
             t: its index among the annotated frames.
             truth: index mask (H, W), or (O, H, W) with one mask an object.
-            prediction: the same.
+            prediction: the same; one may be an index mask and the other not.
 
         Raises:
-            ValueError: the shapes differ.
+            ValueError: the sizes differ.
         """
-        if truth.shape != prediction.shape:
+        if truth.shape[-2:] != prediction.shape[-2:]:
             raise ValueError(
                 f"prediction={prediction.shape}: must be of the ground truth's shape in frame {t}; got "
                 f"{prediction.shape} for {truth.shape}"

@@ -109,4 +109,5 @@ VOST = Protocol(
     complete=as_scored,
     summarize_objects=summarize_objects,
     summarize=summarize,
+    columns={"J": "J-Mean", "J_tr": "J_last-Mean"},
 )

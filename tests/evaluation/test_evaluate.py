@@ -14,7 +14,7 @@ from PIL import Image
 from stm.evaluation import benchmarks
 from stm.evaluation.evaluate import Benchmark, evaluate, validate
 from stm.evaluation.peak_memory import PeakMemory
-from stm.evaluation.scores import score
+from stm.evaluation.tally import score
 from stm.evaluation.video_evaluator import segment_video
 from stm.inference import Segmenter
 from stm.masks import read_mask

@@ -5,6 +5,8 @@ import pytest
 
 from stm.evaluation.protocols import PROTOCOLS, VideoScorer, find_protocol, lvos, score_masks
 
+MOSE = ("mose", "mosev2")
+
 
 @pytest.fixture
 def masks():
@@ -63,7 +65,7 @@ def test_videos_without_counted_frames(name, length, masks):
     scores = score_masks(name, truth, prediction, [1, 2])
     assert scores["J"].shape == (2, 0) and scores["frames"].shape[-1] == 0
     objects = find_protocol(name).summarize_objects(scores)
-    assert (objects["J_mean"] == 0).all() if name == "mosev2" else np.isnan(objects["J_mean"]).all()
+    assert (objects["J_mean"] == 0).all() if name in MOSE else np.isnan(objects["J_mean"]).all()
     arguments = ([False, True],) if name == "lvos" else ()
     assert find_protocol(name).headline in find_protocol(name).summarize(objects, *arguments)
 
@@ -75,7 +77,7 @@ def test_smallest_frames(name, size):
     assert score_masks(name, full, full, [1])["J"] == 1
     missed = score_masks(name, full, empty, [1])
     area = size[0] * size[1]
-    assert missed["J"] == (1 / (area + 1) if name == "mosev2" else 0)
+    assert missed["J"] == (1 / (area + 1) if name in MOSE else 0)
     if name != "vost":
         assert missed["F"] == 1  # a full frame has no boundary
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,17 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (data / "YouTubeVOS" / split / "meta.json").write_text(json.dumps(described))
     write_video(root / "mine", "clip", masks)
     write_stills(data)
+    with tarfile.open(Path(__file__).parents[1] / "golden/metrics2026/layouts.tar.xz") as archive:
+        archive.extractall(root, filter="data")
+    for tree in (
+        "mose/MOSE",
+        "mosev2/MOSEv2",
+        "lvos_v1/LVOS_V1",
+        "lvos_v2/LVOS_V2",
+        "vost/VOST",
+        "sav/sav_val",
+    ):
+        (root / "layouts" / tree).rename(data / Path(tree).name)
     return root
 
 

@@ -29,6 +29,7 @@ from stm.atomic_io import write_atomically
 from stm.config.schema import JOB, PLAN
 from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.overlays import LEGEND, overlay_sheet
+from stm.evaluation.scores import protocol_of
 from stm.evaluation.tables import describe_policy
 from stm.sweeps.results import Row, Sweep, read_sweep, table_rows
 from stm.sweeps.sweep_tables import markdown, short_value
@@ -39,7 +40,6 @@ MAX_VIDEO_FRAMES = 150
 """Frames of a video in the report; of longer videos, every second, third, ... frame is shown."""
 MAX_COMPARED = 6
 """Policies whose masks are shown side by side."""
-COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 SORTED_J_CAPTION = "J of all objects in all frames, sorted (Figure 7 of the paper)."
 
 
@@ -93,7 +93,7 @@ def _evaluation_sections(results: EvaluationResults, folder: Path, attention: bo
     values = results.values
     yield f"<p>{html.escape(_headline(results))}</p>"
     yield "<h2>Scores</h2>"
-    names = [*COLUMNS, *(name for name in values["global"] if name not in COLUMNS)]
+    names = list(values["global"])
     scores = [("all objects", values["global"]), *values["baselines"].items()]
     yield table(
         ["", *names],
@@ -113,8 +113,9 @@ def _evaluation_sections(results: EvaluationResults, folder: Path, attention: bo
     if attention:
         yield from _attention_section(results, folder)
     yield "<h2>All objects</h2>"
-    heads = ("sequence", "object", "category", "frames", *COLUMNS)
-    rows = sorted(values["sequences"], key=lambda row: row["J&F-Mean"])
+    protocol = protocol_of(values["settings"].get("protocol"))
+    rows = sorted(values["sequences"], key=lambda row: protocol.headline_value(row) or 0.0)
+    heads = list(dict.fromkeys(name for row in rows for name in row))
     yield table(heads, [[format_cell(row.get(name)) for name in heads] for row in rows])
     yield from _reproduction_section(results)
 

@@ -20,7 +20,7 @@ def vost(root: str | Path, split: str = "train", fps: int = 5) -> list[FileVideo
 
     Raises:
         FileNotFoundError: the list or a video is missing.
-        ValueError: another number of frames per second.
+        ValueError: another number of frames per second, or a mask is missing.
     """
     if fps not in FOLDERS:
         raise ValueError(f"fps={fps}: must be 5 or 10; got {fps}")
@@ -36,5 +36,11 @@ def vost(root: str | Path, split: str = "train", fps: int = 5) -> list[FileVideo
         video = FileVideo(name, frames / name if frames.is_dir() else None, root / "Annotations" / name)
         if video.annotated:
             video.output_frames = video.annotated
+        missing = sorted(set(range(len(video))) - set(video.annotated))
+        if fps == 5 and missing and len(video.annotated) > 1:
+            raise ValueError(
+                f"{video.mask_path(missing[0])}: there is no such mask; all or one of {len(video)} frames "
+                f"must have one; got {len(video.annotated)}"
+            )
         videos.append(video)
     return videos

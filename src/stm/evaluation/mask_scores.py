@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -113,14 +114,18 @@ def _needed_frames(video: Video, tally: Tally) -> list[int]:
 
 
 def _refuse_unexpected(folder: Path, video: Video) -> None:
-    """Raise ValueError if there are masks of frames or objects that the video does not have."""
+    """Raise ValueError if masks are not named like frames, or of objects that the video does not have.
+
+    Masks of more frames than those known are fine: some data sets come at several frame rates.
+    """
     objects = set((video.object_folders or {}).values())
-    names = set(video.frame_names)
+    forms = {re.sub(r"\d", "0", name) for name in video.frame_names}
     for path in sorted(folder.rglob("*.png")):
         below = path.relative_to(folder).parts
         if any(part.startswith(".") for part in below):
             continue
-        if path.stem not in names or len(below) > 2 or (below[0] not in objects if objects else below[1:]):
+        is_frame = re.sub(r"\d", "0", path.stem) in forms
+        if not is_frame or len(below) > 2 or (below[0] not in objects if objects else below[1:]):
             expected = (
                 f"{min(objects)}/{video.frame_names[0]}.png" if objects else f"{video.frame_names[0]}.png"
             )

@@ -82,7 +82,7 @@ def overall(objects: Iterable[ObjectScores], is_part: bool = False) -> dict[str,
         is_part: whether these are objects of one video rather than of the benchmark.
 
     Returns:
-        Name -> value, nan where it is not defined; empty without objects.
+        Name -> value, nan where the evaluator's is not defined; empty without objects.
     """
     rows = list(objects)
     if not rows:
@@ -102,7 +102,8 @@ def overall(objects: Iterable[ObjectScores], is_part: bool = False) -> dict[str,
         summarize = protocol.summarize_part if is_part and protocol.summarize_part else protocol.summarize
         result = summarize(columns, **flags)
     if {"J_d_mean", "F_d_mean"} <= columns.keys():
-        result |= summarize_disappearance(columns)
+        runs = summarize_disappearance(columns)
+        result |= {name: value for name, value in runs.items() if value == value}
     return result
 
 

@@ -91,7 +91,8 @@ def notes(scores: Scores) -> list[str]:
     for name, baseline in scores.baselines.items():
         measures = protocol.column_values(baseline)
         if measures:
-            lines.append(f"{name}: " + "  ".join(f"{key} {value:.3f}" for key, value in measures.items()))
+            named = [f"{protocol.columns[heading]} {value:.3f}" for heading, value in measures.items()]
+            lines.append(f"{name}: " + "  ".join(named))
     calibrations = {kind: result for kind in reversed(KINDS) if (result := calibration_dict(scores, kind))}
     if calibrations:
         errors = "  ".join(f"{kind} {result['ece']:.3f}" for kind, result in calibrations.items())

@@ -15,11 +15,16 @@ import numpy as np
 from stm.config.resolvers import quote_override
 from stm.config.schema import PLAN
 from stm.evaluation.calibration import KINDS
+from stm.evaluation.protocols import PROTOCOLS
+from stm.evaluation.protocols.davis import DAVIS
+from stm.evaluation.scores import protocol_of
 from stm.sweeps.bootstrap import Difference, paired_bootstrap
 from stm.sweeps.finished_jobs import read_record
 from stm.sweeps.paper_numbers import TABLES, VIDEOS, PaperRow
 
 MEASURES = ("J", "F", "J&F", "G", "J-Seen", "F-Seen", "J-Unseen", "F-Unseen")
+COLUMNS = tuple(dict.fromkeys((*(c for one in PROTOCOLS.values() for c in one.columns), *MEASURES)))
+"""Headings of the measures of all benchmarks."""
 ECE = {kind: f"ECE-{kind}" for kind in KINDS}
 SWEEP_ONLY = ("hydra.", "hydra/", "launcher")
 """Beginnings of overrides that a job does not need when it runs alone."""
@@ -32,15 +37,18 @@ class Evaluation:
     Attributes:
         folder: Folder with `scores.json`.
         benchmark: Name of the benchmark, such as `davis2017-val`.
-        measures: J, F, J&F and G where known, in percent; the calibration errors of both confidences, 0..1;
-            seconds per frame, MB. Empty without ground truth.
-        objects: (sequence, object) -> J in percent.
+        measures: The benchmark's measures (J, F, J&F, ...) and G where known, in percent; the calibration
+            errors of both confidences, 0..1; seconds per frame, MB. Empty without ground truth.
+        objects: (sequence, object) -> the measure that is compared, in percent.
+        compared: Heading of that measure: the benchmark's headline measure, or J with DAVIS's measures, as
+            in the paper.
     """
 
     folder: Path
     benchmark: str
     measures: Mapping[str, float]
     objects: Mapping[tuple[str, Any], float]
+    compared: str = "J"
 
     @property
     def is_complete(self) -> bool:
@@ -111,7 +119,8 @@ class Row:
         benchmark: Name of the benchmark.
         evaluations: One for each repetition.
         paper: The paper's row for the same setting.
-        difference: Difference in J, in percent, to the baseline's row; None for that row itself.
+        difference: Difference in the compared measure, in percent, to the baseline's row; None for that
+            row itself.
     """
 
     setting: Mapping[str, str]
@@ -136,7 +145,7 @@ class Row:
 
     @property
     def objects(self) -> dict[tuple[str, Any], float]:
-        """(sequence, object) -> J in percent, the mean over the repetitions."""
+        """(sequence, object) -> the compared measure in percent, the mean over the repetitions."""
         collected: dict[tuple[str, Any], list[float]] = {}
         for evaluation in self.evaluations:
             for key, value in evaluation.objects.items():
@@ -180,7 +189,7 @@ def _job_evaluations(folder: Path, job: Mapping[str, Any], record: Mapping[str, 
     if "validation" not in record:
         return read_evaluations(folder)
     benchmark = f"{job['settings'].get('benchmark', '')} validation".strip()
-    measures = {name: 100 * value for name, value in record["validation"].items() if name in MEASURES}
+    measures = {name: 100 * value for name, value in record["validation"].items() if name in COLUMNS}
     return [Evaluation(folder, benchmark, measures, {})] if measures else []
 
 
@@ -196,19 +205,22 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 def read_evaluation(path: Path) -> Evaluation:
     """Read one `scores.json`."""
     values = json.loads(path.read_text())
-    measures = {
-        name: 100 * values["global"][key]
-        for name in MEASURES
-        for key in (name, f"{name}-Mean")
-        if values["global"].get(key) is not None
-    }
+    protocol = protocol_of(values["settings"].get("protocol"))
+    measures = {name: 100 * value for name, value in protocol.column_values(values["global"]).items()}
+    halves = {name: values["global"].get(name) for name in MEASURES if name not in protocol.columns}
+    measures |= {name: 100 * value for name, value in halves.items() if value is not None}
     calibrations = values.get("calibration", {})  # missing in files of earlier versions
     measures |= {name: one["ece"] for kind, name in ECE.items() if (one := calibrations.get(kind))}
     speed = values["speed"]
     if speed["frames"]:
         measures |= {"seconds": speed["seconds"] / speed["frames"], "MB": speed["peak_memory_mb"]}
-    objects = {(row["sequence"], row["object"]): 100 * row["J-Mean"] for row in values["sequences"]}
-    return Evaluation(path.parent, values["settings"]["benchmark"], measures, objects)
+    compared = "J" if protocol is DAVIS else protocol.headline_heading
+    scores = {
+        (row["sequence"], row["object"]): protocol.column_values(row).get(compared)
+        for row in values["sequences"]
+    }
+    objects = {key: 100 * value for key, value in scores.items() if value is not None}
+    return Evaluation(path.parent, values["settings"]["benchmark"], measures, objects, compared)
 
 
 def table_rows(sweep: Sweep) -> list[Row]:

@@ -13,7 +13,7 @@ from stm.atomic_io import write_atomically
 from stm.config.schema import JOB
 from stm.sweeps.bootstrap import Difference
 from stm.sweeps.paper_numbers import TABLES
-from stm.sweeps.results import ECE, MEASURES, Evaluation, Row, Sweep, baseline_setting, table_rows
+from stm.sweeps.results import COLUMNS, ECE, MEASURES, Evaluation, Row, Sweep, baseline_setting, table_rows
 
 
 def markdown(sweep: Sweep) -> str:
@@ -35,10 +35,13 @@ def markdown(sweep: Sweep) -> str:
 
 
 def _table(rows: Sequence[Row], baseline: Mapping[str, str]) -> str:
-    measures = [name for name in ("J", "F", "J&F", "G") if any(row.values(name) for row in rows)]
+    hidden = {"J-Seen", "F-Seen", "J-Unseen", "F-Unseen"}
+    measures = [name for name in COLUMNS if name not in hidden and any(row.values(name) for row in rows)]
+    compared = {one.compared for row in rows for one in row.evaluations}
+    measure = compared.pop() if len(compared) == 1 else "headline measure"
     keys, has_paper = list(rows[0].setting), any(row.paper for row in rows)
     is_repeated = any(len(row.evaluations) > 1 for row in rows)
-    difference = "J - " + ", ".join(f"{key}={value}" for key, value in baseline.items())
+    difference = f"{measure} - " + ", ".join(f"{key}={value}" for key, value in baseline.items())
     head = [*keys, "benchmark", *(["runs"] if is_repeated else []), *measures, "s/frame", "MB"]
     head += ["paper", "ours - paper"] if has_paper else []
     head += [difference] if baseline else []
@@ -137,7 +140,8 @@ def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """Return a row for every job on every benchmark, without averaging over repetitions."""
     keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.settings))
     known = {name for job in sweep.jobs for one in job.evaluations for name in one.measures}
-    names = (*MEASURES, *(name for name in ECE.values() if name in known), "seconds", "MB")
+    others = (*(name for name in COLUMNS if name not in MEASURES), *ECE.values())
+    names = (*MEASURES, *(name for name in others if name in known), "seconds", "MB")
     rows = []
     for job in sweep.jobs:
         evaluations: Sequence[Evaluation | None] = job.evaluations or [None]

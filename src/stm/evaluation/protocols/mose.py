@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stm.evaluation.protocols import mosev2
+from stm.evaluation.protocols.mosev2 import MOSEV2
 from stm.evaluation.protocols.protocol import ObjectMeasures, Scores, mean
 
 TOOL = "vos_benchmark"
@@ -21,7 +21,7 @@ def summarize_objects(scores: Scores) -> ObjectMeasures:
 
     The tool leaves out the frames before the first one on which truth or prediction shows the object.
     """
-    result = mosev2.summarize_objects(scores)
+    result = MOSEV2.summarize_objects(scores)
     is_shown = ~scores["empty"] | (scores["J_corrected"] < 1)
     counts = np.maximum.accumulate(is_shown, axis=1) & (~scores["empty"]).any(axis=1, keepdims=True)
     for name in ("J", "F"):
@@ -34,7 +34,7 @@ def summarize(objects: ObjectMeasures) -> dict[str, float]:
     """Compute the means over objects."""
     j, f = (mean(objects[f"{name}_{TOOL}_mean"]) for name in ("J", "F"))
     return {
-        **mosev2.summarize(objects),
+        **MOSEV2.summarize(objects),
         f"J&F_{TOOL}": (j + f) / 2,
         f"J_{TOOL}": j,
         f"F_{TOOL}": f,
@@ -42,7 +42,7 @@ def summarize(objects: ObjectMeasures) -> dict[str, float]:
 
 
 MOSE = replace(
-    mosev2.MOSEV2,
+    MOSEV2,
     name="mose",
     headline="J&F_corrected",
     summarize_objects=summarize_objects,

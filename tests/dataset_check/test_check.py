@@ -26,8 +26,12 @@ from PIL import Image, ImageFilter
 
 from stm.cli import main as cli
 from stm.cli.check import Layout
+from stm.data.lvos_videos import lvos
+from stm.data.mose_videos import mose
+from stm.data.sav_videos import sav
 from stm.data.stills import pairs
 from stm.data.videos import davis, folder, youtube_vos
+from stm.data.vost_videos import vost
 from stm.dataset_check.layouts import LAYOUTS
 from stm.masks import write_mask
 from stm.video import VOID
@@ -35,6 +39,10 @@ from stm.video import VOID
 LOADERS = {
     "davis": lambda root: davis(root) + davis(root, split="val"),
     "youtube_vos": lambda root: youtube_vos(root) + youtube_vos(root, "valid"),
+    "mose": lambda root: mose(root) + mose(root, "valid"),
+    "lvos": lambda root: lvos(root) + lvos(root, "val") + lvos(root, "test"),
+    "vost": lambda root: vost(root) + vost(root, "val") + vost(root, "test"),
+    "sav": sav,
     "folder": folder,
     "stills": pairs,
 }

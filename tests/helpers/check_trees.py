@@ -65,7 +65,60 @@ def clean_stills(root: Path) -> None:
     Image.fromarray(boxes({VOID: B})).save(root / "0.png")  # gray, as in salient-object data sets
 
 
-CLEAN = {"davis": clean_davis, "youtube_vos": clean_youtube, "folder": clean_folder, "stills": clean_stills}
+def write_json(path: Path, videos: dict) -> None:
+    path.write_text(json.dumps({"videos": videos}))
+
+
+def clean_mose(root: Path) -> None:
+    write_video(root / "train", "aaa", TWO)
+    write_video(root / "valid", "bbb", [TWO[0], None, None])
+    write_json(root / "meta_train.json", {"aaa": {"objects": [1, 2], "length": 4}})
+    write_json(root / "meta_valid.json", {"bbb": {"objects": {"1": {}, "2": {}}, "length": 3}})
+
+
+def clean_lvos(root: Path) -> None:
+    for folder, stem, masks in (
+        ("train", "train", TWO),
+        ("val", "valid", [boxes({1: A}), *TWO[1:]]),
+        ("test", "test", [TWO[0], None, None, None]),
+    ):
+        for t, mask in enumerate(masks):
+            name = f"{1 + 5 * t:08d}"
+            write_frame(root / folder / "JPEGImages" / stem / f"{name}.jpg", smooth_image(t))
+            if mask is not None:
+                write_mask(root / folder / "Annotations" / stem / f"{name}.png", mask)
+        enters = 6 if folder == "val" else 1
+        ranges = {"1": (1, 16, 4), "2": (enters, 16, 3 if folder == "val" else 4)}
+        keys = ("start", "end", "frame_nums")
+        objects = {label: {"frame_range": dict(zip(keys, one, strict=True))} for label, one in ranges.items()}
+        write_json(root / folder / f"{stem}_meta.json", {stem: {"objects": objects}})
+
+
+def clean_vost(root: Path) -> None:
+    (root / "ImageSets").mkdir(parents=True)
+    for split, masks in (("train", TWO), ("val", TWO), ("test", [TWO[0], None])):
+        write_video(root, f"1_cut_{split}", masks, step=6)
+        (root / "ImageSets" / f"{split}.txt").write_text(f"1_cut_{split}")
+
+
+def clean_sav(root: Path) -> None:
+    for t in range(9):
+        write_frame(root / "JPEGImages_24fps" / "sav_000001" / f"{t:05d}.jpg", smooth_image(t))
+        if t % 4 == 0:
+            write_mask(root / "Annotations_6fps" / "sav_000001" / "000" / f"{t:05d}.png", boxes({VOID: A}))
+    (root / "sav_val.txt").write_text("sav_000001\n")
+
+
+CLEAN = {
+    "davis": clean_davis,
+    "youtube_vos": clean_youtube,
+    "mose": clean_mose,
+    "lvos": clean_lvos,
+    "vost": clean_vost,
+    "sav": clean_sav,
+    "folder": clean_folder,
+    "stills": clean_stills,
+}
 
 
 def check_issues(root: Path, *options: str, code: int | None = None) -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stm.dataset_check.dataset_files import DatasetFiles
     from stm.dataset_check.run import DatasetReport
 
-Layout = Literal["auto", "davis", "youtube_vos", "folder", "stills"]
+Layout = Literal["auto", "davis", "youtube_vos", "mose", "lvos", "vost", "sav", "folder", "stills"]
 
 
 def check(

@@ -119,6 +119,12 @@ class DatasetFiles:
                 self.add_issue("mask-without-frame", path, detail, "warning")
 
 
+def error_reason(error: Exception, path: Path) -> str:
+    """Return an error's reason without the path, which the issue already has."""
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return (text or type(error).__name__).removeprefix(f"{path}: ")
+
+
 def folders(path: Path) -> list[Path]:
     """Return the subfolders of a folder by name, without hidden ones; none if it cannot be read."""
     try:

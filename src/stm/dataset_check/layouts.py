@@ -8,11 +8,16 @@ from pathlib import Path
 
 from stm.data.dataset_lists import read_meta, video_names
 from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES
-from stm.dataset_check.dataset_files import DatasetFiles, StillFiles, VideoFiles, folders
+from stm.dataset_check.benchmark_layouts import detect_benchmark, list_lvos, list_mose, list_sav, list_vost
+from stm.dataset_check.dataset_files import DatasetFiles, StillFiles, VideoFiles, error_reason, folders
 
 LAYOUTS = {
     "davis": "JPEGImages/<480p>/<video>/00000.jpg with Annotations/ and ImageSets/",
     "youtube_vos": "<train>/meta.json next to JPEGImages/<video>/ and Annotations/<video>/",
+    "mose": "meta_<split>.json next to <split>/JPEGImages/<video>/ and <split>/Annotations/<video>/",
+    "lvos": "<split>/<split>_meta.json next to JPEGImages/<video>/ and Annotations/<video>/",
+    "vost": "JPEGImages/<video>/frame00000.jpg with Annotations/ and ImageSets/<split>.txt",
+    "sav": "JPEGImages_24fps/<video>/00000.jpg with Annotations_6fps/<video>/000/00000.png",
     "folder": "JPEGImages/<video>/*.jpg with Annotations/<video>/*.png",
     "stills": "X.jpg and X.png, in one folder or in two such as images/ and masks/",
 }
@@ -37,7 +42,16 @@ def open_dataset(root: Path, layout: str = "auto") -> DatasetFiles:
     name = layout if layout != "auto" else _detect_layout(root)
     dataset = DatasetFiles(root, name or "")
     if name:
-        list_layout = {"davis": _davis, "youtube_vos": _youtube_vos, "folder": _folder, "stills": _stills}
+        list_layout = {
+            "davis": _davis,
+            "youtube_vos": _youtube_vos,
+            "mose": list_mose,
+            "lvos": list_lvos,
+            "vost": list_vost,
+            "sav": list_sav,
+            "folder": _folder,
+            "stills": _stills,
+        }
         list_layout[name](dataset)
     if not (dataset.units or dataset.issues):
         expected = "; ".join(f"{name}: {LAYOUTS[name]}" for name in LAYOUTS if layout in ("auto", name))
@@ -50,12 +64,16 @@ def open_dataset(root: Path, layout: str = "auto") -> DatasetFiles:
 def _detect_layout(root: Path) -> str | None:
     if _youtube_splits(root):
         return "youtube_vos"
+    if benchmark := detect_benchmark(root):
+        return benchmark
     videos = folders(root / "JPEGImages")
     if videos:
         probe = DatasetFiles(root, "")  # its issues are discarded
         is_flat = any(probe.files_by_name(path, FRAME_SUFFIXES) for path in videos)
         is_nested = any(folders(path) for path in videos)
-        return "davis" if is_nested and ((root / "ImageSets").is_dir() or not is_flat) else "folder"
+        if is_nested and ((root / "ImageSets").is_dir() or not is_flat):
+            return "davis"
+        return "vost" if any(path.is_file() for path in root.glob("ImageSets/*.txt")) else "folder"
     return "stills" if _still_folders(root) else None
 
 
@@ -96,7 +114,7 @@ def _davis_lists(dataset: DatasetFiles, videos_of: Mapping[str, set[str]]) -> di
         try:
             names = set(video_names(path))
         except (OSError, ValueError) as error:
-            dataset.add_issue("list-broken", path, _reason(error, path))
+            dataset.add_issue("list-broken", path, error_reason(error, path))
             continue
         lists[path] = names
         best = max(sorted(videos_of, reverse=True), key=lambda resolution: len(videos_of[resolution] & names))
@@ -106,12 +124,6 @@ def _davis_lists(dataset: DatasetFiles, videos_of: Mapping[str, set[str]]) -> di
     if not dataset.list_files:
         dataset.add_issue("no-lists", dataset.root, "ImageSets holds no list")
     return lists
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """Return an error's reason without the path, which the issue already has."""
-    text = error.strerror if isinstance(error, OSError) else str(error)
-    return (text or type(error).__name__).removeprefix(f"{path}: ")
 
 
 # --- YouTube-VOS ---
@@ -128,7 +140,7 @@ def _youtube_vos(dataset: DatasetFiles) -> None:
         try:
             meta = read_meta(meta_file)
         except (OSError, ValueError, RecursionError) as error:
-            dataset.add_issue("meta-broken", meta_file, _reason(error, meta_file))
+            dataset.add_issue("meta-broken", meta_file, error_reason(error, meta_file))
             meta = None
         is_train = split.resolve().name == "train"
         all_frames = dataset.root / f"{split.name}_all_frames" / "JPEGImages"

@@ -15,6 +15,7 @@ from statistics import median
 import torch
 
 from stm import MemoryPolicy, Segmenter
+from stm.config.environment import tune_cpu
 from stm.network import STM
 
 MOBILE = {
@@ -49,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     height, width = (int(side) for side in arguments.size.split("x"))
     torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
+    tune_cpu()
     torch.manual_seed(0)
     masks = torch.zeros(height, width, dtype=torch.uint8)
     for number in range(arguments.objects):

@@ -96,12 +96,13 @@ def build(setting: Setting) -> tuple[STM, MemoryPolicy]:
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
+    from stm.config.environment import tune_cpu
     from stm.config.schema import CONF
     from stm.network import load, load_published
 
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
-    torch.set_flush_denormal(True)
+    tune_cpu()
     torch.manual_seed(0)
     policies = sorted(path.stem for path in (CONF / "memory").glob("*.yaml"))
     if setting.policy not in policies:

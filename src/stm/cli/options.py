@@ -46,6 +46,7 @@ def load_network(weights: Path | None, device: str) -> STM:
     """
     import torch
 
+    from stm.config.environment import tune_cpu
     from stm.network import BUNDLED_CHECKPOINT, load
 
     target, weights = _device(device), weights or BUNDLED_CHECKPOINT
@@ -58,7 +59,7 @@ def load_network(weights: Path | None, device: str) -> STM:
         raise ValueError(reason if str(weights) in reason else f"{weights}: {reason}") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
         raise ValueError(f"{weights}: some weights are not finite")
-    torch.set_flush_denormal(True)  # denormal activations make a CPU several times slower
+    tune_cpu()
     return network.to(target)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 
 
 def rank() -> int:
@@ -28,6 +31,23 @@ def cpus() -> int:
     """Return the number of CPUs that this process may use, in a SLURM job those of its task."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(available, int(os.environ.get("SLURM_CPUS_PER_TASK", available)))
+
+
+def tune_cpu() -> None:
+    """Set up this process, and this thread of it, for fast networks on a CPU.
+
+    Denormal activations take several times as long as others, so they become zero. By default, glibc returns
+    the memory of large maps to the system, which clears each page again before its next use; that takes half
+    of the time of a light network.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 2**26)
 
 
 def program_name() -> str:

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
-from stm.config.environment import world_size
+from stm.config.environment import tune_cpu, world_size
 from stm.training.preemption import exit_on_signals
 
 
@@ -41,7 +41,7 @@ def setup_process(threads: int | None, seed: int | None = None) -> None:
     exit_on_signals()
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # without it a trained network's small activations take 3 times as long
+    tune_cpu()
     if seed is not None:
         L.seed_everything(seed, workers=False, verbose=False)
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_importing_stm_is_enough() -> None:
     assert stm.network.STM is importlib.import_module("stm.network").STM
     with pytest.raises(AttributeError, match="'stm' has no attribute 'memroy'"):
         _ = stm.memroy
+
+
+def test_architecture_page_lists_the_floors() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.M)
+    rooms = {
+        name.strip("`/").removesuffix(".py"): int(floor)
+        for floor, names in rows
+        for name in names.split(", ")
+    }
+    assert rooms == {name: floor for name, floor in FLOORS.items() if name != "hydra_plugins"}
+
+
+def test_names_of_files_are_unique() -> None:
+    """But for the two entry points, one of which calls the other's namesake in `evaluation`."""
+    names = [path.name for path in SOURCES.rglob("*.py") if path.name not in ("__init__.py", "evaluate.py")]
+    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.parametrize("module", PACKAGE)

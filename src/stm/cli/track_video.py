@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from stm.cli.options import bundled_notice, load_network
-from stm.cli.progress import Progress
+from stm.cli.frame_progress import FrameProgress
 from stm.cli.track_files import (
     STATE,
     ConfidenceRows,
@@ -117,7 +117,7 @@ def track_video(
         state.unlink(missing_ok=True)
         (output / "overlay.mp4").unlink(missing_ok=True)
     if write_overlay and not (output / "overlay.mp4").exists():
-        with Progress("overlay", len(frames)) as progress:
+        with FrameProgress("overlay", len(frames)) as progress:
             fps = min(max(frames.fps or 24, MIN_FPS), MAX_FPS)
             write_video(output / "overlay.mp4", _overlaid(frames, output, progress), fps)
     print(f"{output}: {_describe(record)}")
@@ -198,7 +198,7 @@ def _segment(
     workers = default_workers(device)
     prepared = prefetch(_prepared(frames, prompts, segmenter, first, start), 3 if workers else 0)
     with (
-        Progress(frames.path.name, len(frames), start) as progress,
+        FrameProgress(frames.path.name, len(frames), start) as progress,
         ConfidenceRows(output / "confidence.csv", start) as rows,
         background_pool(workers) as pool,
         closing(prepared),
@@ -251,7 +251,7 @@ def _describe(record: Mapping[str, Any]) -> str:
     )
 
 
-def _overlaid(frames: Frames, output: Path, progress: Progress) -> Iterator[np.ndarray]:
+def _overlaid(frames: Frames, output: Path, progress: FrameProgress) -> Iterator[np.ndarray]:
     for name, frame in zip(frames.names, frames.read(), strict=False):
         yield overlay(frame, read_mask(output / "masks" / f"{name}.png"))
         progress.advance()

@@ -13,7 +13,7 @@ SECONDS = 60.0
 """Time between two lines where stderr is not a terminal."""
 
 
-class Progress:
+class FrameProgress:
     """Shows how many frames of a video are done, and how fast.
 
     Args:
@@ -38,7 +38,7 @@ class Progress:
         self._task, self._frames, self._before, self._done = task, frames, done, 0
         self._began = self._last_line = perf_counter()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> FrameProgress:
         self._bar.__enter__()
         return self
 

@@ -137,6 +137,7 @@ def test_debug(preset: str, trained: Path) -> None:
     assert ("run_training_batch" in output) == (preset == "profile")
 
 
+@pytest.mark.slow
 def test_in_a_new_interpreter(tmp_path: Path) -> None:
     """The other tests fork from a server with imported packages; this one starts from scratch."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA", "PYTEST"))}

@@ -210,6 +210,7 @@ def test_the_command_serves_the_page_and_removes_its_files(tmp_path):
     assert not list(tmp_path.glob("stm-explore-*"))
 
 
+@pytest.mark.slow
 def test_without_gradio_the_command_names_the_extra_and_all_others_work():
     script = (
         "import sys; sys.modules['gradio'] = None; from stm.cli.main import run; sys.exit(run(sys.argv[1:]))"
@@ -264,6 +265,7 @@ def visit(page: str, number: int, folder: Path) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_eight_simultaneous_visitors_are_separate(page, tmp_path):
     with ThreadPoolExecutor(8) as visitors:
         list(visitors.map(lambda number: visit(page, number, tmp_path), range(8)))

@@ -144,7 +144,9 @@ def test_without_a_process_group_there_is_one_process() -> None:
 # Processes
 
 
-@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize(
+    "size", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 7]
+)
 def test_several_processes_equal_one(tmp_path: Path, single: Path, size: int) -> None:
     """All ranks return all scores, also one that has no video."""
     assert join(start(tmp_path, size)) == [0] * size

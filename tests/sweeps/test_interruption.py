@@ -26,6 +26,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_interrupted_sweep_of_evaluations(tmp_path: Path) -> None:
     save(tmp_path / "w.ckpt")
     videos = ("benchmark=synthetic", "benchmark.pixels=48", "benchmark.count=12", "benchmark.kind=plain")

@@ -250,6 +250,7 @@ ARMS = (
 )
 
 
+@pytest.mark.slow
 def test_table_4_stage_by_stage(tmp_path: Path) -> None:
     """The pre-training runs once, the jobs of `both` start from it, and a second sweep repeats nothing."""
     output = succeed("train.py", *ARMS, folder=tmp_path)

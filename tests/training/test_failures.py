@@ -22,7 +22,7 @@ TRAINING = (*TINY, "final_benchmark=null", "trainer.log_every_n_steps=1")
 LONG = (*TRAINING, "steps=400", "validate_every=400")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_run_that_gets_a_signal_leaves_a_checkpoint_and_continues(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -137,6 +137,7 @@ def test_data_worker_is_killed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_wandb_is_killed(tmp_path: Path) -> None:
     """Training continues, and the CSV file is complete."""
     settings = (*TRAINING, "steps=30", "validate_every=30", "logger=wandb", "name=run")

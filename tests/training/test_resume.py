@@ -98,6 +98,7 @@ def test_killed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert [float(row["val/J&F"]) for row in log(whole) if row["val/J&F"]] != []
 
 
+@pytest.mark.slow
 def test_run_killed_in_a_validation_repeats_it(tmp_path: Path) -> None:
     arguments = (*RUN, "steps=3", "validate_every=2", "save_every=1", "benchmark.count=12")
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"
@@ -108,6 +109,7 @@ def test_run_killed_in_a_validation_repeats_it(tmp_path: Path) -> None:
     assert_same_run(whole, cut)
 
 
+@pytest.mark.slow
 def test_run_can_be_extended(tmp_path: Path) -> None:
     arguments = (*RUN, "scheduler=constant", "validate_every=2", "save_every=2")
     whole, longer = tmp_path / "runs" / "whole", tmp_path / "runs" / "longer"

@@ -122,6 +122,7 @@ def test_csv_has_every_step_once(tracked: Path) -> None:
     assert [float(row["lr-Adam"]) for row in rows if row["lr-Adam"]] == [1e-3] * 3
 
 
+@pytest.mark.slow
 def test_wandb_is_finished_when_training_fails(tmp_path: Path) -> None:
     code, output = run("train.py", *SHORT, *WANDB, "name=f", "monitor=val/none", folder=tmp_path)
     assert code == 1
@@ -130,6 +131,7 @@ def test_wandb_is_finished_when_training_fails(tmp_path: Path) -> None:
     assert [record.exit.exit_code for record in start if record.HasField("exit")] == [1]
 
 
+@pytest.mark.slow
 def test_final_scores_are_logged_and_checkpoints_on_request(tmp_path: Path) -> None:
     arguments = ("steps=1", "validate_every=1", "name=t", "logger=wandb", "logger.wandb.checkpoints=[best]")
     succeed("train.py", *TINY, *arguments, folder=tmp_path)
@@ -156,6 +158,7 @@ def test_checkpoints_are_not_artifacts_by_default(tracked: Path) -> None:
     assert kinds == {"run_table"}
 
 
+@pytest.mark.slow
 def test_evaluation_is_a_run_too(tracked: Path) -> None:
     checkpoint = tracked / "checkpoints" / "best.ckpt"
     arguments = (f"checkpoint={checkpoint}", "benchmark=synthetic", *VIDEOS, "memory=first", "threads=1")
@@ -180,6 +183,7 @@ def test_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
     assert [one.job_type for one in runs] == ["", "", "sweep"]
 
 
+@pytest.mark.slow
 def test_killed_run_loses_at_most_a_second_of_metrics(tmp_path: Path) -> None:
     """By default W&B flushes every 15 seconds, and SLURM's SIGTERM kills its process too."""
     log = tmp_path / "runs" / "k" / "logs" / "metrics.csv"
@@ -198,6 +202,7 @@ def test_killed_run_loses_at_most_a_second_of_metrics(tmp_path: Path) -> None:
     assert before <= {line["trainer/global_step"] for line in history(records(log.parents[1])[0])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_preempted_run_is_marked(tmp_path: Path, number: signal.Signals) -> None:
     """SLURM sends SIGUSR1 to all processes of a job; W&B's own processes survive it."""
@@ -289,7 +294,7 @@ def rejecting_server() -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    "problem", ["no key", "no network", pytest.param("rejected", marks=pytest.mark.slow)]
+    "problem", ["no key", *(pytest.param(one, marks=pytest.mark.slow) for one in ("no network", "rejected"))]
 )
 def test_online_run_without_key_or_network_is_logged_offline(
     tmp_path: Path, closed_port: int, rejecting_server: int, problem: str

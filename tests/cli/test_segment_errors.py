@@ -96,7 +96,7 @@ BAD = [
     ("m0.png", damage_bomb, "asks for"),
     ("w.ckpt", damage_text, "cannot be read"),
     ("w.ckpt", damage_cut, "cannot be read"),
-    ("w.ckpt", damage_other_weights, "neither of this project nor the published"),
+    ("w.ckpt", damage_other_weights, "neither of this project nor a published"),
     ("w.ckpt", damage_shapes, "do not fit"),
     ("w.ckpt", damage_config, "w.ckpt"),
     ("w.ckpt", damage_nan, "not finite"),

@@ -137,7 +137,9 @@ def test_objects_are_drawn_up_to_the_limit():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 3), st.floats(1.0, 3.0), st.floats(0.0, 45.0))
+@given(
+    st.integers(0, 2**31), st.integers(1, 3), st.floats(1.0, 3.0), st.floats(0.0, 45.0, allow_subnormal=False)
+)
 def test_every_object_of_a_clip_is_visible_in_its_first_frame(seed, max_objects, largest, rotate):
     source = VideoClips(
         [ten_frames()], 32, max_objects=max_objects, scale=(1.0, largest), rotate=rotate, shake=0.1

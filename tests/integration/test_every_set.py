@@ -34,7 +34,7 @@ QUICK = (
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data/...`: every set as it comes, tiny, where the files look for it."""
     root = tmp_path_factory.mktemp("trees")
-    data, masks = root / "data", [boxes({1: A, 2: B})] * 6
+    data, masks = root / "data", [boxes({1: A, 2: B})] * 8
     for below in ("480p", "240p"):
         for name in ("bear", "camel"):  # composite videos take objects of one and the background of another
             write_video(data / "DAVIS", name, [boxes({1: A, 2: B})] * 10, below=below)
@@ -42,11 +42,11 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = data / "DAVIS" / "ImageSets" / f"{path}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("bear\ncamel\n")
-    names = [f"{5 * t:05d}" for t in range(6)]
+    names = [f"{5 * t:05d}" for t in range(8)]
     objects = {"1": {"category": "cat", "frames": names}, "2": {"category": "dog", "frames": names}}
     for split in ("train", "valid"):
         write_video(
-            data / "YouTubeVOS" / split, "0a", masks if split == "train" else masks[:1] + [None] * 5, step=5
+            data / "YouTubeVOS" / split, "0a", masks if split == "train" else masks[:1] + [None] * 7, step=5
         )
         described = {"videos": {"0a": {"objects": objects}}}
         (data / "YouTubeVOS" / split / "meta.json").write_text(json.dumps(described))

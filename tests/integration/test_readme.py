@@ -42,6 +42,7 @@ TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MU
 
 def arguments(line: str) -> list[str]:
     """A command's overrides, of a sweep the first of each choice; Hydra knows no `|` nor `...`."""
+    line = re.sub(r"\$\(.*?\)", "last.ckpt", line)  # what the shell replaces
     words = [word for word in shlex.split(line)[2:] if word not in ("-m", "--multirun", "...")]
     words = [re.split(r"[|;&]", word)[0] for word in words]
     return [word if re.search(r"[\[{(]", word) else word.split(",")[0] for word in words if word]

@@ -67,8 +67,9 @@ def test_nonfinite_loss_stops_the_run_and_names_the_clips(tmp_path: Path) -> Non
 def test_only_the_nonfinite_clip_of_a_batch_is_named() -> None:
     network = small.network()
 
-    def spoil(module: torch.nn.Module, inputs: object, logits: torch.Tensor) -> torch.Tensor:
-        return torch.cat([logits[:-1], logits[-1:] * float("nan")])
+    def spoil(module: torch.nn.Module, inputs: object, outputs: tuple[torch.Tensor, None]) -> object:
+        logits, sensory = outputs
+        return torch.cat([logits[:-1], logits[-1:] * float("nan")]), sensory
 
     network.decoder.register_forward_hook(spoil)
     module = STMModule(network, SegmentationLoss(), torch.optim.Adam)

@@ -71,9 +71,11 @@ def describe_policy(policy: Any) -> str:
     if not isinstance(policy, Mapping):
         return str(policy)
     bounded = policy.get("max_frames") or policy.get("max_mb")
-    unused = () if bounded else ("eviction", "decay")
+    unused = set() if bounded else {"eviction", "decay"}
+    if not policy.get("long_term"):
+        unused |= {"num_prototypes", "min_working_frames", "max_working_frames"}
     values = {
-        key: value for key, value in policy.items() if value not in (None, False, 0) and key not in unused
+        k: value for k, value in policy.items() if value not in (None, False, 0, "start") and k not in unused
     }
     return ", ".join(key if value is True else f"{key}={value}" for key, value in values.items())
 

@@ -178,15 +178,19 @@ def init_without_norm(module: nn.Module) -> None:
     Otherwise a network trained from scratch starts with exploding logits, since the decoder has no
     normalization (section 3.3).
     """
+    parts: set[nn.Module] = set()
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, SharedConv2d):  # a single convolution over the inputs of both
+            parts |= {layer.own, layer.shared}
+            inputs = layer.own.in_channels
+            whole = torch.cat([layer.own.weight, layer.shared.weight], dim=1).detach()
+            nn.init.kaiming_normal_(whole, nonlinearity="relu")
+            layer.own.weight.data.copy_(whole[:, :inputs])
+            layer.shared.weight.data.copy_(whole[:, inputs:])
+        elif isinstance(layer, nn.Conv2d) and layer not in parts:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
     for layer in module.modules():
-        if isinstance(layer, SharedConv2d):  # the two convolutions are one, with the inputs of both
-            inputs = layer.own.in_channels + layer.shared.in_channels
-            for conv in (layer.own, layer.shared):
-                conv.weight.data.mul_((conv.in_channels / inputs) ** 0.5)
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
         if isinstance(layer, ResidualBlock):
             layer.conv2.weight.data.mul_(0.5)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stm.cli.options import bundled_notice, load_network
 from stm.cli.frame_progress import FrameProgress
+from stm.cli.options import bundled_notice, load_network
 from stm.cli.track_files import (
     STATE,
     ConfidenceRows,

@@ -62,7 +62,7 @@ def test_files_that_are_not_index_masks_are_refused(tmp_path):
         read_mask(tmp_path / "absent.png")
 
 
-@pytest.mark.parametrize("mask", [np.array([[256]]), np.array([[-1]]), np.zeros((2, 2, 1), np.uint8)])
+@pytest.mark.parametrize("mask", [np.array([[65_536]]), np.array([[-1]]), np.zeros((2, 2, 1), np.uint8)])
 def test_invalid_masks_are_not_written(tmp_path, mask):
     with pytest.raises(ValueError, match=r"x\.png"):
         write_mask(tmp_path / "x.png", mask)

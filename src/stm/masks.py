@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stm.atomic_io import atomic_path
-from stm.video import VOID, Video
+from stm.video import VOID, Video, void_label
+
+WIDE_MODES = ("I;16", "I;16B", "I")
+LABEL_MODES = ("P", "L", "1", *WIDE_MODES)
+"""Pillow's modes of images that hold labels, of 8 bits and of 16."""
 
 
 def davis_palette() -> np.ndarray:
@@ -31,21 +35,37 @@ PALETTE = davis_palette()
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read an index mask, uint8 (H, W): the labels that a palette or grayscale PNG stores.
+    """Read an index mask (H, W): the labels that a palette or grayscale PNG stores.
+
+    Labels of 16-bit files are uint16, unless all ids are at most 254; see `narrow`.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not an image, holds colors instead of labels (a conversion would silently
-            quantize them), or has more than 8 bits per pixel.
+        ValueError: the file is not an image, or holds colors instead of labels (a conversion would silently
+            quantize them).
     """
     with open_image(path) as image:
-        if image.mode not in ("P", "L", "1"):
+        if image.mode not in LABEL_MODES:
             raise ValueError(
                 f"{path}: a mask must hold labels (PNG mode P or L); got mode {image.mode}. "
                 "Save it as a palette PNG whose pixel values are the object ids"
             )
         ImageOps.exif_transpose(image, in_place=True)  # like frames
-        return np.asarray(image, dtype=np.uint8)
+        labels = np.asarray(image)
+        return narrow(labels) if image.mode in WIDE_MODES else labels.astype(np.uint8, copy=False)
+
+
+def narrow(labels: np.ndarray) -> np.ndarray:
+    """Convert 16-bit labels (H, W), void 65535, to uint8 with void 255, or to uint16 if an id exceeds 254.
+
+    Raises:
+        ValueError: a label is not in 0..65535.
+    """
+    if labels.min(initial=0) < 0 or labels.max(initial=0) > 65_535:
+        raise ValueError(f"labels must be in 0..65535; got {labels.min()}..{labels.max()}")
+    labels = labels.astype(np.uint16)
+    is_id = labels != void_label(labels)
+    return labels if (labels[is_id] > 254).any() else np.where(is_id, labels, VOID).astype(np.uint8)
 
 
 @contextmanager
@@ -70,19 +90,23 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
-    """Write an index mask, integer (H, W), as a palette PNG, atomically.
+    """Write an index mask, integer (H, W), atomically, as a palette PNG.
+
+    A mask that is uint16 or has a label above 255 becomes a 16-bit grayscale PNG.
 
     Raises:
-        ValueError: the mask is not two-dimensional, or a label is not in 0..255.
+        ValueError: the mask is not two-dimensional, or a label is not in 0..65535.
     """
     path = Path(path)
-    if mask.ndim != 2 or mask.min(initial=0) < 0 or mask.max(initial=0) > 255:
+    if mask.ndim != 2 or mask.min(initial=0) < 0 or mask.max(initial=0) > 65_535:
         raise ValueError(
-            f"{path}: a mask must be (H, W) with labels in 0..255; got {mask.shape} "
+            f"{path}: a mask must be (H, W) with labels in 0..65535; got {mask.shape} "
             f"with labels {mask.min(initial=0)}..{mask.max(initial=0)}"
         )
-    image = Image.fromarray(mask.astype(np.uint8))  # mode L; the palette turns it into mode P
-    image.putpalette(PALETTE.flatten().tolist())
+    is_wide = mask.dtype == np.uint16 or mask.max(initial=0) > VOID
+    image = Image.fromarray(mask.astype(np.uint16 if is_wide else np.uint8))
+    if not is_wide:
+        image.putpalette(PALETTE.flatten().tolist())  # turns it into mode P
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 
@@ -102,7 +126,7 @@ def write_labels(folder: Path, video: Video, t: int, labels: np.ndarray) -> None
 
 
 def read_labels(folder: Path, video: Video, t: int) -> np.ndarray:
-    """Read a frame's predicted labels, uint8 (H, W); the smallest of overlapping objects is on top."""
+    """Read a frame's predicted labels (H, W); the smallest of overlapping objects is on top."""
     files = mask_files(folder, video, t)
     if None in files:
         return read_mask(files[None])
@@ -110,8 +134,8 @@ def read_labels(folder: Path, video: Video, t: int) -> np.ndarray:
 
 
 def stack_to_labels(masks: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Return masks of objects, bool (H, W) each, as labels, uint8 (H, W), with the smallest on top."""
-    labels = np.zeros(next(iter(masks.values())).shape, dtype=np.uint8)
+    """Return masks of objects, bool (H, W) each, as labels (H, W), with the smallest on top."""
+    labels = np.zeros(next(iter(masks.values())).shape, dtype=_dtype(masks))
     for label in sorted(masks, key=lambda label: -np.count_nonzero(masks[label])):
         labels[masks[label]] = label
     return labels
@@ -120,17 +144,24 @@ def stack_to_labels(masks: Mapping[int, np.ndarray]) -> np.ndarray:
 def object_ids(mask: np.ndarray) -> list[int]:
     """Return the object ids in an index mask, ascending, without background and void."""
     present = np.bincount(mask.ravel(), minlength=256) > 0
-    return [int(label) for label in np.flatnonzero(present) if label not in (0, VOID)]
+    return [int(label) for label in np.flatnonzero(present) if label not in (0, void_label(mask))]
 
 
 def relabel(mask: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Map object ids to labels 1..len(ids) in the given order; void stays, other ids become background."""
-    table = np.zeros(256, dtype=np.uint8)
-    table[VOID] = VOID
+    """Map object ids to labels 1..len(ids), at most 254, in the given order, as uint8.
+
+    Void stays void, other ids become background.
+    """
+    table = np.zeros(1 + void_label(mask), dtype=np.uint8)
+    table[-1] = VOID
     table[list(ids)] = np.arange(1, len(ids) + 1)
-    return table[mask]
+    return table.take(mask)
 
 
 def restore_ids(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Map labels 1..len(ids) back to object ids; 0 stays background."""
-    return np.array([0, *ids], dtype=np.uint8)[labels]
+    """Map labels 1..len(ids) back to object ids, uint8 or (beyond 254) uint16; 0 stays background."""
+    return np.array([0, *ids], dtype=_dtype(ids))[labels]
+
+
+def _dtype(ids: Iterable[int]) -> type[np.uint8 | np.uint16]:
+    return np.uint16 if max(ids, default=0) > 254 else np.uint8

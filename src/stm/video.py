@@ -1,8 +1,8 @@
 """Types that data, training and evaluation share: Video, Clip, ClipBatch.
 
-An *object id* is an object's label in a file (1..254, gaps allowed). A *slot* is the object's channel in a
-clip or a network (0..O-1). The masks of a clip hold slot + 1 for objects, 0 for background, and VOID where
-losses and metrics ignore the pixel.
+An *object id* is an object's label in a file (1..254, in 16-bit masks 1..65534; gaps allowed). A *slot* is
+the object's channel in a clip or a network (0..O-1). The masks of a clip hold slot + 1 for objects, 0 for
+background, and VOID where losses and metrics ignore the pixel.
 """
 
 from __future__ import annotations
@@ -21,6 +21,14 @@ if TYPE_CHECKING:  # torch takes seconds to import, and listing or checking file
     from torch import Tensor
 
 VOID = 255
+"""Label of the pixels that losses and metrics ignore, in 8-bit masks and in clips."""
+WIDE_VOID = 65_535
+"""The same in 16-bit masks."""
+
+
+def void_label(mask: np.ndarray) -> int:
+    """Return the label of an index mask's void pixels: 65535 in uint16, where 255 is an id, else 255."""
+    return WIDE_VOID if mask.dtype == np.uint16 else VOID
 
 
 class Video(ABC):
@@ -48,10 +56,10 @@ class Video(ABC):
 
     @abstractmethod
     def mask(self, t: int) -> np.ndarray | None:
-        """Read the index mask of frame t, uint8 (H, W) of object ids; None if the frame has no mask."""
+        """Read the index mask of frame t, uint8 or uint16 (H, W) of object ids; None without one."""
 
     def annotated_mask(self, t: int) -> np.ndarray:
-        """Read the index mask of a frame that must have one, uint8 (H, W)."""
+        """Read the index mask of a frame that must have one, uint8 or uint16 (H, W)."""
         mask = self.mask(t)
         assert mask is not None, f"{self.name}: frame {t} is annotated but has no mask"
         return mask
@@ -72,8 +80,8 @@ class Video(ABC):
         By default, as in DAVIS, the objects are those of the first annotated frame.
         """
         first = self.annotated[0]
-        labels = np.unique(self.annotated_mask(first))
-        return {int(label): first for label in labels if label not in (0, VOID)}
+        mask = self.annotated_mask(first)
+        return {int(label): first for label in np.unique(mask) if label not in (0, void_label(mask))}
 
     @cached_property
     def scored_objects(self) -> Sequence[int]:
@@ -91,12 +99,12 @@ class Video(ABC):
         return range(len(self))
 
     def prompt_mask(self, t: int) -> np.ndarray | None:
-        """Return a mask of only the objects that enter at frame t, uint8 (H, W); None if none enters."""
+        """Return an index mask (H, W) of only the objects that enter at frame t; None if none enters."""
         entering = [label for label, frame in self.first_frames.items() if frame == t]
         if not entering:
             return None
         mask = self.annotated_mask(t)
-        return np.where(np.isin(mask, entering), mask, 0).astype(np.uint8)
+        return mask * np.isin(mask, entering)
 
     def fingerprint(self) -> str:
         """Return a short hash of the video's content: its names, and frames and masks where objects enter."""
@@ -112,7 +120,7 @@ class ArrayVideo(Video):
     Args:
         name: see `Video.name`.
         frames: uint8 (T, H, W, 3), RGB.
-        masks: uint8 (T, H, W), object ids as labels.
+        masks: uint8 or uint16 (T, H, W), object ids as labels.
         first_frames: see `Video.first_frames`; by default the objects are those of the first frame.
 
     Raises:
@@ -146,7 +154,7 @@ class ArrayVideo(Video):
         return self._frames[t]
 
     def mask(self, t: int) -> np.ndarray | None:
-        """Return the index mask of frame t, uint8 (H, W)."""
+        """Return the index mask of frame t, uint8 or uint16 (H, W)."""
         return self._masks[t]
 
 

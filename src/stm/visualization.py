@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
@@ -13,16 +14,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stm.atomic_io import atomic_path
 from stm.masks import PALETTE, object_ids
-from stm.video import VOID
+from stm.video import void_label
 
+_Label = TypeVar("_Label", int, np.ndarray)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 MIN_FPS, MAX_FPS = 0.001, 1000.0
 """Range of frame rates; outside of it, encoders silently use another rate."""
 
 
+def palette_index(label: _Label) -> _Label:
+    """Return the palette's entry for object ids; beyond 255 they begin again at 1."""
+    return (label - 1) % 255 + 1
+
+
 def object_color(label: int) -> tuple[int, int, int]:
     """Return the RGB color of an object's contour: its palette color at full brightness."""
-    color = PALETTE[label].astype(int)
+    color = PALETTE[palette_index(label)].astype(int)
     highest = max(int(color.max()), 1)
     red, green, blue = (int(value) * 255 // highest for value in color)
     return red, green, blue
@@ -45,9 +52,9 @@ def overlay(
     for name, labels in (("mask", mask), ("truth", truth)):
         if labels is not None and labels.shape != frame.shape[:2]:
             raise ValueError(f"{name} must have the frame's size, {frame.shape[:2]}; got {labels.shape}")
-    covered = (mask != 0) & (mask != VOID)
+    covered = (mask != 0) & (mask != void_label(mask))
     image = frame.copy()
-    tint = PALETTE[mask[covered]].astype(np.float32)
+    tint = PALETTE[palette_index(mask[covered])].astype(np.float32)
     image[covered] = np.rint((1 - alpha) * frame[covered] + alpha * tint).astype(np.uint8)
     width = max(1, round(min(mask.shape) / 240))
     for label in object_ids(mask):

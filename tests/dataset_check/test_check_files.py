@@ -105,7 +105,7 @@ FILES = [
     (PNG, save_colored, "error", "mask-rgb"),
     (PNG, lambda path: Image.open(path).convert("RGBA").save(path), "error", "mask-rgb"),
     (PNG, lambda path: Image.open(path).convert("LA").save(path), "error", "mask-mode"),
-    (PNG, lambda path: Image.fromarray(read_mask(path).astype(np.uint16)).save(path), "error", "mask-mode"),
+    (PNG, lambda path: Image.fromarray(read_mask(path).astype(np.uint16)).save(path), "note", "mask-gray"),
     (PNG, save_blurred, "error", "mask-antialiased"),
     (PNG, save_gray, "note", "mask-gray"),
     (PNG, lambda path: Image.open(path).save(path, "BMP"), "warning", "wrong-format"),

@@ -200,7 +200,7 @@ def write(
 def arrays(prediction: Prediction) -> dict[str, Any]:
     """Return the arrays of the npz file; docs/cli.md lists their shapes."""
     arrays: dict[str, Any] = {
-        "object_ids": np.array(prediction.object_ids, np.uint8),
+        "object_ids": np.array(prediction.object_ids, np.uint16),
         "probabilities": prediction.probabilities.numpy().astype(np.float16),
         "retrieved_feature_map": prediction.readout.numpy(),
     }

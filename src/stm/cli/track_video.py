@@ -209,7 +209,7 @@ def _segment(
                 pool.submit(write_mask, path, np.zeros(frames.size, np.uint8))
             else:
                 labels = segmenter.labels(segmenter.step(frame))
-                areas = np.bincount(labels.ravel(), minlength=256)
+                areas = np.bincount(labels.ravel(), minlength=1 + max(segmenter.object_ids))
                 for label, (inside, score) in segmenter.confidence().items():
                     rows.add(t, frames.names[t], label, f"{score:.4f}", f"{inside:.4f}", areas[label])
                 pool.submit(write_mask, path, labels)

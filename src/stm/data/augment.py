@@ -87,7 +87,7 @@ def warp_frame(frame: np.ndarray, matrix: np.ndarray, size: Size) -> np.ndarray:
 
 
 def warp_mask(mask: np.ndarray, matrix: np.ndarray, size: Size) -> np.ndarray:
-    """Resample labels into the crop, by nearest neighbor: uint8 (H, W) -> (h, w)."""
+    """Resample labels into the crop, by nearest neighbor: (H, W) -> (h, w)."""
     return cv2.warpAffine(mask, matrix, size[::-1], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stm.data.augment import Size, crop_matrix, warp_mask
 from stm.data.cropping import label_areas
-from stm.video import VOID
+from stm.video import void_label
 
 
 def cut_out(
@@ -20,7 +20,7 @@ def cut_out(
     Args:
         rng: draws the object.
         frame: uint8 (H, W, 3), RGB.
-        mask: uint8 (H, W), object ids.
+        mask: (H, W), object ids.
 
     Returns:
         Pixels uint8 (h, w, 3) and opacity uint8 (h, w), 0 or 255.
@@ -75,13 +75,13 @@ def paste(
 
     Args:
         frames: uint8 (h, w, 3) each.
-        masks: uint8 (h, w) each.
+        masks: (h, w) each.
         patch: pixels and opacity, as `cut_out` returns them.
         matrices: position of the patch in each frame.
         label: label of the patch; 0 for an occluder.
     """
-    assert label != VOID
     for frame, mask, matrix in zip(frames, masks, matrices, strict=True):
+        assert label != void_label(mask)
         size = mask.shape[:2]
         opacity = cv2.warpAffine(patch[1], matrix, size[::-1], flags=cv2.INTER_LINEAR)
         x, y, width, height = cv2.boundingRect(warp_mask((patch[1] >= 0).astype(np.uint8), matrix, size))

@@ -11,7 +11,7 @@ import torch
 
 from stm.data.augment import Size, crop_matrix, warp_mask, zoom_of
 from stm.masks import relabel
-from stm.video import VOID, Clip
+from stm.video import Clip, void_label
 
 ATTEMPTS = 20
 """Number of first frames drawn before a data set without visible objects is reported."""
@@ -22,10 +22,11 @@ _MIN_KEPT = 0.3
 
 
 def label_areas(mask: np.ndarray) -> np.ndarray:
-    """Count the pixels of each object id, int64 (256,); 0 for background and void."""
+    """Count the pixels of each object id, int64 (256,) or, of uint16, (65536,); 0 for background and void."""
+    void = void_label(mask)
     # calcHist is faster than np.bincount.
-    areas = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-    areas[[0, VOID]] = 0
+    areas = cv2.calcHist([mask], [0], None, [void + 1], [0, void + 1]).ravel().astype(np.int64)
+    areas[[0, void]] = 0
     return areas
 
 
@@ -69,7 +70,7 @@ class CropAroundObjects:
         return np.flatnonzero(label_areas(mask) >= max(1.0, self.min_object_area * mask.size))
 
     def draw(self, rng: np.random.Generator, mask: np.ndarray) -> np.ndarray | None:
-        """Draw the matrix of a crop that shows an object of the mask, uint8 (H, W); None if it has no object.
+        """Draw the matrix of a crop that shows an object of the mask (H, W); None if it has no object.
 
         A crop around a random pixel of a random object is accepted if it keeps enough of the object. After 8
         rejected crops, the crop is the largest object's box with a margin, whose position is not random. In a
@@ -164,7 +165,7 @@ def make_clip(
     Args:
         rng: draws the objects.
         images: uint8 (3, h, w) each.
-        masks: uint8 (h, w) each, object ids.
+        masks: uint8 or uint16 (h, w) each, object ids.
         visible: ids that are large enough in the first mask; if empty, the largest object is taken.
         max_objects: largest number of objects; the others become background.
         k: see `Clip.index`.
@@ -172,8 +173,7 @@ def make_clip(
     """
     ids = visible if len(visible) else np.array([label_areas(masks[0]).argmax()])
     chosen = np.sort(rng.permutation(ids)[:max_objects])
-    table = relabel(np.arange(256, dtype=np.uint8), chosen.tolist())
-    frames, labels = np.stack(images), np.stack([cv2.LUT(mask, table) for mask in masks])
+    frames, labels = np.stack(images), np.stack([relabel(mask, chosen.tolist()) for mask in masks])
     return Clip(torch.from_numpy(frames), torch.from_numpy(labels), len(chosen), k, source)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stm.data.image_io import FRAME_SUFFIXES
+
 T = TypeVar("T")
 
 
@@ -35,7 +37,7 @@ def video_names(path: Path) -> list[str]:
     for line in read_text(path).split("\n"):
         if line.strip():
             first = Path(line.split()[0])  # such as /JPEGImages/480p/bear/00000.jpg
-            names.append(first.parent.name if first.suffix.lower() in (".jpg", ".png") else line.strip())
+            names.append(first.parent.name if first.suffix.lower() in FRAME_SUFFIXES else line.strip())
     if not names:
         raise ValueError(f"{path}: the list is empty")
     return list(dict.fromkeys(names))
@@ -55,11 +57,11 @@ def read_meta(path: Path) -> dict:
         for name, video in videos.items():
             for label, o in video["objects"].items():
                 has_names = o["frames"] and all(isinstance(frame, str) for frame in o["frames"])
-                if not 1 <= int(label) <= 254 or not has_names:
+                if not 1 <= int(label) < 65_535 or not has_names:
                     raise ValueError(f"object {label} of {name}")
                 o.setdefault("category", "")  # the test sets hide it
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        form = "videos.<video>.objects.<id 1..254>.{category,frames}"
+        form = "videos.<video>.objects.<id 1..65534>.{category,frames}"
         raise ValueError(f"{path}: must have {form}; got {error!r}") from error
     return videos
 
@@ -68,9 +70,9 @@ def parse_object_id(label: Any) -> int:
     """Return an object's id as a number.
 
     Raises:
-        ValueError: it is not in 1..254.
+        ValueError: it is not in 1..65534.
     """
-    if not 1 <= int(label) <= 254:
+    if not 1 <= int(label) < 65_535:
         raise ValueError(f"object {label}")
     return int(label)
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stm.data.image_io import orientation, oriented_size, read_frame
-from stm.masks import object_ids, read_mask
-from stm.video import VOID
+from stm.masks import WIDE_MODES, narrow, object_ids, read_mask
+from stm.video import VOID, void_label
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded, Pillow's limit against decompression bombs."""
@@ -36,6 +36,7 @@ class FileInfo:
         orientation: EXIF orientation of a frame, 1..8; 1 where viewers neither rotate nor flip it.
         labels: label -> pixels of a mask, background included, also for a grayscale mask stored as RGB; empty
             if the mask holds colors.
+        void: the label of void pixels, 65535 in a mask with ids above 254.
         smooth: whether the values of a mask look blended at the edges of objects.
         colors: 0xRRGGBB -> pixels of a mask that holds a few flat colors; otherwise empty.
     """
@@ -46,6 +47,7 @@ class FileInfo:
     format: str = ""
     orientation: int = 1
     labels: Mapping[int, int] = field(default_factory=dict)
+    void: int = VOID
     smooth: bool = False
     colors: Mapping[int, int] = field(default_factory=dict)
 
@@ -101,6 +103,8 @@ def _describe(image: Image.Image, is_mask: bool) -> FileInfo:
     ImageOps.exif_transpose(image, in_place=True)
     attributes: dict[str, Any] = {"size": (image.height, image.width), "mode": mode, "format": kind}
     pixels = np.asarray(image)
+    if mode in WIDE_MODES:
+        return FileInfo(**attributes, **_describe_labels(narrow(pixels)))
     if mode in ("P", "L", "1"):
         return FileInfo(**attributes, **_describe_labels(pixels.astype(np.uint8)))
     if mode == "RGB" or (mode == "RGBA" and (pixels[..., 3] == 255).all()):
@@ -109,9 +113,11 @@ def _describe(image: Image.Image, is_mask: bool) -> FileInfo:
 
 
 def _describe_labels(mask: np.ndarray) -> dict[str, Any]:
-    counts = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
+    void = void_label(mask)
+    counts = cv2.calcHist([mask], [0], None, [void + 1], [0, void + 1]).ravel()
     labels = {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
-    return {"labels": labels, "smooth": len(labels.keys() - {0, 255}) > 2 and _is_smooth(mask, labels)}
+    smooth = len(labels.keys() - {0, void}) > 2 and _is_smooth(mask, labels)
+    return {"void": void, "labels": labels, "smooth": smooth}
 
 
 def _is_smooth(mask: np.ndarray, labels: Mapping[int, int]) -> bool:
@@ -121,7 +127,7 @@ def _is_smooth(mask: np.ndarray, labels: Mapping[int, int]) -> bool:
     """
     lowest, highest = _neighborhood_range(mask)
     inside = set(np.unique(mask[lowest == highest]).tolist())
-    thin = sorted(labels.keys() - inside - {0, 255})
+    thin = sorted(labels.keys() - inside - {0, void_label(mask)})
     edge = np.isin(mask, thin)
     between = edge & (lowest < mask) & (mask < highest)
     return len(thin) > 2 and bool(2 * np.count_nonzero(between) > np.count_nonzero(edge))
@@ -165,7 +171,7 @@ def read_image_file(path: Path) -> np.ndarray:
 
 
 def read_mask_prompt(path: Path, size: tuple[int, int], image: object) -> np.ndarray:
-    """Read a mask of object ids, uint8 (H, W); if it holds only 0 and 255, 255 becomes object 1.
+    """Read a mask of object ids (H, W); if it holds only background and void, void becomes object 1.
 
     Args:
         path: a mask file.
@@ -190,7 +196,7 @@ def read_mask_prompt(path: Path, size: tuple[int, int], image: object) -> np.nda
             f"got {mask.shape[1]}x{mask.shape[0]}"
         )
     if not object_ids(mask):
-        mask = (mask == VOID).astype(np.uint8)
+        mask = (mask == void_label(mask)).astype(np.uint8)
     if not mask.any():
         raise ValueError(f"{path}: the mask must show an object; got only zeros")
     return mask

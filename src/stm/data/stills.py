@@ -18,7 +18,7 @@ from stm.data.dataset_lists import read_text
 from stm.data.image_io import FRAME_SUFFIXES, MASK_SUFFIXES, check_size, list_images, read_frame
 from stm.data.matfile import read_mat_field
 from stm.masks import read_mask
-from stm.video import VOID, Video
+from stm.video import Video, void_label
 
 __all__ = ["FileStills", "Stills", "coco", "pairs", "sbd", "video_frames", "voc"]
 
@@ -34,7 +34,7 @@ class Stills(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read still i: image uint8 (H, W, 3), RGB, and object ids uint8 (H, W), 0 background, 255 void."""
+        """Read still i: image uint8 (H, W, 3), RGB, and object ids (H, W), 0 background."""
 
 
 class FileStills:
@@ -90,17 +90,18 @@ class FileStills:
         )
         check_size(image, mask, labels.shape)
         if self._kind == "binary" or (self._kind == "auto" and _is_binary(mask, labels)):
-            labels = (labels >= 128).astype(np.uint8)
+            labels = (labels > void_label(labels) // 2).astype(np.uint8)
         return read_frame(image), labels
 
 
 def _is_binary(path: str, labels: np.ndarray) -> bool:
     """Return whether 255 is the object: a grayscale mask may have smooth edges, a palette mask may not."""
-    if not (labels == VOID).any():
+    void = void_label(labels)
+    if not (labels == void).any():
         return False
     with Image.open(path) as image:
         is_gray = image.mode != "P"
-    return is_gray or bool(((labels == 0) | (labels == VOID)).all())
+    return is_gray or bool(((labels == 0) | (labels == void)).all())
 
 
 def pairs(

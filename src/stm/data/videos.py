@@ -24,7 +24,7 @@ from stm.data.image_io import (
     sample_bytes,
 )
 from stm.masks import object_ids, read_mask
-from stm.video import VOID, Video
+from stm.video import VOID, Video, void_label
 
 
 class FileVideo(Video):
@@ -126,7 +126,7 @@ class FileVideo(Video):
         return frozenset(self.annotated)
 
     def mask(self, t: int) -> np.ndarray | None:
-        """Read the index mask of frame t, uint8 (H, W); None if the frame has no mask.
+        """Read the index mask of frame t, uint8 or uint16 (H, W); None if the frame has no mask.
 
         Raises:
             ValueError: the file is not an index mask, or its size differs from its frame's.
@@ -137,9 +137,9 @@ class FileVideo(Video):
         if self._has_frames:
             check_size(self.frame_path(t), self.mask_path(t), labels.shape)
         if self._binary and self._void_is_object:
-            labels = (labels == VOID).astype(np.uint8)
+            labels = (labels == void_label(labels)).astype(np.uint8)
         if self._merge:
-            labels = np.where(labels == VOID, VOID, labels > 0).astype(np.uint8)
+            labels = np.where(labels == void_label(labels), VOID, labels > 0).astype(np.uint8)
         return labels
 
     @cached_property

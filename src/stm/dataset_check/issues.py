@@ -72,7 +72,7 @@ ISSUE_CODES = {
     "mask-missing": IssueCode("error", "a mask is required here; add it, or remove the frame"),
     "mask-without-frame": IssueCode("error", "a mask needs its frame; add the frame, or remove the mask"),
     "mask-rgb": IssueCode("error", "a mask must hold object ids, not colors; save it as a palette PNG"),
-    "mask-mode": IssueCode("error", "a mask must be an 8-bit palette or gray PNG; convert its values to ids"),
+    "mask-mode": IssueCode("error", "a mask must be a palette or gray PNG; convert its values to ids"),
     "mask-antialiased": IssueCode(
         "error", "the values along the edges are not ids; export it without anti-aliasing"
     ),

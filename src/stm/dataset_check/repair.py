@@ -13,7 +13,7 @@ from stm.data.file_inspection import FLAT_COLORS, FileInfo, pack_rgb
 from stm.dataset_check.dataset_files import StillFiles, Unit
 from stm.dataset_check.rules import FileInfos, is_binary, is_usable, object_labels
 from stm.dataset_check.run import DatasetReport
-from stm.masks import PALETTE, write_mask
+from stm.masks import PALETTE, narrow, write_mask
 from stm.video import VOID
 
 VALUE_CODES = {"mask-binary", "mask-rgb", "mask-antialiased"}
@@ -60,9 +60,11 @@ class Repair:
             for color, label in self.labels.items():
                 mask[values == color] = label
         else:
-            table = np.arange(256, dtype=np.uint8)
+            mask = narrow(pixels) if pixels.itemsize > 1 else pixels.astype(np.uint8)
+            mask = mask if mask.ndim == 2 else mask[..., 0]
+            table = np.arange(1 + np.iinfo(mask.dtype).max, dtype=mask.dtype)
             table[list(self.labels)] = list(self.labels.values())
-            mask = table[(pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8)]
+            mask = table[mask]
         if self.orientation in _TRANSPOSITIONS:
             mask = np.asarray(Image.fromarray(mask).transpose(_TRANSPOSITIONS[self.orientation]))
         if self.size:
@@ -102,7 +104,7 @@ def _plan_unit(
     for path, reading in _plan_readings(masks, has_bad_values, meta_labels, threshold).items():
         info, mask_codes, frame = masks[path], codes.get(path, set()), frames[path]
         changes = [reading.change] if reading.change else []
-        if "mask-gray" in mask_codes and not (is_still and VOID in info.labels):
+        if "mask-gray" in mask_codes and not (is_still and info.void in info.labels):
             changes.append("palette")
         if "wrong-format" in mask_codes:
             changes.append("PNG")

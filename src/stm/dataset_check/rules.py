@@ -10,10 +10,9 @@ from pathlib import Path
 from stm.data.file_inspection import FileInfo
 from stm.dataset_check.dataset_files import StillFiles, Unit, VideoFiles
 from stm.dataset_check.issues import Issue
+from stm.masks import LABEL_MODES
 from stm.video import VOID
 
-LABEL_MODES = ("P", "L", "1")
-"""PIL modes of an image that holds labels."""
 _COMMON = ("JPEG", "MPO", "PNG")
 FORMATS_OF_SUFFIX = {
     **dict.fromkeys((".jpg", ".jpeg", ".png"), _COMMON),
@@ -44,7 +43,7 @@ def apply_rules(unit: Unit, infos: FileInfos, relative: Callable[[Path], str]) -
 
 def object_labels(info: FileInfo) -> set[int]:
     """Return the object ids of a mask."""
-    return set(info.labels) - {0, VOID}
+    return set(info.labels) - {0, info.void}
 
 
 def is_usable(info: FileInfo) -> bool:
@@ -53,8 +52,8 @@ def is_usable(info: FileInfo) -> bool:
 
 
 def is_binary(info: FileInfo) -> bool:
-    """Return whether a mask holds only 0 and 255."""
-    return VOID in info.labels and not object_labels(info)
+    """Return whether a mask holds only background and void."""
+    return info.void in info.labels and not object_labels(info)
 
 
 def _issue(code: str, path: Path, detail: str, severity: str = "") -> _RawIssue:
@@ -106,7 +105,7 @@ def _check_still(still: StillFiles, infos: FileInfos) -> Iterator[_RawIssue]:
     yield from _check_mask(still.mask, mask, frame)
     if mask.fault or mask.mode not in LABEL_MODES:
         return
-    is_thresholded = mask.mode != "P" and VOID in mask.labels  # loaders read 128 and above as one object
+    is_thresholded = mask.mode != "P" and mask.void in mask.labels  # loaders read 128 and above as one object
     if mask.smooth:
         suffix = ", and 128 and above is read as the object" if is_thresholded else ""
         severity = "note" if is_thresholded else ""
@@ -114,7 +113,7 @@ def _check_still(still: StillFiles, infos: FileInfos) -> Iterator[_RawIssue]:
     elif is_thresholded and labels:
         detail = f"a gray mask with 255 is read as one object, but it also holds the ids {_join(labels)}"
         yield _issue("mask-gray", still.mask, detail, "warning")
-    elif mask.mode != "P" and labels:
+    elif mask.mode != "P" and mask.void == VOID and labels:
         yield _issue("mask-gray", still.mask, f"mode {mask.mode}")
     elif not mask.labels.keys() - {0}:
         yield _issue("no-objects", still.mask, "the mask is empty", "warning")
@@ -185,12 +184,12 @@ def _check_labels(video: VideoFiles, infos: FileInfos) -> Iterator[_RawIssue]:
     is_one_object = video.binary_masks != "invalid" and bool(nonempty) and is_binary(nonempty[0])
     yield from _check_binary_masks(video, usable, all_binary, is_one_object)
     for path, info in usable.values():
-        if info.mode != "P" and object_labels(info):
+        if info.mode != "P" and info.void == VOID and object_labels(info):
             yield _issue("mask-gray", path, f"mode {info.mode}")
     if len(usable) < len(video.masks) or (all_binary and not is_one_object):
         return  # an unreadable mask may hold the objects that seem to be missing
     if is_one_object:
-        objects = {name: {1} if VOID in info.labels else set() for name, (_, info) in usable.items()}
+        objects = {name: {1} if info.void in info.labels else set() for name, (_, info) in usable.items()}
     else:
         objects = {name: object_labels(info) for name, (_, info) in usable.items()}
         yield from _check_void(video, [info for _, info in usable.values()])
@@ -216,9 +215,9 @@ def _check_binary_masks(
 
 def _check_void(video: VideoFiles, masks: list[FileInfo]) -> Iterator[_RawIssue]:
     num_pixels = sum(info.size[0] * info.size[1] for info in masks)
-    num_void = sum(info.labels.get(VOID, 0) for info in masks if not is_binary(info))
+    num_void = sum(info.labels.get(info.void, 0) for info in masks if not is_binary(info))
     if num_void:
-        detail = f"{num_void / num_pixels:.2%} of the mask pixels are void (255)"
+        detail = f"{num_void / num_pixels:.2%} of the mask pixels are void ({masks[0].void})"
         yield _issue("void", video.masks_folder, detail)
 
 

@@ -24,7 +24,7 @@ from stm.demo.uploads import (
 )
 from stm.masks import object_ids, relabel, restore_ids, write_mask
 from stm.network import STM
-from stm.video import VOID
+from stm.video import VOID, void_label
 from stm.visualization import overlay, write_video
 
 POLICIES: Mapping[str, str] = {
@@ -103,7 +103,7 @@ class Session:
             unknown = set(object_ids(mask)) - set(self._edited_ids)
             if unknown:
                 raise ValueError(f"{file.name}: object {min(unknown)} is not in the first mask")
-            self.edited_mask = relabel(np.where(mask == VOID, 0, mask), self._edited_ids)
+            self.edited_mask = relabel(mask * (mask != void_label(mask)), self._edited_ids)
 
     def clear_mask(self) -> None:
         """Clear the mask of the edited frame."""

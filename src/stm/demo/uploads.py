@@ -111,7 +111,7 @@ def read_upload(files: Sequence[Path], folder: Path, limits: Limits) -> DemoVide
 
 
 def read_uploaded_mask(file: Path, video: DemoVideo) -> np.ndarray:
-    """Read a mask at the resized or the original size of a video's frames: uint8 (H, W) with object ids.
+    """Read a mask at the resized or the original size of a video's frames, (H, W) with object ids.
 
     Raises:
         ValueError: The file is not an index mask, has another size, or shows no or too many objects.

@@ -24,7 +24,7 @@ from stm.evaluation.scores import (
 )
 from stm.evaluation.tally import Prediction, Tally, copy_first
 from stm.masks import mask_files, read_mask
-from stm.video import VOID, Video
+from stm.video import Video, void_label
 
 MOSE = ("mose", "mosev2")
 DEPTH = 3
@@ -172,8 +172,8 @@ def _read(path: Path, video: Video, shape: tuple[int, ...], allows_binary: bool)
             f"got {labels.shape[1]}x{labels.shape[0]} (width x height)"
         )
     ids = list(video.first_frames)
-    if allows_binary and len(ids) == 1 and set(np.unique(labels)) == {0, VOID}:
-        labels = np.where(labels == VOID, ids[0], 0).astype(labels.dtype)
+    if allows_binary and len(ids) == 1 and set(np.unique(labels)) == {0, void_label(labels)}:
+        labels = np.where(labels > 0, ids[0], 0)
     return labels
 
 

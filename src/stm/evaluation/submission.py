@@ -145,7 +145,8 @@ def _mask_violations(file: IO[bytes], video: Video, size: tuple[int, ...]) -> li
     """Return the violations of one mask."""
     try:
         with Image.open(file) as image:
-            if image.mode != "P":
+            mode = "I;16" if max(video.first_frames, default=0) > 254 else "P"
+            if image.mode not in (mode, "P"):
                 return [f"must be a palette PNG (mode P); got mode {image.mode}"]
             labels = np.asarray(image)
     except UnidentifiedImageError:

@@ -17,7 +17,7 @@ from stm.video import Video
 
 PROTOCOLS = (*DAVIS_LIKE, "mose", "mosev2", "lvos", "vost", "sav")
 Prediction = tuple[int, np.ndarray]
-"""Frame number and labels, uint8 (H, W) with object ids, or (O, H, W) with one mask an object."""
+"""Frame number and labels, (H, W) with object ids, or (O, H, W) with one mask an object."""
 
 
 def scored_frames(video: Video, protocol: str) -> dict[int, list[int]]:
@@ -123,7 +123,7 @@ class Tally:
 
         Args:
             t: its number.
-            labels: prediction, uint8 (H, W) with object ids, or (O, H, W) with one mask an object.
+            labels: prediction, (H, W) with object ids, or (O, H, W) with one mask an object.
             truth: ground truth, which may have void pixels.
         """
         self._scorer.add(t, truth, labels)
@@ -190,7 +190,7 @@ def score(
 
     Args:
         video: the segmented video.
-        predictions: frame number and labels, uint8 (H, W) with object ids, of at least the scored frames.
+        predictions: frame number and labels, (H, W) with object ids, of at least the scored frames.
         protocol: selects the scored frames and objects, see `scored_frames`.
 
     Raises:

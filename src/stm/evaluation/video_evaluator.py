@@ -48,7 +48,7 @@ def segment_video(
         size: short side in pixels at which the network sees the frames; None for their own.
 
     Yields:
-        Frame number, and labels uint8 (H, W) with object ids at the frame's own size.
+        Frame number, and labels (H, W) with object ids at the frame's own size.
     """
     with in_eval_mode(network):
         segmenter = segmenter_for(network, policy, video, size)
@@ -116,7 +116,7 @@ class FramePrediction:
 
     Attributes:
         t: the frame's number.
-        slots: uint8 (H, W) on the host, 1 + slot of the likeliest object at the frame's own size.
+        slots: integers (H, W) on the host, 1 + slot of the likeliest object at the frame's own size.
         object_ids: slot -> object id.
         given_ids: the objects whose mask was given at this frame.
         sums: (O, 3) on the host, from which confidences are computed, at the network's size.
@@ -133,7 +133,7 @@ class FramePrediction:
     ended: DeviceTimestamp
 
     def labels(self) -> np.ndarray:
-        """Return labels uint8 (H, W) with object ids; wait for the device."""
+        """Return labels (H, W) with object ids; wait for the device."""
         self.ended.wait()
         return restore_ids(self.slots.numpy(), self.object_ids)
 
@@ -155,7 +155,7 @@ def predict(segmenter: Segmenter, frame: DecodedFrame) -> FramePrediction:
     sums = mask_sums(at_network_size, likeliest if at_network_size.shape == probabilities.shape else None)
     return FramePrediction(
         frame.t,
-        likeliest.to(torch.uint8).to("cpu", non_blocking=True),
+        likeliest.to(torch.uint8 if len(probabilities) <= 256 else torch.int16).to("cpu", non_blocking=True),
         tuple(segmenter.object_ids),
         tuple(object_ids(prompt)) if isinstance(prompt, np.ndarray) else (),
         sums.to("cpu", non_blocking=True),

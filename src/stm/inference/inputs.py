@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stm.inference.resize import resize_frame, resize_mask, resized_shape
 from stm.network import STM
+from stm.video import VOID
 
 ArrayLike = Tensor | np.ndarray | Image.Image
 
@@ -23,7 +24,7 @@ class PreparedFrame:
     Attributes:
         frame: (3, h, w) or (B, 3, h, w) at the network's size, uint8 or float in 0..1.
         shape: the frame's own (H, W).
-        mask: the given mask at the network's size: uint8 labels (h, w), or (B, O, h, w) of a batch.
+        mask: the given mask at the network's size: labels (h, w), or (B, O, h, w) of a batch.
         full_mask: the same at the frame's own size.
     """
 
@@ -83,7 +84,9 @@ def to_floats(frame: Tensor, network: STM, is_first: bool) -> Tensor:
 
 
 def to_labels(mask: ArrayLike, size: tuple[int, int]) -> np.ndarray:
-    """Convert the mask of one video to uint8 labels (H, W), which are object ids.
+    """Convert the mask of one video to labels (H, W), which are object ids.
+
+    They are uint16, where 65535 is void, if they are given so or exceed 255; otherwise uint8.
 
     Raises:
         ValueError: the mask has the wrong shape, type or range.
@@ -91,10 +94,10 @@ def to_labels(mask: ArrayLike, size: tuple[int, int]) -> np.ndarray:
     labels = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if labels.shape != size:
         raise ValueError(f"mask: must be (H, W) = {size} like the frame, got {labels.shape}")
-    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() > 255:
+    if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() > 65_535:
         got = f"{labels.dtype} {labels.min()}..{labels.max()}"
-        raise ValueError(f"mask: labels must be integers in 0..255, got {got}")
-    return labels.astype(np.uint8)
+        raise ValueError(f"mask: labels must be integers in 0..65535, got {got}")
+    return labels.astype(np.uint16 if labels.dtype == np.uint16 or labels.max() > VOID else np.uint8)
 
 
 def to_slots(masks: Tensor, frames: Tensor, slots: int, present: Tensor | None) -> Tensor:

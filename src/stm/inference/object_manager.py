@@ -95,7 +95,7 @@ class ObjectManager:
         """Turn a given mask into one channel a slot; objects that are new to it become known.
 
         Args:
-            mask: uint8 labels (H, W) of one video, or (B, O, H, W) of 0 and 1 of a batch.
+            mask: labels (H, W) of one video, or (B, O, H, W) of 0 and 1 of a batch.
             like: (B, 3, H, W), whose size, type and device the channels take.
             absent: ids of known objects that the frame does not show.
 
@@ -108,7 +108,7 @@ class ObjectManager:
             return MaskPrompt(masks, frozenset(range(masks.shape[1])))
         labels = object_ids(mask)
         if not labels and not self.ids:
-            raise ValueError("mask: it holds no object (labels 1..254), so there is nothing to segment")
+            raise ValueError("mask: must show an object; got only background and void")
         absent_slots = frozenset(self.slot(label) for label in absent)
         if both := sorted(set(absent) & set(labels)):
             raise ValueError(f"absent: the mask shows object {both[0]}")

@@ -129,7 +129,7 @@ class Segmenter:
             return full if prepared.is_batch else full[0]
 
     def labels(self, probabilities: Tensor) -> np.ndarray:
-        """Return the likeliest object id of each pixel: (O + 1, H, W) -> uint8 (H, W)."""
+        """Return the likeliest object id of each pixel: (O + 1, H, W) -> (H, W)."""
         # on a CPU argmax takes ten times as long
         return restore_ids(probabilities.max(0).indices.cpu().numpy(), self.object_ids)
 

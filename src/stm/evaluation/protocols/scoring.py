@@ -14,7 +14,7 @@ from stm.evaluation.protocols.mosev2 import MOSEV2
 from stm.evaluation.protocols.protocol import Protocol, Scores
 from stm.evaluation.protocols.sav import SAV
 from stm.evaluation.protocols.vost import VOST
-from stm.video import VOID
+from stm.video import VOID, WIDE_VOID
 
 PROTOCOLS = {protocol.name: protocol for protocol in (DAVIS, MOSEV2, MOSE, LVOS, VOST, SAV)}
 
@@ -112,7 +112,9 @@ class VideoScorer:
                 f"prediction={prediction.shape}: must be of the ground truth's shape in frame {t}; got "
                 f"{prediction.shape} for {truth.shape}"
             )
-        void = truth == VOID if truth.ndim == 2 else None
+        # callers may give 8-bit labels in any type
+        is_wide = truth.dtype == np.uint16 and (truth.max(initial=0) > VOID or VOID in self.objects)
+        void = truth == (WIDE_VOID if is_wide else VOID) if truth.ndim == 2 else None
         void = void if void is not None and void.any() else None
         for row, column in self._cells.get(t, ()):
             label = self.objects[row]

@@ -6,6 +6,7 @@ Python object for each.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -105,7 +106,11 @@ def _is_binary(path: str, labels: np.ndarray) -> bool:
 
 
 def pairs(
-    images: str | Path, masks: str | Path | None = None, name: str | None = None, kind: Kind = "auto"
+    images: str | Path,
+    masks: str | Path | None = None,
+    name: str | None = None,
+    kind: Kind = "auto",
+    only: str = "*",
 ) -> FileStills:
     """List X.jpg (or X.png) with X.png in two folders or one, as in ECSSD, MSRA10K and DUTS.
 
@@ -114,9 +119,11 @@ def pairs(
         masks: the folder of masks; None if they are in the folder of images.
         name: see `Stills.name`; by default the name of the folder of images.
         kind: see `FileStills`.
+        only: pattern of the names X to list, such as `davis*`.
 
     Raises:
         FileNotFoundError: a folder is missing, or an image has no mask.
+        ValueError: no name matches the pattern.
     """
     images = Path(images)
     is_one_folder = masks is None or Path(masks).resolve() == images.resolve()
@@ -130,6 +137,9 @@ def pairs(
             f"{masks / missing[0]}{mask_suffix}: there is no such mask "
             f"({len(missing)} of {len(names)} are missing)"
         )
+    names = fnmatch.filter(names, only)
+    if not names:
+        raise ValueError(f"only={only}: must match a name in {images}")
     return FileStills(name or images.name, images, masks, names, suffix, kind, mask_suffix)
 
 

@@ -1,5 +1,6 @@
 """Small data sets for tests, in memory and in their real formats on disk."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from stm.masks import write_mask
 from stm.video import ArrayVideo
+from stm.visualization import write_video as write_movie
 
 A, B, C = (5, 5, 20, 25), (22, 30, 38, 55), (2, 40, 18, 58)
 
@@ -103,3 +105,22 @@ class OneStill:
 
     def read(self, i):
         return smooth_image(i), self.mask
+
+
+def write_sav_train(
+    folder: Path, name: str, frames: int = 24, size: tuple[int, int] = (40, 60)
+) -> np.ndarray:
+    """Write a video of SA-V train with two overlapping objects; return its masks, bool (T, 2, H, W)."""
+    from pycocotools import mask as coco
+
+    masks = np.zeros((frames // 4, 2, *size), dtype=np.uint8)
+    masks[:, 0, 4:30, 5:40] = 1
+    for t in range(len(masks)):
+        masks[t, 1, 10:20, 10 + t : 20 + t] = 1
+    folder.mkdir(parents=True, exist_ok=True)
+    shades = (np.full((*size, 3), 10 * t, dtype=np.uint8) for t in range(frames))
+    write_movie(folder / f"{name}.mp4", shades, fps=24)
+    codes = [[coco.encode(np.asfortranarray(mask)) for mask in both] for both in masks]
+    plain = [[{**code, "counts": code["counts"].decode()} for code in both] for both in codes]
+    (folder / f"{name}_manual.json").write_text(json.dumps({"video_id": name, "masklet": plain}))
+    return masks > 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.composing import choices, composed, plain, without_download
-from helpers.data_trees import boxes, smooth_image, write_frame, write_video
+from helpers.data_trees import boxes, smooth_image, write_frame, write_sav_train, write_video
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from PIL import Image
@@ -63,6 +63,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sav/sav_val",
     ):
         (root / "layouts" / tree).rename(data / Path(tree).name)
+    write_sav_train(data / "sav_train" / "sav_000", "sav_000001")
     return root
 
 

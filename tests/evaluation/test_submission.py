@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.check_trees import CLEAN
 from helpers.data_trees import boxes, write_video
 from PIL import Image
 from typer.testing import CliRunner
 
 from stm.cli.main import app
+from stm.data.lvos_videos import lvos
+from stm.data.mose_videos import mose
 from stm.data.videos import davis
 from stm.evaluation.submission import check_submission, write_submission
 from stm.masks import PALETTE, write_mask
@@ -100,7 +103,7 @@ def test_a_full_disk_leaves_no_partial_zip(folder, videos, tmp_path):
 
 
 def test_an_unknown_layout_raises(folder, videos, tmp_path):
-    with pytest.raises(ValueError, match="layout=coco: must be one of davis, mose, youtube"):
+    with pytest.raises(ValueError, match="layout=coco: must be one of davis, mose, lvos, youtube"):
         write_submission(folder, videos, tmp_path / "s.zip", "coco")
 
 
@@ -238,3 +241,24 @@ def test_the_command_for_mose_and_youtube(tmp_path):
         assert code == 1 and f"{names[-1]}.png: must have ids of [1]; got [2]" in output
     with pytest.raises(ValueError, match="--split val: must not be given for mose"):
         run_command(folder, "--server", "mose", "--benchmark-root", tmp_path / "mose", "--split", "val")
+
+
+def test_submissions_for_mose_and_lvos(tmp_path):
+    """All frames of all videos, the first included; LVOS's in a folder Annotations."""
+    for server, (video, numbers) in {"mose": ("bbb", (0, 1, 2)), "lvos": ("test", (1, 6, 11, 16))}.items():
+        root, masks = tmp_path / server, tmp_path / f"{server}_masks"
+        CLEAN[server](root)
+        names = [f"{n:0{5 if server == 'mose' else 8}d}" for n in numbers]
+        for name in names:
+            write_mask(masks / video / f"{name}.png", boxes({1: (5, 5, 20, 20), 2: (1, 1, 3, 3)}))
+        words = ("--server", server, "--benchmark-root", root)
+        assert run_command(masks, *words)[0] == 0
+        videos = mose(root, "valid") if server == "mose" else lvos(root, "test")
+        archive = write_submission(masks, videos, tmp_path / f"{server}.zip", server)
+        top = "Annotations/" if server == "lvos" else ""
+        with zipfile.ZipFile(archive) as opened:
+            assert opened.namelist() == [f"{top}{video}/{name}.png" for name in names]
+        assert run_command(archive, *words)[0] == 0
+        (masks / video / f"{names[0]}.png").unlink()
+        code, output = run_command(masks, *words)
+        assert code == 1 and f"{top}{video}/{names[0]}.png: missing" in output

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Server = Literal["davis", "mose", "youtube"]
+Server = Literal["davis", "mose", "lvos", "youtube"]
 
 
 def report(
@@ -97,7 +97,7 @@ def check_submission(
     ],
     split: Annotated[
         str | None,
-        typer.Option(help="Split; test-dev for davis and valid for youtube by default, none for mose."),
+        typer.Option(help="Split; by default test-dev for davis, test for lvos, valid for mose and youtube."),
     ] = None,
 ) -> int:
     """Check a submission for what a server would reject: folders, frames, palette, sizes and ids.
@@ -105,16 +105,21 @@ def check_submission(
     Exit code: 0 if the server would accept it, 1 if there are violations, 2 if FILE or ROOT cannot be read.
     """
     from stm.data import videos
+    from stm.data.lvos_videos import lvos
+    from stm.data.mose_videos import mose
     from stm.evaluation.submission import check_submission
 
-    if server == "mose" and split is not None:
-        raise ValueError(f"--split {split}: must not be given for mose; --benchmark-root selects the split")
+    is_split = server == "mose" and (benchmark_root / "JPEGImages").is_dir()
+    if is_split and split is not None:
+        raise ValueError(f"--split {split}: must not be given for mose; --benchmark-root is a split's folder")
     if server == "davis":
         expected = videos.davis(benchmark_root, 2017, split or "test-dev")
     elif server == "youtube":
         expected = videos.youtube_vos(benchmark_root, split or "valid")
+    elif server == "lvos":
+        expected = lvos(benchmark_root, split or "test")
     else:
-        expected = videos.folder(benchmark_root)
+        expected = videos.folder(benchmark_root) if is_split else mose(benchmark_root, split or "valid")
     violations = check_submission(path, expected, server)
     for violation in violations:
         typer.echo(violation)

@@ -87,7 +87,7 @@ class EvaluateConfig:
         reuse: keep finished videos of an earlier run with the same data and settings; false evaluates anew.
         overlays: Write an overlay image of each sequence.
         video: Write an mp4 of each sequence.
-        submission: 'davis', 'mose' or 'youtube' to zip the masks in that server's layout.
+        submission: 'davis', 'mose', 'lvos' or 'youtube' to zip the masks in that server's layout.
     """
 
     checkpoint: str = MISSING

@@ -1,4 +1,4 @@
-"""Zip files of predicted masks for the servers of DAVIS, MOSE and YouTube-VOS."""
+"""Zip files of predicted masks for the servers of DAVIS, MOSE, LVOS and YouTube-VOS."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from stm.video import Video
 LAYOUTS = {
     "davis": "{video}/{frame}.png",
     "mose": "{video}/{frame}.png",
+    "lvos": "Annotations/{video}/{frame}.png",
     "youtube": "Annotations/{video}/{frame}.png",
 }
-"""Path of a mask in the zip: DAVIS and MOSE expect sequences at the root, YouTube-VOS in a folder."""
+"""Path of a mask in the zip: DAVIS and MOSE expect sequences at the root, the others in a folder."""
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that equal masks give equal bytes
 
@@ -35,7 +36,7 @@ def write_submission(
         masks: folder with `<video>/<frame>.png`, such as `masks` of an evaluation's output.
         videos: the videos that the server expects, with their `output_frames`.
         destination: the zip to write, atomically.
-        layout: `davis`, `mose` or `youtube`.
+        layout: `davis`, `mose`, `lvos` or `youtube`.
 
     Raises:
         ValueError: the layout is unknown, or masks are missing or invalid; the error lists the violations.
@@ -82,7 +83,7 @@ def check_submission(archive: str | Path, videos: Sequence[Video], layout: str) 
     Args:
         archive: a zip, or a folder to be zipped, such as `masks` of an evaluation's output.
         videos: the videos that the server expects, with their `output_frames`.
-        layout: `davis`, `mose` or `youtube`.
+        layout: `davis`, `mose`, `lvos` or `youtube`.
 
     Raises:
         FileNotFoundError: the file or folder does not exist.
@@ -92,7 +93,7 @@ def check_submission(archive: str | Path, videos: Sequence[Video], layout: str) 
     if not archive.exists():
         raise FileNotFoundError(f"{archive}: no such zip or folder")
     if archive.is_dir():
-        top = Path(LAYOUTS[layout]).parts[0] + "/" if layout == "youtube" else ""
+        top = LAYOUTS[layout].partition("{")[0]
         top = "" if (archive / top).is_dir() else top  # an evaluation's masks get it in the zip
         files = [path for path in sorted(archive.rglob("*")) if path.is_file()]
         return _violations(
@@ -156,7 +157,8 @@ def _mask_violations(file: IO[bytes], video: Video, size: tuple[int, ...]) -> li
     except (OSError, SyntaxError) as error:  # Pillow raises these for a truncated or damaged PNG
         return [f"damaged ({error})"]
     violations = [] if labels.shape == size else [f"must have the frame's size {size}; got {labels.shape}"]
-    unknown = sorted(set(np.unique(labels).tolist()) - {0, *video.first_frames})
+    known = {*video.first_frames, *video.scored_objects}
+    unknown = sorted(set(np.unique(labels).tolist()) - {0, *known})
     if unknown:
-        violations.append(f"must have ids of {sorted(video.first_frames)}; got {unknown}")
+        violations.append(f"must have ids of {sorted(known)}; got {unknown}")
     return violations

@@ -184,8 +184,8 @@ class ClipBatch:
     Attributes:
         frames: uint8 (B, T, 3, H, W), RGB.
         masks: uint8 (B, T, H, W): 0 background, 1..objects[b], VOID.
-        objects: int64 (B,), number of objects of each clip.
-        indices: int64 (B,), index of each clip in the training sequence.
+        objects: int64 (B,), number of objects of each clip; on the host, as the shapes depend on it.
+        indices: int64 (B,), index of each clip in the training sequence; on the host.
         sources: origin of each clip.
     """
 
@@ -215,11 +215,11 @@ class ClipBatch:
         """Return the masks of frame t with one channel per slot: float (B, O, H, W); unused slots are 0."""
         import torch
 
-        slots = torch.arange(1, int(self.objects.max()) + 1, device=self.masks.device, dtype=torch.uint8)
+        slots = torch.arange(1, max(self.objects.tolist()) + 1, device=self.masks.device, dtype=torch.uint8)
         return (self.masks[:, t, None] == slots[:, None, None]).float()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
-        """Return a copy of the batch on another device."""
+        """Return a copy of the batch whose frames and masks are on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> ClipBatch:
@@ -230,7 +230,7 @@ class ClipBatch:
         return ClipBatch(
             function(self.frames),
             function(self.masks),
-            function(self.objects),
-            function(self.indices),
+            self.objects,
+            self.indices,
             self.sources,
         )

@@ -147,18 +147,84 @@ def test_checkpoint_stores_its_configuration() -> None:
     assert checkpoint["config"] == config
 
 
-def test_backbone_has_its_own_rate() -> None:
+def trunk_parameters(network: STM) -> set[Any]:
+    return {
+        p for encoder in (network.query_encoder, network.memory_encoder) for p in encoder.trunk.parameters()
+    }
+
+
+def test_trunks_have_their_own_rate() -> None:
     training = module(small.network(), trunk_lr=0.1)
-    main, trunk = training.configure_optimizers().param_groups
+    trunk, main = training.configure_optimizers().param_groups
     assert (main["lr"], trunk["lr"]) == pytest.approx((1e-5, 1e-6))
-    expected = set(training.network.query_encoder.trunk.parameters())
-    assert set(trunk["params"]) == expected
-    assert set(main["params"]) == set(training.network.parameters()) - expected
+    assert set(trunk["params"]) == trunk_parameters(training.network)
+    assert {*main["params"], *trunk["params"]} == set(training.network.parameters())
 
 
-def test_a_frozen_backbone_is_not_optimized() -> None:
+def test_a_memory_trunk_of_another_backbone_is_as_fast_as_new_layers() -> None:
+    training = module(small.network(backbone="tiny", memory_backbone="micro"), trunk_lr=0.1)
+    trunk, _ = training.configure_optimizers().param_groups
+    assert set(trunk["params"]) == set(training.network.query_encoder.trunk.parameters())
+
+
+def test_frozen_trunks_are_not_optimized() -> None:
     training = module(small.network(), trunk_lr=0.0)
-    optimized = set(training.configure_optimizers().param_groups[0]["params"])
-    assert optimized == set(training.network.parameters()) - set(
-        training.network.query_encoder.trunk.parameters()
-    )
+    (group,) = training.configure_optimizers().param_groups
+    assert set(group["params"]) == set(training.network.parameters()) - trunk_parameters(training.network)
+
+
+def test_frozen_stages_get_no_gradients() -> None:
+    training = module(small.network(), frozen_stages=2)
+    batch = ClipBatch.collate([small.clip(1, 3)])
+    training.training_step(batch, 0).backward()
+    for encoder in (training.network.query_encoder, training.network.memory_encoder):
+        trained = [any(p.grad is not None for p in stage.parameters()) for stage in encoder.trunk.stages]
+        assert trained == [False, False, True]
+        assert encoder.trunk.stem.weight.grad is None
+    assert training.network.memory_encoder.mask_stem.weight.grad is not None
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    adamw = partial(torch.optim.AdamW, lr=1e-5, weight_decay=0.1)
+    decayed, free = module(small.network(), optimizer=adamw).configure_optimizers().param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in free["params"])
+    (group,) = module(small.network(), optimizer=adamw, decay_norms=True).configure_optimizers().param_groups
+    assert group["weight_decay"] == 0.1
+
+
+def test_a_schedule_with_one_rate_for_all_layers_refuses_a_slower_trunk() -> None:
+    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-3, total_steps=10)
+    with pytest.raises(ValueError, match="trunk_lr=0.1: must be 1 for this schedule"):
+        module(small.network(), trunk_lr=0.1, scheduler=one_cycle).configure_optimizers()
+    cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=10)
+    configured = module(small.network(), trunk_lr=0.1, scheduler=cosine).configure_optimizers()
+    rates = [group["lr"] for group in configured["optimizer"].param_groups]
+    assert rates == pytest.approx([1e-6, 1e-5])
+
+
+@pytest.mark.parametrize("changes", [{}, {"key_input": "image", "value_fusion": "residual"}])
+def test_recomputed_activations_give_equal_gradients(changes: dict[str, Any]) -> None:
+    batch = ClipBatch.collate([small.clip(2, 3)])
+    gradients = []
+    for recompute in (False, True):
+        training = module(small.network(**changes))
+        for encoder in (training.network.query_encoder, training.network.memory_encoder):
+            encoder.trunk.recompute = recompute
+        training.training_step(batch, 0).backward()
+        gradients.append([p.grad for p in training.network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_an_eager_one() -> None:
+    batch = ClipBatch.collate([small.clip(2, 3)])
+    eager, fused = module(small.network()), module(small.network())
+    for part in (fused.network.query_encoder, fused.network.memory_encoder, fused.network.decoder):
+        part.compile()
+    losses = [training.training_step(batch, 0) for training in (eager, fused)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
+    for loss in losses:
+        loss.backward()
+    for one, other in zip(eager.network.parameters(), fused.network.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)

@@ -20,6 +20,8 @@ VARIANTS = {
         "loss.bootstrap_start_step=1",
         "loss.bootstrap_end_step=5",
     ),
+    "average of the weights": ("callbacks=ema", "callbacks.average.decay=0.5"),
+    "slow trunk": ("optimizer=adamw", "trunk_lr=0.1", "frozen_stages=1", "scheduler=cosine"),
     "stills": ("data=synthetic_stills", "data.crop=48"),
     "workers": ("data.num_workers=2",),
 }
@@ -31,7 +33,7 @@ def checkpoint(run: Path, name: str = "last") -> dict:
 
 def log(run: Path) -> list[dict[str, str]]:
     """Return the logged metrics without those of time and memory."""
-    measured = ("_per_second", "_memory_mb")
+    measured = ("_per_second", "_memory_mb", "mfu")
     with (run / "logs" / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if not k.endswith(measured)} for row in csv.DictReader(file)]
 
@@ -56,7 +58,8 @@ def assert_equal(ours: object, theirs: object, where: str = "") -> None:
 def assert_same_run(whole: Path, resumed: Path) -> None:
     for name in ("last", "best"):
         one, other = checkpoint(whole, name), checkpoint(resumed, name)
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks"):
+        keys = {"state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks"}
+        for key in keys | ({"current_model_state", "averaging_state"} & one.keys()):
             assert_equal(one[key], other[key], f"{name}: {key}")
     assert log(whole) == log(resumed)
 

@@ -38,7 +38,11 @@ class TrainConfig:
         init: Checkpoint with the initial weights, such as the pre-training's.
         resume: 'auto' continues from the last checkpoint in the run's folder, a path from that checkpoint.
         threads: CPU threads of torch; null keeps torch's default.
-        trunk_lr: Learning rate of the query encoder's backbone, relative to `optimizer.lr`; 0 freezes it.
+        trunk_lr: Learning rate of the trunks, relative to `optimizer.lr`; 0 freezes them.
+        frozen_stages: Stages of the trunks that are frozen: 0 for none, 1 to 3 (the whole trunk).
+        decay_norms: Apply `optimizer.weight_decay` to biases and norms, too.
+        checkpoint_activations: Recompute the encoders' activations for gradients: less memory, more time.
+        compile: Fuse the network with torch.compile, which takes minutes at the start.
         channels_last: Train in channels-last layout: equal up to rounding, faster for small networks on CPUs.
         final_benchmark: Benchmark keys that differ in the final evaluation; null skips that evaluation.
         extra_benchmarks: Further benchmarks of the final evaluation, by name.
@@ -56,6 +60,10 @@ class TrainConfig:
     resume: str | None = None
     threads: int | None = None
     trunk_lr: float = 1.0
+    frozen_stages: int = 0
+    decay_norms: bool = False
+    checkpoint_activations: bool = False
+    compile: bool = False
     channels_last: bool = False
     final_benchmark: dict[str, Any] | None = field(default_factory=dict)
     extra_benchmarks: dict[str, Any] | None = None

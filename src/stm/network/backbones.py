@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
@@ -43,6 +44,8 @@ class Trunk(nn.Module):
         super().__init__()
         self.stem = stem
         self.feature_std = tuple(feature_std)
+        self.recompute = False
+        """Whether the backward pass recomputes the stages' activations instead of keeping them."""
         self.stages = nn.ModuleList(stages)
         was_training = self.training
         with torch.no_grad():
@@ -63,7 +66,7 @@ class Trunk(nn.Module):
             x = (x[:, None] + mask_features.unflatten(0, (len(frame), -1))).flatten(0, 1)
         features = []
         for stage, std in zip(self.stages, self.feature_std, strict=True):
-            x = stage(x)
+            x = checkpoint(stage, x, use_reentrant=False) if self.recompute and x.requires_grad else stage(x)
             features.append(x if std == 1 else x / std)
         return features[0], features[1], features[2]
 

@@ -62,8 +62,7 @@ def train(config: DictConfig) -> float | None:
         instantiate(benchmark_config)  # what it lacks would show at the end of the training
     policy: MemoryPolicy = instantiate(config.memory)
     network = build_network(config)
-    if config.channels_last:
-        network.to(memory_format=torch.channels_last)
+    prepare_for_training(network, config)
     module = STMModule(
         network,
         instantiate(config.loss),
@@ -73,6 +72,8 @@ def train(config: DictConfig) -> float | None:
         policy,
         plain,
         config.trunk_lr,
+        config.frozen_stages,
+        config.decay_norms,
     )
     data = build_data(config, benchmark.videos)
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
@@ -182,6 +183,16 @@ def build_network(config: DictConfig) -> STM:
         )
     network.load_state_dict(source.state_dict())
     return network
+
+
+def prepare_for_training(network: STM, config: DictConfig) -> None:
+    """Set what changes speed and memory of a training step, but no result except for rounding."""
+    if config.channels_last:
+        network.to(memory_format=torch.channels_last)
+    for encoder in (network.query_encoder, network.memory_encoder):
+        encoder.trunk.recompute = config.checkpoint_activations
+    for part in (network.query_encoder, network.memory_encoder, network.decoder) if config.compile else ():
+        part.compile()
 
 
 def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModule:

@@ -12,9 +12,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from stm.evaluation.peak_memory import PeakMemory
 from stm.evaluation.scores import Scores
@@ -33,7 +35,7 @@ def build_progress(seconds: float = 60.0) -> ProgressBar:
     Args:
         seconds: Time between two lines.
     """
-    return RichProgressBar() if sys.stdout.isatty() else ProgressLog(seconds)
+    return RichProgressBar(refresh_rate=10) if sys.stdout.isatty() else ProgressLog(seconds)
 
 
 class ProgressLog(ProgressBar):
@@ -136,26 +138,42 @@ class ProgressLog(ProgressBar):
 
 
 class Throughput(L.Callback):
-    """Logs clips and frames per second over all processes, and the peak of memory.
+    """Logs clips, frames and floating-point operations per second over all processes, and the peak of memory.
 
-    It measures from one log step to the next, without validations. Lightning's ThroughputMonitor synchronizes
-    with the GPU at every step; this never does.
+    It measures from one log step to the next, without validations. Operations are counted in the first batch,
+    recomputed ones included; `train/mfu` is their rate relative to the peak of a device that Lightning knows.
+    Lightning's ThroughputMonitor synchronizes with the GPU at every step; this never does.
     """
 
     def __init__(self) -> None:
         self._start: float | None = None
-        self._clips = self._frames = 0
+        self._clips = self._frames = self._batches = 0
+        self._counter: FlopCounterMode | None = None
+        self._flops: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Exclude the first step, which includes one-time work, from the first measurement."""
         self._start = None
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ClipBatch, batch_idx: int
+    ) -> None:
+        """Count the operations of the first batch, unless they are fused by torch.compile."""
+        is_compiled = any(module._compiled_call_impl is not None for module in pl_module.modules())
+        if self._flops is None and self._counter is None and not is_compiled:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
         """Count the batch, and log at each log step."""
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._flops, self._counter = self._counter.get_total_flops(), None
         if self._start is None:
             return self._restart(pl_module)
+        self._batches += 1
         self._clips += len(batch) * trainer.world_size
         self._frames += len(batch) * batch.frames.shape[1] * trainer.world_size
         is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -167,11 +185,17 @@ class Throughput(L.Callback):
             "train/frames_per_second": self._frames / seconds,
             "train/peak_memory_mb": self._peak.bytes() / 2**20,
         }
+        if self._flops:
+            per_second = self._flops * self._batches / seconds  # of each process
+            metrics["train/tflops_per_second"] = per_second * trainer.world_size / 1e12
+            dtype = torch.get_autocast_dtype("cuda") if "16" in trainer.precision else torch.float32
+            if pl_module.device.type == "cuda" and (peak := get_available_flops(pl_module.device, dtype)):
+                metrics["train/mfu"] = per_second / peak
         pl_module.log_dict(metrics, rank_zero_only=True)
         return self._restart(pl_module)
 
     def _restart(self, pl_module: L.LightningModule) -> None:
-        self._start, self._clips, self._frames = time.perf_counter(), 0, 0
+        self._start, self._clips, self._frames, self._batches = time.perf_counter(), 0, 0, 0
         self._peak = PeakMemory(pl_module.device)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -182,6 +206,25 @@ class Throughput(L.Callback):
         """Resume the clock."""
         if self._start is not None:
             self._start += time.perf_counter() - self._pause
+
+
+class ExponentialMovingAverage(EMAWeightAveraging):
+    """Lightning's average of the weights: validated, stored as a checkpoint's weights, and resumed.
+
+    Lightning's replaces the weights with their average before the last checkpoint of a run that stops early,
+    from which the run could not be resumed exactly; this one does not.
+
+    Args:
+        decay: Weight of the earlier average in each step.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"callbacks.average.decay={decay}: must be between 0 and 1, such as 0.999")
+        super().__init__(decay=decay)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the weights; the checkpoints hold their average."""
 
 
 class LogClipImages(L.Callback):

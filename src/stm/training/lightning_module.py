@@ -20,7 +20,9 @@ from stm.evaluation.tally import scored_frames
 from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
 from stm.network import STM
+from stm.training.finite_check import FiniteCheck
 from stm.training.loss import SegmentationLoss
+from stm.training.parameter_groups import freeze_stages, parameter_groups
 from stm.video import ClipBatch, Video
 
 EVERY_FRAME = MemoryPolicy(first=True, previous=True, every=1, deep_update_every=5)
@@ -40,7 +42,9 @@ class STMModule(L.LightningModule):
         benchmark: Whole videos to validate on; None for no validation.
         policy: Memory policy of validation.
         config: The resolved configuration as plain values, stored in every checkpoint.
-        trunk_lr: Learning rate of the query encoder's backbone, relative to the others'; 0 freezes it.
+        trunk_lr: Learning rate of the trunks, relative to the others'; 0 freezes them.
+        frozen_stages: Stages of the trunks that are frozen; see `freeze_stages`.
+        decay_norms: Apply weight decay to biases and norms, too.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class STMModule(L.LightningModule):
         policy: MemoryPolicy | None = None,
         config: dict[str, Any] | None = None,
         trunk_lr: float = 1.0,
+        frozen_stages: int = 0,
+        decay_norms: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -60,13 +66,13 @@ class STMModule(L.LightningModule):
         self.build_optimizer, self.build_scheduler = optimizer, scheduler
         self.benchmark, self.policy = benchmark, policy
         self.config = config or {}
-        self.trunk_lr = trunk_lr
-        if trunk_lr == 0:
-            network.query_encoder.trunk.requires_grad_(False)
+        self.trunk_lr, self.decay_norms = trunk_lr, decay_norms
+        freeze_stages(network, frozen_stages if trunk_lr else 3)
         self.scores: Scores | None = None
         """Scores of the last validation."""
         self._validated: list[SequenceScores] = []
         self._batch: ClipBatch | None = None
+        self._checks: list[FiniteCheck] = []
 
     def on_fit_start(self) -> None:
         """Log the size of the network, and reject a benchmark without ground truth before training starts.
@@ -86,11 +92,7 @@ class STMModule(L.LightningModule):
             )
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
-        """Segment clips frame by frame; each soft prediction becomes memory for the next frame.
-
-        Raises:
-            ValueError: The loss is not finite; the message names the clips.
-        """
+        """Segment clips frame by frame; each soft prediction becomes memory for the next frame."""
         segmenter = Segmenter(self.network, EVERY_FRAME)
         segmenter.step(batch.frames[:, 0], batch.object_masks(0))
         losses = []
@@ -100,11 +102,18 @@ class STMModule(L.LightningModule):
             losses.append(self.loss(segmenter.logits, batch.masks[:, t], self.global_step))
         loss = torch.stack(losses).sum()
         self._batch = batch
-        if not loss.isfinite():
-            raise ValueError(self._divergence(f"train/loss is {loss.item()}", segmenter.logits))
+        self._require_finite("train/loss", loss, segmenter.logits)
         frame_loss = loss.detach() / len(losses)
         self.log("train/loss", frame_loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
+
+    def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Check the values of the step before, which a GPU has computed by now.
+
+        Raises:
+            ValueError: One of them is not finite; the message names the clips.
+        """
+        self._check_values()
 
     def on_train_batch_end(self, outputs: Any, batch: ClipBatch, batch_idx: int) -> None:
         """Validate after the last step, whatever the interval between validations."""
@@ -112,29 +121,25 @@ class STMModule(L.LightningModule):
             self.trainer.should_stop = True  # Lightning validates before it stops
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the gradient norm before clipping, and stop before a non-finite gradient reaches the weights.
-
-        Raises:
-            ValueError: The norm is not finite; the message names the clips.
-        """
+        """Log the gradient norm before clipping; it must be finite."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        # with 16-bit precision, the gradient scaler skips such steps itself
-        has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not has_scaler and not norm.isfinite():
-            raise ValueError(self._divergence(f"the gradient norm is {norm.item()}"))
+        # with 16-bit precision, the gradient scaler skips steps that are not finite
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            self._require_finite("the gradient norm", norm)
         self.log("train/gradient_norm", norm)
 
-    def _divergence(self, reason: str, logits: Tensor | None = None) -> str:
-        """Return an error message with this process's clips, those with NaN logits if there are any."""
-        batch = self._batch
-        assert batch is not None
-        with_nan = [b for b in range(len(batch)) if logits is not None and logits[b].isnan().any()]
-        clips = [f"{int(batch.indices[b])} ({batch.sources[b]})" for b in with_nan or range(len(batch))]
-        return (
-            f"{reason} in step {self.global_step + 1}, with clip {', '.join(clips)}; clips depend only on "
-            "seed and index, so resume=auto trainer.detect_anomaly=true reproduces the step"
-        )
+    def _require_finite(self, name: str, value: Tensor, logits: Tensor | None = None) -> None:
+        """Check a value: on a CPU at once, on a GPU before the next step or checkpoint."""
+        assert self._batch is not None
+        self._checks.append(FiniteCheck(name, value, self.global_step + 1, self._batch, logits))
+        if not value.is_cuda:
+            self._check_values()
+
+    def _check_values(self) -> None:
+        checks, self._checks = self._checks, []
+        for check in checks:
+            check.require()
 
     def validation_step(self, video: Video, batch_idx: int) -> dict[str, float]:
         """Segment a whole video from its given masks and score it, as evaluation does.
@@ -172,10 +177,18 @@ class STMModule(L.LightningModule):
         Raises:
             ValueError: The schedule does not depend on the step alone, or ends before the run.
         """
-        optimizer = self.build_optimizer(self._parameter_groups())
+        defaults = self.build_optimizer(self.network.parameters()).defaults
+        groups = parameter_groups(self.network, defaults, self.trunk_lr, self.decay_norms)
+        optimizer = self.build_optimizer(groups)
         if self.build_scheduler is None:
             return optimizer
+        rates = [group["lr"] for group in optimizer.param_groups]
         scheduler = self.build_scheduler(optimizer)
+        if self.trunk_lr != 1 and rates != [group.get("initial_lr") for group in optimizer.param_groups]:
+            raise ValueError(
+                f"trunk_lr={self.trunk_lr}: must be 1 for this schedule, which sets one rate for all layers; "
+                "scheduler=linear, cosine, step and constant keep the ratio of the rates"
+            )
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError(
                 "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau: must be a schedule by steps"
@@ -202,18 +215,11 @@ class STMModule(L.LightningModule):
         checkpoint["lr_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
         checkpoint["optimizer_states"][0]["param_groups"] = optimizer.state_dict()["param_groups"]
 
-    def _parameter_groups(self) -> Any:
-        """Return the trainable parameters, in two groups if the trunk has a learning rate of its own."""
-        trunk = {p for p in self.network.query_encoder.trunk.parameters() if p.requires_grad}
-        others = [p for p in self.parameters() if p.requires_grad and p not in trunk]
-        if self.trunk_lr == 1 or not trunk:
-            return [p for p in self.parameters() if p.requires_grad]
-        lr = self.build_optimizer(others).defaults["lr"]
-        return [
-            {"params": others},
-            {"params": [p for p in self.parameters() if p in trunk], "lr": self.trunk_lr * lr},
-        ]
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the configuration in the checkpoint."""
+        """Store the configuration in the checkpoint.
+
+        Raises:
+            ValueError: A value of the last step is not finite, so that the weights are lost.
+        """
+        self._check_values()
         checkpoint["config"] = self.config

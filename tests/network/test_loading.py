@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from stm.evaluation.benchmarks import synthetic
 from stm.evaluation.evaluate import validate
 from stm.masks import write_mask
 from stm.memory import MemoryPolicy
-from stm.network import BUNDLED_CHECKPOINT, strip
+from stm.network import BUNDLED_CHECKPOINT, fingerprint, load, strip
 from stm.training.resume import find_resume_checkpoint
 
 CARD = BUNDLED_CHECKPOINT.with_suffix(".md").read_text()
@@ -230,3 +231,16 @@ def test_files_that_stand_for_weights_are_named(tmp_path: Path, kind: str) -> No
     with pytest.raises(ValueError, match=rf"resume={path}: must be a complete checkpoint") as error:
         find_resume_checkpoint(str(path), tmp_path / "new")
     assert "\n" not in str(error.value) and (kind == "empty" or message in str(error.value))
+
+
+def test_checkpoints_at_an_address(tmp_path: Path) -> None:
+    path = small.save(tmp_path / "last.ckpt")
+    files = fsspec.filesystem("memory")
+    files.put_file(str(path), "/runs/last.ckpt")
+    ours, theirs = load(path).state_dict(), load("memory://runs/last.ckpt").state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert fingerprint("memory://runs/last.ckpt") == fingerprint(path)
+    with pytest.raises(FileNotFoundError):
+        load("memory://runs/other.ckpt")
+    with pytest.raises(ValueError, match="nosuch://x.ckpt: must be an address that fsspec can read"):
+        load("nosuch://x.ckpt")

@@ -8,11 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import pytest
 from helpers.commands import ROOT, TINY
 from helpers.training_runs import checkpoint
 
-from stm.training.checkpointing import SaveLastAndBest
+from stm.training.checkpointing import SaveLastAndBest, copy_to_address
 
 
 def test_full_temporary_folder_does_not_matter(tmp_path: Path, small_disk: Path) -> None:
@@ -36,3 +37,12 @@ def test_death_of_another_process_is_not_reported_as_a_full_disk(tmp_path: Path)
     trainer: Any = SimpleNamespace(is_global_zero=True, global_step=3, save_checkpoint=save)
     with pytest.raises(RuntimeError, match="^Connection closed by peer$"):
         SaveLastAndBest(tmp_path)._save(trainer, "last")
+
+
+def test_checkpoints_are_copied_to_an_address(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(b"weights")
+    copy_to_address(file, "memory://bucket/run/last.ckpt")
+    assert fsspec.filesystem("memory").cat("/bucket/run/last.ckpt") == b"weights"
+    copy_to_address(file, "nosuch://bucket/last.ckpt")
+    assert "could not be copied to nosuch://bucket/last.ckpt" in caplog.text

@@ -27,6 +27,8 @@ FLAGS_WITH_VALUE = {
 
 OPTIONAL = ("logger", "callbacks", "launcher", "experiment", "sweep", "debug")
 """Groups that `~group` may remove."""
+SEVERAL = ("logger", "callbacks")
+"""Groups of several objects, of which `group=[one,other]` takes several files."""
 
 
 def check_command_line(config_name: str, arguments: Sequence[str] | None = None) -> None:
@@ -125,7 +127,9 @@ def _group_files(group: str) -> list[str]:
 def _wrong_choice(override: Override) -> str | None:
     name = override.key_or_group
     available = _group_files(name)
-    selected = override_values(override, available)
+    value = override.value()
+    is_several = name in SEVERAL and isinstance(value, list)
+    selected = [str(one) for one in value] if is_several else override_values(override, available)
     listed = f"Choices of {name}: {', '.join(available)}"
     if not selected:
         return f"{override.input_line} matches no choice.\n{listed}"

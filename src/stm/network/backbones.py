@@ -17,6 +17,13 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
 from stm.network.efficientnet import FEATURE_STD, MEAN, REPEATS, STD, EfficientNetLite
+from stm.network.timm_backbones import (
+    build_features,
+    has_timm,
+    input_statistics,
+    is_timm_model,
+    split_features,
+)
 
 NORMS = ("frozen", "group")
 Parts = tuple[nn.Conv2d, list[nn.Module]]
@@ -181,11 +188,27 @@ SMALL_BACKBONES = frozenset(name for name, layout in BACKBONES.items() if not la
 """Backbones without ImageNet weights."""
 
 
+def find_layout(name: str) -> Layout:
+    """Return the layout of a backbone: one of BACKBONES, or else a model of timm, also as `timm/NAME`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    model = name.removeprefix("timm/")
+    if is_timm_model(model):
+        mean, std = input_statistics(model)
+        return Layout(partial(build_features, model), split_features, mean=mean, std=std)
+    other = "a model of timm" if has_timm() else "a model of timm (pip install 'stm-vos[timm]')"
+    raise ValueError(f"backbone={name}: must be one of {', '.join(BACKBONES)}, or {other}")
+
+
 def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_stride: int = 16) -> Trunk:
     """Build a backbone by name.
 
     Args:
-        name: a key of BACKBONES.
+        name: a key of BACKBONES, or a model of timm; see `find_layout`.
         pretrained: start from ImageNet weights: torchvision's, downloaded once, or those of a package.
         norm: 'frozen' keeps batch normalization with fixed statistics, as in the paper; 'group' replaces it
             with GroupNorm, which can be trained from scratch.
@@ -195,13 +218,11 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
         ValueError: an unknown name, norm or stride, or values that exclude each other.
         RuntimeError: the ImageNet weights cannot be downloaded, or their package is not installed.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"backbone={name}: must be one of {', '.join(BACKBONES)}")
     if norm not in NORMS:
         raise ValueError(f"norm={norm}: must be one of {', '.join(NORMS)}")
     if read_stride not in (8, 16):
         raise ValueError(f"read_stride={read_stride}: must be 8 or 16")
-    layout = BACKBONES[name]
+    layout = find_layout(name)
     if pretrained and not layout.downloadable:
         raise ValueError(f"pretrained=true: must be false for backbone={name}, which has no ImageNet weights")
     if pretrained and norm == "group":
@@ -230,6 +251,9 @@ def _remove_stride(stage: nn.Module) -> None:
             module.stride = (1, 1)
             if module.kernel_size[0] % 2 == 0:  # ConvNeXt's 2x2 kernels would shrink the map by a pixel
                 module.padding = "same"
+        elif isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+            module.kernel_size = module.stride = 1
+            module.padding = 0
 
 
 def _with_group_norm(module: nn.Module) -> nn.Module:
@@ -237,7 +261,9 @@ def _with_group_norm(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             channels = child.num_features
-            setattr(module, name, nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels))
+            group = nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
+            # timm's norms include their activation
+            setattr(module, name, nn.Sequential(group, child.act) if hasattr(child, "act") else group)
         else:
             _with_group_norm(child)
     return module

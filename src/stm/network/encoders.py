@@ -170,6 +170,8 @@ class MemoryEncoder(nn.Module):
         own, stem = masks.flatten(0, 1)[:, None], self.mask_stem
         if self.others_stem is None:
             return stem(own)
+        if type(stem) not in (nn.Conv2d, SamePadConv2d):  # timm's pad or scale in ways of their own
+            return stem(own) + self.others_stem(others.flatten(0, 1)[:, None])
         # One convolution over both, channels last if the frame's is: one channel alone takes three times as
         # long as two.
         weight = torch.cat([stem.weight, self.others_stem.weight], dim=1)

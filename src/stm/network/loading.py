@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import torch
 
 from stm.atomic_io import atomic_path
@@ -21,6 +25,9 @@ BUNDLED_NOTICE = (
     "(https://github.com/seoungwugoh/STM) or train your own network (`python train.py`)"
 )
 
+_DOWNLOADS: dict[str | Path, Path] = {}
+"""Address -> the file that this process downloaded from it; removed when the process ends."""
+
 
 def load(checkpoint: str | Path | None = None) -> STM:
     """Load the network of a checkpoint of this project or of a published one (STM, STCN, XMem, ...).
@@ -28,7 +35,8 @@ def load(checkpoint: str | Path | None = None) -> STM:
     Only weights and plain values are read from the file, never code.
 
     Args:
-        checkpoint: the file; by default the demonstration network, with a warning that says so.
+        checkpoint: the file, or its address (`s3://`, `gs://`, ..., of fsspec); by default the demonstration
+            network, with a warning that says so.
 
     Returns:
         The network on the CPU, in eval mode.
@@ -40,13 +48,35 @@ def load(checkpoint: str | Path | None = None) -> STM:
     if checkpoint is None:
         # With stacklevel=1, Python shows the warning once, wherever the function is called.
         warnings.warn(f"stm.load() without a checkpoint: {BUNDLED_NOTICE}", stacklevel=1)
-    path = BUNDLED_CHECKPOINT if checkpoint is None else Path(checkpoint)
+    path = BUNDLED_CHECKPOINT if checkpoint is None else local_path(checkpoint)
     state = read_checkpoint(path)
     if _is_ours(state):
         return _network(path, state)
     if isinstance(state, dict) and is_published(state):
         return load_published(path)
     raise ValueError(f"checkpoint {path} is neither of this project nor a published one that is known")
+
+
+def local_path(address: str | Path) -> Path:
+    """Return the path of a file, after a download if it is at an address like `s3://bucket/last.ckpt`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: fsspec does not know the protocol, or lacks a package for it.
+    """
+    if "://" not in str(address):
+        return Path(address)
+    if address not in _DOWNLOADS:
+        folder = tempfile.mkdtemp(prefix="stm_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            files, source = fsspec.core.url_to_fs(str(address))
+            target = Path(folder) / Path(source).name
+            files.get_file(source, str(target))
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"{address}: must be an address that fsspec can read; {error}") from error
+        _DOWNLOADS[address] = target
+    return _DOWNLOADS[address]
 
 
 def strip(checkpoint: str | Path, target: str | Path) -> None:
@@ -102,5 +132,5 @@ def _arguments(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def fingerprint(path: str | Path) -> str:
     """Return a checkpoint's name with a short hash of its content, which identifies what was evaluated."""
-    with Path(path).open("rb") as file:
+    with local_path(path).open("rb") as file:
         return f"{Path(path).name} sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"

@@ -122,5 +122,5 @@ def _conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
         (conv, norm)
         for conv, norm in candidates
         if isinstance(module._modules[conv], nn.Conv2d)
-        and isinstance(module._modules.get(norm), nn.BatchNorm2d)
+        and type(module._modules.get(norm)) is nn.BatchNorm2d  # timm's include an activation
     ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stm.memory import MemoryPolicy
 from stm.network.arguments import lasting_arguments, validate_arguments
-from stm.network.backbones import BACKBONES, SMALL_BACKBONES, build_trunk
+from stm.network.backbones import SMALL_BACKBONES, build_trunk, find_layout
 from stm.network.blocks import DeepUpdate, init_without_norm
 from stm.network.decoder import DECODERS, Decoder, soft_aggregation
 from stm.network.encoders import MemoryEncoder, Query, QueryEncoder
@@ -103,7 +103,7 @@ class STM(nn.Module):
         memory_backbone = memory_backbone or backbone
         is_pretrained = pretrained and memory_backbone not in SMALL_BACKBONES
         memory_trunk = build_trunk(memory_backbone, is_pretrained, memory_norm or norm, read_stride)
-        layout = BACKBONES[backbone]
+        layout = find_layout(backbone)
         self.register_buffer("mean", torch.tensor(layout.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(layout.std).view(3, 1, 1), persistent=False)
         reads_feature = DECODERS[decoder].reads_feature

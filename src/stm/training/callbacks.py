@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar, RichProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -241,18 +241,24 @@ class LogClipImages(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
     ) -> None:
-        """Log images where a step is due and a logger accepts them (W&B's does)."""
+        """Log images where a step is due and a logger accepts them (W&B's and TensorBoard's do)."""
         step = trainer.global_step
         is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not trainer.is_global_zero or not is_step or step % self.every:
             return
-        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        loggers = [
+            one for one in trainer.loggers if hasattr(one, "log_image") or isinstance(one, TensorBoardLogger)
+        ]
         if not loggers:
             return
         count = min(self.clips, len(batch))
         images = render_clips(pl_module.network, batch, count)  # type: ignore[arg-type]
         for logger in loggers:
-            logger.log_image("train/clips", images, step=step, caption=list(batch.sources[:count]))
+            if hasattr(logger, "log_image"):
+                logger.log_image("train/clips", images, step=step, caption=list(batch.sources[:count]))
+                continue
+            for k, image in enumerate(images):
+                logger.experiment.add_image(f"train/clips/{k}", image, step, dataformats="HWC")  # type: ignore[attr-defined]
 
 
 class LogSequenceTable(L.Callback):

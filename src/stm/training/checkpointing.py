@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
@@ -49,15 +50,18 @@ class SaveLastAndBest(Checkpoint):
         folder: Folder of the checkpoints.
         every: Optimizer steps between two `last.ckpt`.
         monitor: Validation metric whose largest value selects `best.ckpt`.
+        mirror: Address of a folder, such as `s3://bucket/run`, to which the two files are also copied.
 
     Raises:
         ValueError: `every` is less than 1; or, after a validation, there is no metric of that name.
     """
 
-    def __init__(self, folder: str | Path, every: int = 500, monitor: str = "val/J&F") -> None:
+    def __init__(
+        self, folder: str | Path, every: int = 500, monitor: str = "val/J&F", mirror: str | None = None
+    ) -> None:
         if every < 1:
             raise ValueError(f"save_every={every}: must be at least 1")
-        self.folder, self.every, self.monitor = Path(folder), every, monitor
+        self.folder, self.every, self.monitor, self.mirror = Path(folder), every, monitor, mirror
         self.best: float | None = None
         self._saved_step = -1
         self._signals = EndSignals()
@@ -161,6 +165,8 @@ class SaveLastAndBest(Checkpoint):
                 if name == "last" and path.exists():
                     path.replace(self.folder / "previous.ckpt")
                 part.replace(path)
+                if self.mirror is not None:
+                    copy_to_address(path, f"{self.mirror.rstrip('/')}/{name}.ckpt")
         except OSError as error:
             part.unlink(missing_ok=True)
             free = shutil.disk_usage(self.folder).free / 2**20
@@ -171,3 +177,13 @@ class SaveLastAndBest(Checkpoint):
         trainer.strategy.barrier()
         if name == "last":
             self._saved_step = trainer.global_step
+
+
+def copy_to_address(path: Path, address: str) -> None:
+    """Copy a file to an address of fsspec; a failure is a warning, since the file itself is there."""
+    try:
+        files, target = fsspec.core.url_to_fs(address)
+        files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        files.put_file(str(path), target)
+    except (OSError, ValueError, ImportError) as error:
+        log.warning("%s could not be copied to %s: %s", path, address, error)

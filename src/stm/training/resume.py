@@ -13,6 +13,7 @@ import lightning as L
 import torch
 
 from stm.evaluation.sharding import all_gather_object
+from stm.network import local_path
 from stm.network.published import download_problem
 
 FIXED_SETTINGS = (
@@ -35,7 +36,8 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     truncated, `previous.ckpt` is used and a warning is logged.
 
     Args:
-        resume: 'auto' for the last checkpoint in the folder, a checkpoint's path, or None for a new run.
+        resume: 'auto' for the last checkpoint in the folder, a checkpoint's path or its address
+            (`s3://...`), or None for a new run.
         folder: Folder of the run.
 
     Raises:
@@ -44,6 +46,8 @@ def find_resume_checkpoint(resume: str | None, folder: Path) -> Path | None:
     """
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
     candidates = [path for path in (last, previous) if path.is_file()]
+    if resume is not None and "://" in resume:
+        resume = str(local_path(resume))
     is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     if is_requeued and (resume is None or candidates):
         resume = "auto"

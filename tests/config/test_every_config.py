@@ -61,13 +61,15 @@ PAIRS = {(backbone, "stm") for backbone in choices("backbone")} | {
 
 @pytest.mark.parametrize(("backbone", "network"), sorted(PAIRS))
 def test_every_backbone_and_every_network(backbone: str, network: str) -> None:
-    with composed(f"backbone={backbone}", f"network={network}") as config:
+    name = {"imagenet": "resnet50", "timm": "convnextv2_atto"}.get(backbone, backbone)
+    given = ["backbone.name=convnextv2_atto"] * (backbone == "timm")
+    with composed(f"backbone={backbone}", f"network={network}", *given) as config:
         training_run.validate_config(config)
         arguments = plain(config.network)
-        assert arguments["backbone"] == ("resnet50" if backbone == "imagenet" else backbone)
+        assert arguments["backbone"] == name
         if arguments["tie_encoders"] and arguments["memory_backbone"] not in (None, backbone):
             pytest.skip("tied encoders are of one kind")
-        needs_values = backbone.startswith("regnet")  # torchvision computes its widths with tensors
+        needs_values = backbone.startswith(("regnet", "timm"))  # they compute widths with tensors, or features
         with torch.device("cpu" if needs_values else "meta"):  # only shapes, to save time and memory
             assert isinstance(instantiate(without_download(config).network), STM)
 
@@ -115,6 +117,8 @@ def test_trainer(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("choice", choices("logger"))
 def test_logger(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    if choice in ("mlflow", "tensorboard"):
+        pytest.importorskip(choice, reason=f"{choice} is not installed: pip install 'stm-vos[{choice}]'")
     with composed(f"logger={choice}") as config:
         for logger in plain(config)["logger"].values():
             assert instantiate(logger)

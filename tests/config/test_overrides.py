@@ -220,3 +220,11 @@ def test_user_error_in_a_sweep_does_not_stop_the_other_jobs(folder: Path) -> Non
     assert code == 1
     assert "checkpoint nope.ckpt does not exist" in output and "Traceback" not in output
     assert (folder / "spared" / "x" / "0_checkpoint-one" / "scores.json").exists()
+
+
+def test_several_loggers_are_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = run("train.py", "logger=[csv,wandb]", "--cfg", "job", folder=tmp_path)
+    assert code == 0 and "csv_logger" in output and "wandb_logger" in output
+    code, output = run("train.py", "logger=[csv,wandp]", folder=tmp_path)
+    assert code == 1 and "logger=wandp does not exist. Did you mean wandb?" in output

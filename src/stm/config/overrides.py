@@ -128,8 +128,10 @@ def _wrong_choice(override: Override) -> str | None:
     name = override.key_or_group
     available = _group_files(name)
     value = override.value()
-    is_several = name in SEVERAL and isinstance(value, list)
-    selected = [str(one) for one in value] if is_several else override_values(override, available)
+    if name in SEVERAL and isinstance(value, list):
+        selected: list[str | None] = [str(one) for one in value]
+    else:
+        selected = override_values(override, available)
     listed = f"Choices of {name}: {', '.join(available)}"
     if not selected:
         return f"{override.input_line} matches no choice.\n{listed}"

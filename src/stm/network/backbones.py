@@ -261,9 +261,10 @@ def _with_group_norm(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             channels = child.num_features
-            group = nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
-            # timm's norms include their activation
-            setattr(module, name, nn.Sequential(group, child.act) if hasattr(child, "act") else group)
+            group: nn.Module = nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
+            if isinstance(activation := getattr(child, "act", None), nn.Module):  # part of timm's norms
+                group = nn.Sequential(group, activation)
+            setattr(module, name, group)
         else:
             _with_group_norm(child)
     return module

@@ -34,6 +34,7 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     import timm
 
     config = timm.get_pretrained_cfg(name)
+    assert config is not None
     return tuple(config.mean), tuple(config.std)
 
 

@@ -222,8 +222,7 @@ def test_user_error_in_a_sweep_does_not_stop_the_other_jobs(folder: Path) -> Non
     assert (folder / "spared" / "x" / "0_checkpoint-one" / "scores.json").exists()
 
 
-def test_several_loggers_are_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_several_loggers_are_a_list(tmp_path: Path) -> None:
     code, output = run("train.py", "logger=[csv,wandb]", "--cfg", "job", folder=tmp_path)
     assert code == 0 and "csv_logger" in output and "wandb_logger" in output
     code, output = run("train.py", "logger=[csv,wandp]", folder=tmp_path)

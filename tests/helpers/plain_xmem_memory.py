@@ -31,6 +31,7 @@ class Settings:
     num_prototypes: int = 128
     max_long_term_elements: int = 10000
     count_long_term_usage: bool = True
+    deep_update_every: int = -1
 
 
 @dataclass
@@ -174,6 +175,7 @@ class PlainXMem:
     def __init__(self, network: XMem, settings: Settings | None = None) -> None:
         self.network, self.settings = network, settings or Settings()
         self.t = self.last_memorized = -1
+        self.last_deep_update = -self.settings.deep_update_every
         self.groups: list[Any] = []
         self.hidden: Tensor | None = None
         self.first_memory: dict[str, Tensor] = {}  # of frame 0
@@ -202,20 +204,26 @@ class PlainXMem:
         is_memory_frame = not last and (
             mask is not None or self.t - self.last_memorized >= self.settings.mem_every
         )
+        every = self.settings.deep_update_every
+        is_deep = is_memory_frame if every < 0 else not last and self.t - self.last_deep_update >= every
         labels = None if mask is None else F.pad(mask, padding(frame)).long()
-        probabilities = updated = None
+        probabilities = None
         if self.groups and not (labels is not None and self._is_complete(labels)):
             readout = self._read(key)
             logits, updated = self.network.decoder(features, readout, self.hidden)
             probabilities = aggregate(torch.sigmoid(logits[:, 0]))
+            if every >= 0 or not is_deep:
+                self.hidden = updated
         if labels is not None:
             probabilities = given_masks(labels, None if probabilities is None else probabilities[1:])
             self._enter(len(probabilities) - 1, key[0])
         assert probabilities is not None
-        if is_memory_frame:
-            self._memorize(image, features[0], key, probabilities[1:])
-        elif not last:
-            self.hidden = updated
+        if is_memory_frame or is_deep:
+            value, hidden = self.network.value_encoder(image, features[0], probabilities[1:], self.hidden)
+            if is_deep:
+                self.hidden, self.last_deep_update = hidden, self.t
+            if is_memory_frame:
+                self._memorize(key, value)
         return crop(probabilities, frame)
 
     def _is_complete(self, labels: Tensor) -> bool:
@@ -241,11 +249,8 @@ class PlainXMem:
     def _new_group(self, objects: slice) -> Any:
         return GroupMemory(objects, self.settings)
 
-    def _memorize(
-        self, image: Tensor, f16: Tensor, key: tuple[Tensor, Tensor, Tensor], masks_OHW: Tensor
-    ) -> None:
-        """Write the frame to every group's memory and update the sensory memory by its value."""
-        value, self.hidden = self.network.value_encoder(image, f16, masks_OHW, self.hidden)
+    def _memorize(self, key: tuple[Tensor, Tensor, Tensor], value: Tensor) -> None:
+        """Write the frame to every group's memory."""
         self.last_memorized = self.t
         keys, shrinkage, selection = (part.flatten(2) for part in key)
         for group in self.groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import small_networks as small
 from helpers.plain_family import (
     FAMILY,
     NETWORKS,
@@ -21,6 +23,7 @@ from helpers.plain_family import (
 import stm
 from stm.memory import published_policy
 from stm.network import STM, load_published
+from stm.network.published_names import recognize
 
 CASES = sorted(path.stem for path in FAMILY.glob("*.npz"))
 LATE_LONG = [case for case in CASES if case.endswith("late_long")]
@@ -137,6 +140,35 @@ def test_late_objects_have_a_long_term_memory_of_their_own(networks: dict[str, S
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-4)
 
 
+OTHER_CASES: dict[str, tuple[tuple[int, int], dict[int, list[int]], dict[str, Any]]] = {
+    "stcn": ((50, 75), {0: [1], 2: [2], 6: [3]}, {"mem_every": 2, "include_last": True}),
+    "mask_propagation": ((64, 70), {0: [1, 2], 4: [3], 5: [4]}, {"mem_every": 2, "top_k": 9}),
+    "xmem": ((48, 65), {0: [1], 4: [1, 2]}, {"mem_every": 3, "deep_update_every": 2}),
+    "xmem_no_sensory": (
+        (33, 47),
+        {0: [1], 2: [2], 7: [3]},
+        {"mem_every": 1, "min_mid_term_frames": 2, "max_mid_term_frames": 4, "num_prototypes": 5}
+        | {"max_long_term_elements": 12, "top_k": 6},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_CASES)
+def test_other_sizes_settings_and_late_objects_equal_a_plain_reference(
+    networks: dict[str, STM], name: str
+) -> None:
+    (height, width), entering, settings = OTHER_CASES[name]
+    plain = plain_reference(plain_network(name, golden_state_dict(name)), **settings)
+    segmenter = stm.Segmenter(loaded(networks, name), published_policy(name, **settings))
+    for t, frame in enumerate(small.frames(11, (height, width))):
+        mask = np.zeros((height, width), np.uint8) if t in entering else None
+        for label in entering.get(t, []):
+            mask[height // 4 : -height // 5, 9 * label + t : 9 * label + t + 7] = label  # type: ignore[index]
+        expected = plain.step(frame / 255, None if mask is None else torch.from_numpy(mask))
+        torch.testing.assert_close(segmenter.step(frame, mask), expected, rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize("name", quick_first(NETWORKS, ["stcn"]))
 def test_a_prefix_and_a_file_change_nothing(name: str, tmp_path: Path) -> None:
     weights = {f"module.{name}": tensor for name, tensor in golden_state_dict(name).items()}
@@ -154,17 +186,26 @@ def test_problems_are_listed_by_their_published_names(name: str) -> None:
     del weights["decoder.pred.bias"]
     weights["decoder.aspp.weight"] = torch.zeros(3)
     weights[stem] = torch.zeros(64, 6, 7, 7)
+    weights["epoch"] = 3
     with pytest.raises(ValueError) as error:
         load_published(weights)
     assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
         "decoder.aspp.weight: not part of the published network",
         "decoder.pred.bias: missing",
+        "epoch: not part of the published network",
         f"{stem}: shape (64, 6, 7, 7), expected (64, 5, 7, 7)",
     ]
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_incomplete_checkpoint_is_recognized(name: str) -> None:
+    projections = ("key_comp", "key_proj", "kv_m_f16", "kv_q_f16", "mask_rgb_encoder")
+    names = json.loads((FAMILY / f"{name}_state_dict.json").read_text())
+    assert recognize(entry for entry in names if not entry.startswith(projections)) == name
+
+
 def test_an_unknown_checkpoint_is_refused() -> None:
-    with pytest.raises(ValueError, match="is not a published checkpoint of STM, Mask-Propagation, STCN"):
+    with pytest.raises(ValueError, match="is not a published checkpoint of STM, Mask-Propagation, XMem"):
         load_published({"encoder.weight": torch.zeros(1)})
 
 

@@ -131,10 +131,12 @@ def test_a_published_policy_has_its_authors_settings() -> None:
     assert published_policy("mask_propagation", include_last=False).previous is False
     xmem = published_policy("xmem", mem_every=3, deep_update_every=-1, max_long_term_elements=500)
     assert (xmem.every, xmem.deep_update_every, xmem.long_term, xmem.top_k) == (3, None, 500, 30)
-    assert published_policy("xmem", enable_long_term=False).long_term is None
+    assert published_policy("xmem", enable_long_term=False, deep_update_every=0).long_term is None
+    with pytest.raises(ValueError, match="include_last=True: must be one of the settings of xmem: mem_every"):
+        published_policy("xmem", include_last=True)
     with pytest.raises(ValueError, match="name=aot: must be one of stm, mask_propagation, stcn"):
         published_policy("aot")
-    with pytest.raises(ValueError, match="topk=3: must be one of the settings mem_every, top_k"):
+    with pytest.raises(ValueError, match="topk=3: must be one of the settings of stcn: mem_every, top_k"):
         published_policy("stcn", topk=3)
 
 

@@ -1,4 +1,4 @@
-"""`sweep=family` on the smallest settings: four networks, two benchmarks, one table."""
+"""`sweep=family` on the smallest settings: four networks, two benchmarks, four policies, one table."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from helpers import commands
 
 SMALL = (
-    *("steps=2", "save_every=2", "batch_size=2", "data.count=4", "data.pixels=48", "threads=1"),
+    *("seed=1", "steps=2", "save_every=2", "batch_size=2", "data.count=4", "data.pixels=48", "threads=1"),
     *(f"{key}.count=1" for key in ("benchmark", "extra_benchmarks.plain", "extra_benchmarks.event")),
 )
 
@@ -17,4 +17,5 @@ def test_the_family_trains_and_is_scored(tmp_path: Path) -> None:
     table = (tmp_path / "runs" / "family" / "table.md").read_text()
     for name in ("tiny_stm", "tiny_mask_propagation", "tiny_stcn", "tiny_xmem"):
         for kind in ("plain", "event"):
-            assert f"| {name} | synthetic-{kind}-test" in " ".join(table.split())
+            for policy in ("every_5", "mask_propagation", "stcn", "xmem"):
+                assert f"| {name} | synthetic-{kind}-test {policy} |" in " ".join(table.split())

@@ -103,7 +103,7 @@ class EvaluationResults:
         if config is None or self.job is None:
             return None
         if self.job != self.folder:  # one of the evaluations at the end of a training
-            name = self.folder.name.rsplit("_", 1)[0]
+            name = self.folder.name.rsplit("_", 1)[0].partition("@")[0]
             extra = OmegaConf.select(config, f"extra_benchmarks.{name}")
             if extra is None:
                 config.benchmark = OmegaConf.merge(config.benchmark, config.get("final_benchmark") or {})

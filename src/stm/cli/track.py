@@ -32,7 +32,7 @@ def track(
         typer.Option(
             metavar="NAME[,KEY=VALUE...]",
             help="The memory policy: a file of conf/memory with changes, such as diverse,top_k=20. "
-            "Default: every_5, and budget beyond 600 frames.",
+            "Default: the published weights' own, else every_5; within a budget beyond 600 frames.",
         ),
     ] = None,
     size: Size = None,

@@ -68,7 +68,8 @@ def track_video(
         masks: the given masks, see `stm.cli.track_prompts.read_prompts`.
         weights: a checkpoint; None for the bundled network.
         output: the folder for all results.
-        policy: which frames are remembered; None for `every_5`, and for `budget` in a long video.
+        policy: which frames are remembered; None for the one of published weights, else `every_5`, and for
+            `budget` in a long video.
         size: larger frames are shrunk to this short side for the network, in pixels.
         device: see `stm.cli.options.load_network`.
         write_overlay: write overlay.mp4.
@@ -138,21 +139,21 @@ def _choose_policy(
     size: int,
 ) -> MemoryPolicy:
     """Return the policy; print a forecast of the memory for a long video."""
-    chosen = policy or parse_policy("every_5")
+    chosen = policy or network.policy or parse_policy("every_5")
     length = len(frames) - min(prompts)
     if length <= LONG_VIDEO:
         return chosen
     objects = len({label for mask in prompts.values() for label in object_ids(mask)})
     cells = network.memory_cells(resized_shape(frames.size, min(size, *frames.size)))
     frame_mb = cells * network.cell_bytes(objects) / MEGABYTE
-    needed = chosen.peak_frames(length) * frame_mb
+    needed = chosen.peak_frames(length) * frame_mb + chosen.peak_prototypes(length) * frame_mb / cells
     if chosen.max_mb is not None:
         needed = min(needed, chosen.max_mb)
-    if policy is not None or needed <= MIN_BUDGET_MB:
+    if policy is not None or chosen.long_term is not None or needed <= MIN_BUDGET_MB:
         print(f"stm: {length} frames: the memory grows up to {needed:.0f} MB", file=sys.stderr)
         return chosen
-    budget = parse_policy("budget")
-    budget = replace(budget, max_mb=max(MIN_BUDGET_MB, round(MIN_BUDGET_FRAMES * frame_mb)))
+    limit = max(MIN_BUDGET_MB, round(MIN_BUDGET_FRAMES * frame_mb))
+    budget = replace(chosen, max_mb=limit, eviction=parse_policy("budget").eviction)
     print(
         f"stm: {length} frames: the memory is limited to {budget.max_mb:.0f} MB (the policy budget); "
         f"--memory every_5 holds every fifth frame, up to {needed:.0f} MB",

@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         network: on the device to compute on.
-        policy: which frames are remembered; None for the paper's policy.
+        policy: which frames are remembered; None for the network's own, or the paper's.
         benchmark: videos, size and protocol.
         output: folder for masks/<video>/<frame>.png, scores.csv, scores.json, overlays/ and sequences/; None
             writes nothing.
@@ -112,7 +112,7 @@ def evaluate(
     Raises:
         ValueError: the folder holds results of other settings, or two videos have one name.
     """
-    policy = policy or MemoryPolicy()
+    policy = policy or network.policy or MemoryPolicy()
     rank, size = process_rank() if distributed else (0, 1)
     settings = {
         "benchmark": benchmark.name,

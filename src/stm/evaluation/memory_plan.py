@@ -49,7 +49,7 @@ def plan_memory(
 
     Args:
         network: determines the size of keys and values.
-        policy: which frames are remembered; None for the paper's policy.
+        policy: which frames are remembered; None for the network's own, or the paper's.
         benchmark: the videos, and the size at which the network sees them.
         element_size: bytes of a number in memory; 2 where autocast computes in 16 bits.
 
@@ -59,7 +59,7 @@ def plan_memory(
     Raises:
         ValueError: `max_mb` has no room for the minimum number of frames.
     """
-    policy = policy or MemoryPolicy()
+    policy = policy or network.policy or MemoryPolicy()
     scale = element_size / network.mean.element_size()
     plans = []
     for video in benchmark.videos:

@@ -151,7 +151,9 @@ class ObjectManager:
             if group.bank.should_write(t, given)
         ]
         value, is_kept = None, False
-        if writing:
+        every, last = self.policy.deep_update_every, self._last_deep_update
+        is_due = bool(network.sensory_channels) and every is not None and (last is None or t - last >= every)
+        if writing or is_due:
             masks = network.masks_to_memorize(previous.padded, previous.network_shape)
             key, value = network.memorize(previous.frame, masks, previous.query)
             room = self._room(key, value)
@@ -160,25 +162,17 @@ class ObjectManager:
                 of_value, of_masks = select_slots(value, group.slots), select_slots(masks, group.slots)
                 is_kept |= group.bank.write(t, of_group, of_value, given, of_masks, room)
         if network.sensory_channels:
-            self._update_sensory(previous, value, is_kept, network)
+            before = self.sensory if every is None or previous.sensory is None else previous.sensory
+            if value is not None and (is_kept if every is None else is_due):
+                before = _extended(before, network.initial_sensory(value))
+                assert before is not None
+                self.sensory, self._last_deep_update = network.update_sensory(value, before), t
+            elif previous.sensory is not None:
+                self.sensory = previous.sensory
 
     def sensory_of(self, like: Tensor, network: STM) -> Tensor | None:
         """Return the sensory memory of the objects of a readout or value (B, O, C_v, h, w)."""
         return _extended(self.sensory, network.initial_sensory(like))
-
-    def _update_sensory(
-        self, previous: PendingFrame, value: Tensor | None, is_kept: bool, network: STM
-    ) -> None:
-        """Update the sensory memory by a kept frame's value, or as the decoder did (XMem)."""
-        every, last = self.policy.deep_update_every, self._last_deep_update
-        if value is None:
-            self.sensory = previous.sensory
-        elif is_kept and (every is None or last is None or previous.t - last >= every):
-            before = self.sensory_of(value, network)
-            assert before is not None
-            self.sensory, self._last_deep_update = network.update_sensory(value, before), previous.t
-        elif previous.sensory is not None:
-            self.sensory = _extended(previous.sensory, network.initial_sensory(value))
 
     def _room(self, key: Tensor, value: Tensor) -> int | None:
         """Return how many frames the policy has room for, each counted as the largest one.

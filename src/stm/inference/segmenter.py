@@ -113,9 +113,10 @@ class Segmenter:
                 query = self._network.encode(frames)
                 predicted, sensory = None, None
                 if self._objects.groups:
-                    # a prediction that is overwritten entirely does not count as use of the memory
+                    # a prediction that is overwritten entirely neither updates states nor counts as use
                     is_complete = prompt is not None and len(prompt.slots) == len(self._objects.ids)
                     predicted, sensory = self._predict(query, frames.shape[-2:], not is_complete)
+                    sensory = None if is_complete else sensory
             except torch.OutOfMemoryError as error:
                 raise MemoryError(self._objects.advice(self.t, frames.shape[-2:])) from error
             padded = predicted if prompt is None else self._objects.apply_prompt(prompt, predicted)

@@ -42,9 +42,8 @@ class MemoryPolicy:
         num_prototypes: number of prototypes of each consolidation.
         min_working_frames: frames left by a consolidation, the first and the newest.
         max_working_frames: frames that cause a consolidation.
-        deep_update_every: the value of a kept frame updates the sensory memory if at least this many frames
-            have passed since it last did; the decoder updates it at all other frames. None: at every kept
-            frame (XMem).
+        deep_update_every: update the sensory memory by a frame's value every this many frames, after the
+            decoder's update. None: at every kept frame, in place of the decoder's update (XMem).
         motion_sigma: standard deviation of the objects' motion per frame, in short sides of the frame. Memory
             cells are weighted by a Gaussian of their distance to the query cell, with a variance that grows
             with the age of the memory frame (a random walk; after KMN's Gaussian kernel).

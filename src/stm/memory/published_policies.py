@@ -15,43 +15,45 @@ _POLICIES: dict[str, dict[str, Any]] = {
     "xmem": _XMEM,
     "xmem_no_sensory": _XMEM,
 }
-_SETTINGS = {
+_SETTINGS = {"mem_every": "every", "top_k": "top_k", "include_last": "previous"}
+_XMEM_SETTINGS = {
     "mem_every": "every",
     "top_k": "top_k",
-    "include_last": "previous",
     "deep_update_every": "deep_update_every",
     "min_mid_term_frames": "min_working_frames",
     "max_mid_term_frames": "max_working_frames",
     "max_long_term_elements": "long_term",
     "num_prototypes": "num_prototypes",
+    "enable_long_term": None,
+    "count_long_term_usage": None,
 }
+"""Their names -> ours; None for what has no field of its own."""
 
 
-def published_policy(
-    name: str, enable_long_term: bool = True, count_long_term_usage: bool = True, **settings: Any
-) -> MemoryPolicy:
+def published_policy(name: str, **settings: Any) -> MemoryPolicy:
     """Return the memory policy that the authors of a published network evaluate with.
 
     Args:
         name: 'stm', 'mask_propagation', 'stcn', 'xmem' or 'xmem_no_sensory'.
-        enable_long_term: False for a working memory of XMem that grows.
-        count_long_term_usage: ignored; the published code turns it off only where nothing is ever evicted.
-        settings: changes under the authors' names: `mem_every`, `top_k`, `include_last`, `deep_update_every`
-            (-1 for every memory frame), `min_mid_term_frames`, `max_mid_term_frames`,
-            `max_long_term_elements`, `num_prototypes`.
+        settings: changes under the authors' names: `mem_every`, `top_k`, `include_last`; for XMem instead of
+            the last `deep_update_every` (-1 for every memory frame), `min_mid_term_frames`,
+            `max_mid_term_frames`, `max_long_term_elements`, `num_prototypes`, `enable_long_term` (False for a
+            working memory that grows) and `count_long_term_usage`, which is ignored: the published code turns
+            it off only where nothing is ever evicted.
 
     Raises:
         ValueError: an unknown name or setting, or a value that `MemoryPolicy` rejects.
     """
     if name not in _POLICIES:
         raise ValueError(f"name={name}: must be one of {', '.join(_POLICIES)}")
-    values = dict(_POLICIES[name])
+    values, ours = dict(_POLICIES[name]), _XMEM_SETTINGS if "xmem" in name else _SETTINGS
     for setting, value in settings.items():
-        if setting not in _SETTINGS:
-            known = ", ".join([*_SETTINGS, "enable_long_term", "count_long_term_usage"])
-            raise ValueError(f"{setting}={value}: must be one of the settings {known}")
-        is_off = setting == "deep_update_every" and value < 0
-        values[_SETTINGS[setting]] = None if is_off else value
-    if not enable_long_term:
+        if setting not in ours:
+            raise ValueError(f"{setting}={value}: must be one of the settings of {name}: {', '.join(ours)}")
+        if (field := ours[setting]) is not None:
+            values[field] = value
+    if (every := settings.get("deep_update_every")) is not None:
+        values["deep_update_every"] = None if every < 0 else max(1, every)
+    if not settings.get("enable_long_term", True):
         values["long_term"] = None
     return MemoryPolicy(**values)

@@ -91,11 +91,11 @@ def _build(key: str, state: dict[str, Tensor], source: str | Path | Mapping[str,
     shapes |= {bias: shapes[pieces[name][0].name] for name, bias in biases.items() if bias is not None}
     state = {name: _with_others_channel(tensor, shapes.get(name)) for name, tensor in state.items()}
     problems = [
-        f"{name}: shape {tuple(tensor.shape)}, expected {shapes[name]}"
+        f"{name}: shape {_shape(value)}, expected {shapes[name]}"
         if name in shapes
         else f"{name}: not part of the published network"
-        for name, tensor in state.items()
-        if tuple(tensor.shape) != shapes.get(name) and not (key == "stm" and name in NORMALIZATION)
+        for name, value in state.items()
+        if _shape(value) != shapes.get(name) and not (key == "stm" and name in NORMALIZATION)
     ]
     problems += [f"{name}: missing" for name in shapes.keys() - state.keys()]
     if key == "stm":
@@ -167,9 +167,14 @@ def _bias_name(name: str, theirs: str, published: Published) -> str | None:
 
 def _with_others_channel(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
     """Append an empty channel for the other objects' masks, which STCN's first training stage lacks."""
-    if shape is None or shape[1:] != (5, 7, 7) or tensor.shape[1:] != (4, 7, 7):
+    if shape is None or shape[1:] != (5, 7, 7) or _shape(tensor)[1:] != (4, 7, 7):
         return tensor
     return torch.cat([tensor, torch.zeros_like(tensor[:, :1])], dim=1)
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Return the shape of a tensor, or the type of what is none."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _normalization_problems(state: Mapping[str, Tensor], network: STM) -> list[str]:

@@ -15,7 +15,7 @@ class Published(NamedTuple):
 
     Attributes:
         title: its name in messages.
-        signature: pattern of a name that only its checkpoints contain.
+        signature: pattern of a name in its checkpoints; the first network with a match in `PUBLISHED` counts.
         arguments: of `stm.network.STM`.
         prefixes: our prefix of a name -> the published one, the longest first that applies.
         frame_first: our prefixes of concatenating convolutions whose first input channels are the frame's.
@@ -76,7 +76,7 @@ _IMAGE_KEYS = {
 
 _XMEM = Published(
     "XMem",
-    r"key_proj\.d_proj\.",
+    r"key_proj\.[de]_proj\.|decoder\.fuser\.",
     {**_IMAGE_KEYS, "similarity": "anisotropic_l2", "decoder": "xmem", "sensory_channels": 64},
     {
         **_trunk("query_encoder", "key_encoder."),
@@ -122,7 +122,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "mask_propagation": Published(
         "Mask-Propagation",
-        r"(mask_rgb_encoder|kv_[mq]_f16)\.",
+        r"((mask_)?rgb_encoder|kv_[mq]_f16)\.",
         {**_FAMILY, "similarity": "scaled_dot", "decoder": "mask_propagation"},
         {
             **_trunk("query_encoder", "rgb_encoder."),
@@ -143,9 +143,13 @@ PUBLISHED: dict[str, Published] = {
         },
         conv_biases=("memory_encoder.trunk.",),
     ),
+    "xmem": _XMEM._replace(signature=r"(decoder\.hidden_update|value_encoder\.hidden_reinforce)\."),
+    "xmem_no_sensory": _XMEM._replace(
+        title="XMem without sensory memory", arguments={**_XMEM.arguments, "sensory_channels": 0}
+    ),
     "stcn": Published(
         "STCN",
-        r"key_comp\.",
+        r"key_(comp|proj|encoder)\.|value_encoder\.",
         {**_IMAGE_KEYS, "similarity": "l2", "decoder": "stcn"},
         {
             **_trunk("query_encoder", "key_encoder."),
@@ -160,17 +164,11 @@ PUBLISHED: dict[str, Published] = {
         },
         conv_biases=("memory_encoder.trunk.",),
     ),
-    "xmem": _XMEM._replace(signature=r"(decoder\.hidden_update|value_encoder\.hidden_reinforce)\."),
-    "xmem_no_sensory": _XMEM._replace(
-        title="XMem without sensory memory", arguments={**_XMEM.arguments, "sensory_channels": 0}
-    ),
 }
 
 
 def recognize(names: Iterable[str]) -> str | None:
     """Return the key of `PUBLISHED` whose checkpoint has such names; None for an unknown checkpoint."""
     names = list(names)
-    matching = (
-        key for key, published in PUBLISHED.items() if any(re.match(published.signature, n) for n in names)
-    )
+    matching = (key for key, one in PUBLISHED.items() if any(re.match(one.signature, n) for n in names))
     return next(matching, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,7 +144,8 @@ def final_evaluations(
     All processes take part if all of them see the checkpoint; else the first one evaluates alone.
 
     Yields:
-        The name of each benchmark, and the scores.
+        The name of each benchmark, followed by `@` and the name of the policy if there are `final_policies`,
+        and the scores.
     """
     benchmarks = final_benchmarks(config)
     if not benchmarks:
@@ -154,8 +157,11 @@ def final_evaluations(
     if checkpoint is None or not (is_shared or trainer.is_global_zero):
         return
     network = load(checkpoint).to(trainer.strategy.root_device)
-    for name, benchmark_config in benchmarks.items():
+    policies = {key: instantiate(one) for key, one in (config.final_policies or {}).items()} or {"": policy}
+    for (name, benchmark_config), (label, policy) in itertools.product(benchmarks.items(), policies.items()):
         benchmark: Benchmark = instantiate(benchmark_config)
+        if label:
+            name, benchmark = f"{name}@{label}", replace(benchmark, name=f"{benchmark.name} {label}")
         output = folder / f"{name}_{content[-8:]}"  # a run that is trained further gets another folder
         scores = evaluate(network, policy, benchmark, output, checkpoint=content, distributed=is_shared)
         if trainer.is_global_zero:

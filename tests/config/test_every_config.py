@@ -69,9 +69,7 @@ def test_every_backbone_and_every_network(backbone: str, network: str) -> None:
         assert arguments["backbone"] == name
         if arguments["tie_encoders"] and arguments["memory_backbone"] not in (None, backbone):
             pytest.skip("tied encoders are of one kind")
-        needs_values = backbone.startswith(
-            ("regnet", "timm")
-        )  # computed with tensors
+        needs_values = backbone.startswith(("regnet", "timm"))  # computed with tensors
         with torch.device("cpu" if needs_values else "meta"):  # only shapes, to save time and memory
             assert isinstance(instantiate(without_download(config).network), STM)
 

@@ -1,12 +1,17 @@
 """Test-time augmentation."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from helpers import small_networks as small
 
 from stm import Segmenter
-from stm.inference.ensemble import Ensemble
+from stm.evaluation.evaluate import Benchmark, evaluate
+from stm.inference.ensemble import Augmentation, Ensemble
+from stm.masks import read_mask
 from stm.memory import MemoryPolicy
+from stm.video import ArrayVideo
 
 FRAMES = small.frames(4, (40, 56)).permute(0, 2, 3, 1).numpy()
 MASK = small.masks(4, 2, (40, 56))[0].numpy()
@@ -45,3 +50,16 @@ def test_the_mean_is_over_networks_and_sizes() -> None:
 
 def run_labels(ensemble: Ensemble) -> np.ndarray:
     return ensemble.network_probabilities[0].argmax(0).numpy() > 0
+
+
+def test_an_evaluation_averages_and_records_it(tmp_path: Path) -> None:
+    video = ArrayVideo("one", FRAMES, small.masks(4, 2, (40, 56)).numpy())
+    networks = [small.network(seed) for seed in (0, 1)]
+    augmentation = Augmentation(True, (32, 40), (networks[1],), ("other",))
+    scores = evaluate(networks[0], None, Benchmark("mine", [video]), tmp_path, augmentation=augmentation)
+    ensemble = Ensemble(networks, sizes=(32, 40), flip=True)
+    labels = [ensemble.labels(step) for step in run(ensemble)]
+    for t in range(1, 4):
+        written = read_mask(tmp_path / "masks" / "one" / f"{video.frame_names[t]}.png")
+        assert np.array_equal(written, labels[t])
+    assert scores.settings["augmentation"] == {"flip": True, "sizes": [32, 40], "networks": ["other"]}

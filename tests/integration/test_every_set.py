@@ -118,7 +118,8 @@ def assert_clips(config: DictConfig) -> None:
 
 @pytest.mark.parametrize("choice", choices("data"))
 def test_data(at_trees: Path, choice: str) -> None:
-    with composed(f"data={choice}") as config:
+    root = ["data.root=mine"] if choice == "folder" else []
+    with composed(f"data={choice}", *root) as config:
         training_run.validate_config(config)
         plain(config)
         assert_clips(config)
@@ -146,7 +147,8 @@ def test_youtube_holdout_has_truth(at_trees: Path) -> None:
 @pytest.mark.parametrize("choice", choices("experiment"))
 def test_experiment(at_trees: Path, choice: str) -> None:
     """The whole of it through the program's own builders."""
-    with composed(f"experiment={choice}") as config:
+    roots = ["data.root=mine", "benchmark.root=mine"] if choice == "finetune" else []
+    with composed(f"experiment={choice}", *roots) as config:
         assert config.name == choice
         training_run.validate_config(config)
         plain(config)

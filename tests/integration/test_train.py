@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from helpers import small_networks as small
+from helpers.commands import succeed
+from helpers.data_trees import boxes, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.utilities import rank_zero_only
@@ -245,3 +247,39 @@ def test_the_process_settles() -> None:
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
+
+
+def test_fine_tuning_takes_the_network_of_its_checkpoint(tmp_path: Path) -> None:
+    path = save(tmp_path / "mine.ckpt", seed=7)
+    config = OmegaConf.create(
+        {"init": str(path), "network": {"_target_": "stm.network.STM", "backbone": "resnet50"}}
+    )
+    adopted = training_run.with_network_of_init(config)
+    assert_same_weights(training_run.build_network(adopted), small.network(7))
+    assert config.network.backbone == "resnet50"
+    with pytest.raises(ValueError, match="init=null: must be a checkpoint with init_network=true"):
+        training_run.with_network_of_init(OmegaConf.create({"init": None}))
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_a_folder_with_sparse_masks(tmp_path: Path) -> None:
+    masks = [boxes({1: (8, 8, 24, 24)}) if t % 3 == 0 else None for t in range(12)]
+    write_video(tmp_path / "mine", "clip", masks)
+    path = save(tmp_path / "init.ckpt")
+    folders = (f"data.root={tmp_path / 'mine'}", f"benchmark.root={tmp_path / 'mine'}")
+    small_run = (
+        "steps=2",
+        "scheduler.warmup_steps=0",
+        "data.crop=48",
+        "data.num_workers=0",
+        "threads=1",
+        "name=tuned",
+    )
+    settings = ("experiment=finetune", f"init={path}", *folders, *small_run)
+    succeed("train.py", *settings, folder=tmp_path)
+    stored = torch.load(tmp_path / "runs" / "tuned" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert stored["config"]["network"]["backbone"] == "micro"
+    name = "network.decoder.predict.weight"
+    before = torch.load(path, weights_only=True)["state_dict"][name]
+    assert not torch.equal(stored["state_dict"][name], before)
+    succeed("train.py", *settings, "resume=auto", "steps=3", folder=tmp_path)

@@ -18,6 +18,7 @@ from stm.evaluation.video_evaluator import (
     video_name_in_errors,
 )
 from stm.inference.attention import upsample_map
+from stm.inference.inputs import PreparedFrame
 from stm.masks import object_ids
 from stm.memory import MemoryPolicy
 from stm.network import STM
@@ -87,6 +88,7 @@ def attend_frame(
     with in_eval_mode(network), torch.inference_mode():
         for frame in decode_frames(video, segmenter):
             with video_name_in_errors(video, frame.t):
+                assert isinstance(frame.prepared, PreparedFrame)  # of a single segmenter
                 mask = segmenter.labels(segmenter.step(frame.prepared)) == label
                 if frame.t > video.first_frames[label] and mask.any():
                     shares = segmenter.attention(label, mask).shares

@@ -36,6 +36,7 @@ class TrainConfig:
         save_every: Optimizer steps between two checkpoints `last.ckpt`.
         monitor: Validation metric that selects `best.ckpt`.
         init: Checkpoint with the initial weights, such as the pre-training's.
+        init_network: Take the network's arguments from `init`, too, instead of from `network` and `backbone`.
         resume: 'auto' continues from the last checkpoint in the run's folder, a path from that checkpoint.
         threads: CPU threads of torch; null keeps torch's default.
         trunk_lr: Learning rate of the trunks, relative to `optimizer.lr`; 0 freezes them.
@@ -58,6 +59,7 @@ class TrainConfig:
     save_every: int = 500
     monitor: str = "val/J&F"
     init: str | None = None
+    init_network: bool = False
     resume: str | None = None
     threads: int | None = None
     trunk_lr: float = 1.0
@@ -95,6 +97,9 @@ class EvaluateConfig:
         threads: CPU threads of torch; null keeps torch's default.
         memory_plan: Print what the memory will hold for each video, and stop.
         reuse: keep finished videos of an earlier run with the same data and settings; false evaluates anew.
+        tta: 'flip' averages the probabilities with those of the mirrored video.
+        sizes: Short sides of the frames over which probabilities are averaged; null for `benchmark.size`.
+        ensemble: Further checkpoints, with whose networks probabilities are averaged.
         overlays: Write an overlay image of each sequence.
         video: Write an mp4 of each sequence.
         submission: 'davis', 'mose', 'lvos' or 'youtube' to zip the masks in that server's layout.
@@ -107,6 +112,9 @@ class EvaluateConfig:
     threads: int | None = None
     memory_plan: bool = False
     reuse: bool = True
+    tta: str | None = None
+    sizes: list[int] | None = None
+    ensemble: list[str] = field(default_factory=list)
     overlays: bool = True
     video: bool = False
     submission: str | None = None

@@ -22,6 +22,7 @@ from stm.evaluation.sharding import all_gather_object, partition_videos, process
 from stm.evaluation.tables import write_scores
 from stm.evaluation.tally import PROTOCOLS
 from stm.evaluation.video_evaluator import VideoEvaluator
+from stm.inference.ensemble import Augmentation
 from stm.memory import MemoryPolicy
 from stm.network import STM
 from stm.video import Video
@@ -82,6 +83,7 @@ def evaluate(
     workers: int | None = None,
     distributed: bool = False,
     reuse: bool = True,
+    augmentation: Augmentation | None = None,
 ) -> Scores:
     """Run a network over a benchmark, score it beside the baselines, and write the results.
 
@@ -108,6 +110,7 @@ def evaluate(
             this with the same arguments, and all get the scores of all videos.
         reuse: keep finished sequences whose data, settings and package version are the same; False evaluates
             everything anew.
+        augmentation: what is averaged at test time; None for the network alone.
 
     Raises:
         ValueError: the folder holds results of other settings, or two videos have one name.
@@ -123,6 +126,8 @@ def evaluate(
         "checkpoint": checkpoint,
         "precision": _precision(network),
     }
+    if augmentation is not None:
+        settings["augmentation"] = augmentation.settings()
     for name, count in Counter(one.name for one in benchmark.videos).items():
         if count > 1:
             raise ValueError(f"{benchmark.name}: two videos are named {name!r}; names must be unique")
@@ -156,7 +161,7 @@ def evaluate(
                 shown.begin(one)
                 masks = None if store is None else store.output / "masks" / one.name
                 evaluator = VideoEvaluator(one, benchmark.protocol, baselines, masks)
-                evaluator.segment(network, policy, benchmark.size, pool)
+                evaluator.segment(network, policy, benchmark.size, pool, augmentation)
                 results.append(pool.submit(finish, one, evaluator))
         sequences = [result.result() for result in results]
     if kept:

@@ -25,6 +25,7 @@ from stm.evaluation.scores import (
 from stm.evaluation.tally import Prediction, Tally, copy_first
 from stm.inference import Confidence, PreparedFrame, Segmenter
 from stm.inference.confidence import confidences_from_sums, mask_sums
+from stm.inference.ensemble import Augmentation, Ensemble, PreparedFrames
 from stm.masks import object_ids, restore_ids, write_labels
 from stm.memory import MemoryPolicy
 from stm.network import STM
@@ -99,10 +100,10 @@ class DecodedFrame:
     """
 
     t: int
-    prepared: PreparedFrame
+    prepared: PreparedFrame | PreparedFrames
 
 
-def decode_frames(video: Video, segmenter: Segmenter) -> Iterator[DecodedFrame]:
+def decode_frames(video: Video, segmenter: Segmenter | Ensemble) -> Iterator[DecodedFrame]:
     """Yield the frames from the first given mask on, at the size at which the network sees them."""
     for t in range(first_given(video), len(video)):
         with video_name_in_errors(video, t):
@@ -145,11 +146,11 @@ class FramePrediction:
 
 
 @torch.inference_mode()  # around each step and not around the loop: a generator's context leaks to its caller
-def predict(segmenter: Segmenter, frame: DecodedFrame) -> FramePrediction:
+def predict(segmenter: Segmenter | Ensemble, frame: DecodedFrame) -> FramePrediction:
     """Segment the next frame; copies to a GPU and back are queued, and nothing waits for them."""
     device, prompt = segmenter.network.mean.device, frame.prepared.full_mask
     began = DeviceTimestamp(device)
-    probabilities = segmenter.step(frame.prepared)
+    probabilities = segmenter.step(frame.prepared)  # type: ignore[arg-type]  # of the same segmenter
     likeliest = probabilities.max(0).indices  # argmax(0) gives the same 10 times as slowly on a CPU
     at_network_size = segmenter.network_probabilities[0]
     sums = mask_sums(at_network_size, likeliest if at_network_size.shape == probabilities.shape else None)
@@ -185,7 +186,12 @@ class VideoEvaluator:
         self._tasks: list[Future[None]] = []
 
     def segment(
-        self, network: STM, policy: MemoryPolicy | None, size: int | None, later: BackgroundPool
+        self,
+        network: STM,
+        policy: MemoryPolicy | None,
+        size: int | None,
+        later: BackgroundPool,
+        augmentation: Augmentation | None = None,
     ) -> None:
         """Segment all frames; writing and scoring each is a task of the pool, which may end in any order.
 
@@ -194,12 +200,15 @@ class VideoEvaluator:
             policy: which frames are remembered.
             size: short side in pixels at which the network sees the frames, None for their own.
             later: runs the tasks.
+            augmentation: what is averaged at test time; None for the network alone.
         """
         video = self.video
         for t in sorted(t for t in self._written if t < first_given(video)):  # no object is known yet
             self._submit(later, self._blank, t)
         peak = PeakMemory(network.mean.device)
-        segmenter = segmenter_for(network, policy, video, size)
+        segmenter: Segmenter | Ensemble = segmenter_for(network, policy, video, size)
+        if augmentation is not None:
+            segmenter = augmentation.segmenter(network, policy, len(video) - first_given(video), size)
         decoded = zip(decode_frames(video, segmenter), copy_first(video), strict=True)
         frames = prefetch(decoded, AHEAD if later.workers else 0)
         with in_eval_mode(network), closing(frames):

@@ -27,6 +27,38 @@ class PreparedFrames:
         """The given mask at the frame's own size."""
         return self.members[0].full_mask
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The frame's own (H, W)."""
+        return self.members[0].shape
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is averaged at test time.
+
+    Args:
+        flip: also segment the mirrored video.
+        sizes: short sides at which the networks see the frames; None for the benchmark's alone.
+        networks: further networks, on the device of the first one.
+        names: identify the further networks, such as by the hashes of their checkpoints.
+    """
+
+    flip: bool = False
+    sizes: tuple[int, ...] | None = None
+    networks: tuple[STM, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def settings(self) -> dict[str, object]:
+        """Return plain values, which are recorded with the scores."""
+        return {"flip": self.flip, "sizes": list(self.sizes or ()), "networks": list(self.names)}
+
+    def segmenter(
+        self, network: STM, memory: MemoryPolicy | None, length: int | None, size: int | None
+    ) -> Ensemble:
+        """Return the ensemble of a network and the further ones."""
+        return Ensemble((network, *self.networks), memory, length, self.sizes or (size,), self.flip)
+
 
 class Ensemble:
     """Segmenters whose probabilities are averaged; it is used like a `Segmenter`.

@@ -19,6 +19,7 @@ from stm.evaluation.memory_plan import plan_memory, print_memory_plan
 from stm.evaluation.scores import Scores
 from stm.evaluation.submission import LAYOUTS, write_submission
 from stm.evaluation.tables import print_scores
+from stm.inference.ensemble import Augmentation
 from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.runs.argument_types import check_argument_types
@@ -51,6 +52,23 @@ class EvaluationModule(L.LightningModule):
         """Evaluate this process's videos and return the scores of all videos."""
         self.scores = self.run(self.network)
         return self.scores
+
+
+def test_time_augmentation(config: DictConfig, network: STM) -> Augmentation | None:
+    """Return what the configuration averages at test time; None for the network alone.
+
+    Raises:
+        ValueError: an unknown value of `tta`, or a size below 1.
+    """
+    if config.tta not in (None, "flip"):
+        raise ValueError(f"tta={config.tta}: must be flip or null")
+    if config.sizes is not None and (not config.sizes or min(config.sizes) < 1):
+        raise ValueError(f"sizes={list(config.sizes)}: must be short sides of at least 1 pixel, or null")
+    if not (config.tta or config.sizes or config.ensemble):
+        return None
+    further = tuple(for_inference(load(path).to(network.mean.device)) for path in config.ensemble)
+    names = tuple(fingerprint(path) for path in config.ensemble)
+    return Augmentation(config.tta == "flip", tuple(config.sizes) if config.sizes else None, further, names)
 
 
 def evaluate_run(config: DictConfig) -> float | None:
@@ -93,6 +111,7 @@ def evaluate_run(config: DictConfig) -> float | None:
             video=config.video,
             distributed=True,
             reuse=config.reuse,
+            augmentation=test_time_augmentation(config, network),
         )
 
     module = EvaluationModule(network, run)

@@ -52,6 +52,8 @@ def train(config: DictConfig) -> float | None:
         log.info("%s: finished before", folder)
         return finished_score(folder)
     validate_config(config)
+    if config.init_network:
+        config = with_network_of_init(config)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     checkpoint, step = find_resume_checkpoint(config.resume, folder), 0
     if checkpoint is not None:
@@ -167,6 +169,21 @@ def final_evaluations(
         if trainer.is_global_zero:
             print_scores(scores)
         yield name, scores
+
+
+def with_network_of_init(config: DictConfig) -> DictConfig:
+    """Return the configuration with the arguments of the network in the checkpoint `init`.
+
+    Raises:
+        ValueError: there is no `init`.
+    """
+    if config.init is None:
+        raise ValueError(
+            "init=null: must be a checkpoint with init_network=true, whose network is trained further"
+        )
+    config = config.copy()
+    config.network = {"_target_": config.network._target_, "pretrained": False, **load(config.init).arguments}
+    return config
 
 
 def build_network(config: DictConfig) -> STM:

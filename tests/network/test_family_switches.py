@@ -11,6 +11,7 @@ from helpers import small_networks as small
 from helpers.composing import composed, plain
 
 import stm
+from stm.data.sampling import SkipCurriculum
 from stm.memory import MemoryPolicy, published_policy
 from stm.network import STM
 from stm.training.lightning_module import EVERY_FRAME
@@ -159,7 +160,7 @@ def test_the_network_files_are_the_published_ones(name: str) -> None:
         assert STM(**{**values, "pretrained": False}).arguments == published
 
 
-def test_small_versions_have_as_many_parameters() -> None:
+def test_small_versions_train_and_have_as_many_parameters() -> None:
     counts = []
     for name in ("tiny_stm", "tiny_mask_propagation", "tiny_stcn", "tiny_xmem"):
         with composed("backbone=tiny", f"network={name}") as config:
@@ -167,4 +168,29 @@ def test_small_versions_have_as_many_parameters() -> None:
         network = STM(**arguments)
         assert network.arguments["read_stride"] == 8
         counts.append(sum(parameter.numel() for parameter in network.parameters()))
+        train_two_steps(network.train())
+        segment_a_video(network.eval(), published_policy(name.removeprefix("tiny_"), mem_every=2))
     assert max(counts) <= 1.2 * min(counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("mask_propagation", {0: 5, 0.1: 10, 0.2: 15, 0.3: 20, 0.4: 25, 0.9: 5}),
+        ("stcn", {0: 5, 0.1: 10, 0.2: 15, 0.3: 20, 0.4: 25, 0.9: 5}),
+        ("xmem", {0: 5, 0.1: 10, 0.3: 15, 0.9: 5}),
+    ],
+)
+def test_trainings_have_the_authors_amounts(name: str, limits: dict[float, int]) -> None:
+    """The largest skip grows at given fractions of the training, and falls to 5 at 90%."""
+    with composed(f"experiment=main_{name}") as config:
+        values, clips = plain(config), config.steps * config.batch_size
+    for source in values["data"]["sources"].values():
+        curriculum = SkipCurriculum(stages=source["clips"]["curriculum"]["stages"])
+        for fraction, limit in limits.items():
+            assert curriculum.max_skip(round(fraction * clips)) == limit
+        assert curriculum.max_skip(round(0.9 * clips) - 1) == max(limits.values())
+    assert (values["optimizer"]["lr"], values["batch_size"]) == (1e-5, 8)
+    assert values["network"]["decoder"] == name
+    with composed("experiment=main_davis", f"network={name}") as config:
+        assert plain(config)["network"] == values["network"]

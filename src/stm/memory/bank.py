@@ -12,8 +12,7 @@ from stm.memory.descriptors import MemoryFrame, appearance_descriptor, appearanc
 from stm.memory.eviction import EVICTION_RULES, EvictionContext
 from stm.memory.frame_slots import FrameSlots
 from stm.memory.kv_store import KeyValueStore
-from stm.memory.long_term import Potentiate, consolidate_frames
-from stm.memory.policy import MemoryPolicy
+from stm.memory.long_term import consolidate_frames
 from stm.memory.prototypes import consolidate
 
 
@@ -22,28 +21,7 @@ class MemoryBank(FrameSlots):
 
     The objects of a bank entered the video together and have the same memory frames. The previous frame is
     written into a free slot; if the policy keeps it, it stays there, otherwise the next frame overwrites it.
-
-    Args:
-        policy: which frames are held.
-        length: number of frames of the video, if known.
-        potentiate: the network's, for policies with a long-term memory.
-        key_channels: channels of a key that describe the appearance; all by default.
-
-    Raises:
-        ValueError: the policy requires the length.
     """
-
-    def __init__(
-        self,
-        policy: MemoryPolicy,
-        length: int | None = None,
-        potentiate: Potentiate | None = None,
-        key_channels: int | None = None,
-    ) -> None:
-        if policy.num_uniform is not None and length is None:
-            name = f"memory.num_uniform={policy.num_uniform}"
-            raise ValueError(f"{name}: the video's length must be known; pass Segmenter(length=...)")
-        super().__init__(policy, length, potentiate, key_channels)
 
     def should_write(self, t: int, given: bool = False) -> bool:
         """Return whether the policy admits frame t, or nothing is held yet."""

@@ -19,6 +19,15 @@ class FrameSlots:
     """Keys and values of frames and prototypes, without rules of which to hold.
 
     The store holds the prototypes first, then the frames, one slot each, in no particular order.
+
+    Args:
+        policy: which frames are held.
+        length: number of frames of the video, if known.
+        potentiate: the network's, for policies with a long-term memory.
+        key_channels: channels of a key that describe the appearance; all by default.
+
+    Raises:
+        ValueError: the policy requires the length.
     """
 
     def __init__(
@@ -28,6 +37,9 @@ class FrameSlots:
         potentiate: Potentiate | None = None,
         key_channels: int | None = None,
     ) -> None:
+        if policy.num_uniform is not None and length is None:
+            name = f"memory.num_uniform={policy.num_uniform}"
+            raise ValueError(f"{name}: the video's length must be known; pass Segmenter(length=...)")
         self.policy, self.length = policy, length
         self._slots: list[MemoryFrame] = []
         self._potentiate, self._key_channels = potentiate, key_channels

@@ -86,15 +86,14 @@ class KeyValueStore:
         self.keys, self.metadata = keys.clone(), metadata.clone()
         self.values = _resized(values, values.shape[-1], self._cells_first)
 
-    def attention_per_read(self, cells: Tensor) -> Tensor:
+    def attention_per_read(self, cells: Tensor | slice) -> Tensor:
         """Return the mean attention on each cell per read."""
         usage, reads = self.metadata[: READS + 1, cells]
         return usage / reads.clamp(min=1)
 
     def usage(self, cells: slice) -> Tensor:
         """Return the mean attention on each cell per read, weighted by its coverage with objects."""
-        usage, reads, coverage = self.metadata[: COVERAGE + 1, cells]
-        return usage / reads.clamp(min=1) * coverage
+        return self.attention_per_read(cells) * self.metadata[COVERAGE, cells]
 
     def select_objects(self, objects: list[int]) -> KeyValueStore:
         """Return a copy with some of the objects; keys shared by all objects are kept."""

@@ -10,7 +10,7 @@ from helpers.started_processes import FRAMES, MASKS, POLICIES, begun, go_on
 
 import stm
 from stm.inference import Segmenter
-from stm.memory import MemoryPolicy
+from stm.memory import MemoryPolicy, published_policy
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -28,6 +28,18 @@ def test_a_memory_loaded_goes_on_bit_by_bit(name: str, keys: str, tmp_path: Path
     assert loaded.memory_frames() == segmenter.memory_frames()
     assert loaded.attention(1).shares == segmenter.attention(1).shares
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["memory.pth"]
+
+
+def test_a_sensory_and_a_long_term_memory_go_on_bit_by_bit(tmp_path: Path) -> None:
+    changes = {"key_input": "image", "similarity": "anisotropic_l2", "decoder": "xmem", "sensory_channels": 4}
+    network = small.network(**changes, border="mean", mask_merging="aggregate")
+    bounds = {"min_mid_term_frames": 2, "max_mid_term_frames": 3, "num_prototypes": 4}
+    policy = published_policy("xmem", mem_every=1, **bounds, max_long_term_elements=6)
+    segmenter = begun(network, policy, 6)
+    segmenter.save(tmp_path / "memory.pth")
+    loaded = Segmenter.load(tmp_path / "memory.pth", network)
+    for ours, theirs in zip(go_on(loaded), go_on(segmenter), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_memory_is_used_on_another_video_of_another_size(tmp_path: Path) -> None:

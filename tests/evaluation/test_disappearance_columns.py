@@ -10,7 +10,9 @@ from stm.evaluation.protocols import disappearance_measures, score_masks, summar
 from stm.evaluation.scores import Scores, SequenceScores
 from stm.evaluation.tables import score_table, write_scores
 from stm.evaluation.tally import score
-from stm.sweeps.results import read_evaluation
+from stm.sweeps.job_records import write_job_list
+from stm.sweeps.results import read_evaluation, read_sweep, table_rows
+from stm.sweeps.sweep_tables import markdown
 from stm.video import ArrayVideo
 
 A, B, SHIFTED = (5, 5, 20, 25), (22, 30, 38, 55), (5, 9, 20, 29)
@@ -82,3 +84,28 @@ def test_sweeps_compare_by_the_headline_measure(protocol, compared, key, scale, 
     assert scores.headline == pytest.approx(scores.overall[key] / scale)
     rows = {("v", row.object): 100 / scale * row.row()[key] for row in scores.objects}
     assert evaluation.objects == pytest.approx(rows)
+
+
+def test_a_sweep_s_table_has_the_differences_of_reappearances(tmp_path):
+    """The second setting finds object 1 of both videos again, and also claims it while it is absent."""
+    videos = [ArrayVideo(name, FRAMES, TRUTH) for name in ("v", "w")]
+    keeps = np.stack([boxes({1: A, 2: B})] * 7)
+    jobs = []
+    for n, masks in enumerate((PREDICTION, keeps)):
+        sequences = [SequenceScores(v.name, 7, 7, 1.0, 0, score(v, enumerate(masks))) for v in videos]
+        folder = tmp_path / f"{n}_x"
+        folder.mkdir()
+        settings = {"benchmark": "synthetic", "protocol": "davis", "size": None}
+        write_scores(Scores(settings, tuple(sequences)), folder)
+        (folder / "job.json").write_text(json.dumps({"status": "completed", "error": ""}))
+        memory = {"memory": ("previous", "every_5")[n]}
+        jobs.append({"number": n, "stage": "", "folder": folder.name, "settings": memory, "overrides": []})
+    write_job_list(tmp_path, jobs, {"command": "x", "baseline": {"memory": "previous"}})
+    row = next(row for row in table_rows(read_sweep(tmp_path)) if row.setting["memory"] == "every_5")
+    first, second = (read_evaluation(tmp_path / f"{n}_x" / "scores.json").measures for n in (0, 1))
+    means = {name: second[name] - first[name] for name in ("J&F_d", "J&F_r")}
+    assert {name: one.mean for name, one in row.run_differences.items()} == pytest.approx(means)
+    assert means["J&F_d"] < 0 < means["J&F_r"]
+    table = [line.split("|") for line in markdown(read_sweep(tmp_path)).splitlines() if "|" in line]
+    column = [cell.strip() for cell in table[0]].index("J&F_r - memory=previous")
+    assert f"{means['J&F_r']:+.1f} [" in table[-1][column]

@@ -44,7 +44,7 @@ def score_table(scores: Scores) -> Table:
 
     table.add_column("sequence", no_wrap=True)
     for heading in ("objects", *headings, f"{COPY_FIRST}\n{headline}"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")  # instead of cutting J&Fdot_d
     for sequence in scores.sequences:
         copied = overall(sequence.baselines.get(COPY_FIRST, ()), is_part=True)
         values = overall(sequence.objects, is_part=True)

@@ -49,6 +49,8 @@ class Evaluation:
     measures: Mapping[str, float]
     objects: Mapping[tuple[str, Any], float]
     compared: str = "J"
+    runs: Mapping[str, Mapping[tuple[str, Any], float]] = field(default_factory=dict)
+    """Heading of a measure over disappearances or reappearances -> (sequence, object) -> it in percent."""
 
     @property
     def is_complete(self) -> bool:
@@ -121,6 +123,7 @@ class Row:
         paper: The paper's row for the same setting.
         difference: Difference in the compared measure, in percent, to the baseline's row; None for that
             row itself.
+        run_differences: The same of the measures over disappearances and reappearances.
     """
 
     setting: Mapping[str, str]
@@ -128,6 +131,7 @@ class Row:
     evaluations: Sequence[Evaluation]
     paper: PaperRow | None
     difference: Difference | None
+    run_differences: Mapping[str, Difference | None] = field(default_factory=dict)
 
     def mean(self, measure: str) -> float | None:
         """Compute the mean over the repetitions; None where none has the measure."""
@@ -146,11 +150,19 @@ class Row:
     @property
     def objects(self) -> dict[tuple[str, Any], float]:
         """(sequence, object) -> the compared measure in percent, the mean over the repetitions."""
-        collected: dict[tuple[str, Any], list[float]] = {}
-        for evaluation in self.evaluations:
-            for key, value in evaluation.objects.items():
-                collected.setdefault(key, []).append(value)
-        return {key: float(np.mean(values)) for key, values in collected.items()}
+        return _mean([evaluation.objects for evaluation in self.evaluations])
+
+    def run_objects(self, measure: str) -> dict[tuple[str, Any], float]:
+        """Return (sequence, object) -> a measure over disappearances or reappearances, likewise."""
+        return _mean([evaluation.runs.get(measure, {}) for evaluation in self.evaluations])
+
+
+def _mean(evaluations: Iterable[Mapping[tuple[str, Any], float]]) -> dict[tuple[str, Any], float]:
+    collected: dict[tuple[str, Any], list[float]] = {}
+    for objects in evaluations:
+        for key, value in objects.items():
+            collected.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in collected.items()}
 
 
 def read_sweep(folder: str | Path) -> Sweep:
@@ -215,12 +227,13 @@ def read_evaluation(path: Path) -> Evaluation:
     if speed["frames"]:
         measures |= {"seconds": speed["seconds"] / speed["frames"], "MB": speed["peak_memory_mb"]}
     compared = "J" if protocol is DAVIS else protocol.headline_heading
-    scores = {
-        (row["sequence"], row["object"]): protocol.column_values(row).get(compared)
-        for row in values["sequences"]
-    }
-    objects = {key: 100 * value for key, value in scores.items() if value is not None}
-    return Evaluation(path.parent, values["settings"]["benchmark"], measures, objects, compared)
+    columns: dict[str, dict[tuple[str, Any], float]] = {}
+    for row in values["sequences"]:
+        for heading, value in protocol.column_values(row).items():
+            columns.setdefault(heading, {})[row["sequence"], row["object"]] = 100 * value
+    runs = {heading: column for heading, column in columns.items() if heading.endswith(("_d", "_r"))}
+    benchmark = values["settings"]["benchmark"]
+    return Evaluation(path.parent, benchmark, measures, columns.get(compared, {}), compared, runs)
 
 
 def table_rows(sweep: Sweep) -> list[Row]:
@@ -259,5 +272,7 @@ def _compared(row: Row, rows: Iterable[Row], baseline: Mapping[str, str]) -> Row
         return row
     for other in rows:
         if other.setting == setting and other.benchmark == row.benchmark:
-            return replace(row, difference=paired_bootstrap(row.objects, other.objects))
+            names = dict.fromkeys(name for one in row.evaluations for name in one.runs)
+            runs = {name: paired_bootstrap(row.run_objects(name), other.run_objects(name)) for name in names}
+            return replace(row, difference=paired_bootstrap(row.objects, other.objects), run_differences=runs)
     return row

@@ -41,10 +41,12 @@ def _table(rows: Sequence[Row], baseline: Mapping[str, str]) -> str:
     measure = compared.pop() if len(compared) == 1 else "headline measure"
     keys, has_paper = list(rows[0].setting), any(row.paper for row in rows)
     is_repeated = any(len(row.evaluations) > 1 for row in rows)
-    difference = f"{measure} - " + ", ".join(f"{key}={value}" for key, value in baseline.items())
+    known = {name for row in rows for name, one in row.run_differences.items() if one}
+    runs = [name for name in measures if name in known]
+    settings = ", ".join(f"{key}={value}" for key, value in baseline.items())
     head = [*keys, "benchmark", *(["runs"] if is_repeated else []), *measures, "s/frame", "MB"]
     head += ["paper", "ours - paper"] if has_paper else []
-    head += [difference] if baseline else []
+    head += [f"{name} - {settings}" for name in (*runs, measure)] if baseline else []
     lines = []
     for row in rows:
         cells = [*map(short_value, row.setting.values()), row.benchmark]
@@ -52,7 +54,8 @@ def _table(rows: Sequence[Row], baseline: Mapping[str, str]) -> str:
         cells += [_with_spread(row, name) for name in measures]
         cells += [_number(row.mean("seconds"), 3), _number(row.mean("MB"), 0)]
         cells += list(_paper_cells(row)) if has_paper else []
-        cells += [_difference(row.difference)] if baseline else []
+        differences = [*map(row.run_differences.get, runs), row.difference]
+        cells += [*map(_difference, differences)] if baseline else []
         lines.append(cells)
     return align_columns(head, lines, left=len(keys) + 1)
 

@@ -11,7 +11,7 @@ from helpers.small_networks import network
 from PIL import Image
 
 from stm.cli import main as cli
-from stm.evaluation import benchmarks
+from stm.evaluation import benchmarks, protocols
 from stm.evaluation.evaluate import evaluate
 from stm.evaluation.mask_scores import score_masks
 from stm.masks import read_mask, write_mask
@@ -225,3 +225,30 @@ def test_a_network_s_masks_have_the_scores_of_its_evaluation(
     if name == "sav":
         paths = sorted((tmp_path / "out" / "masks" / "sav_000001").glob("*/*.png"))
         assert {path.parent.name for path in paths} == {"000", "001", "002"} and len(paths) == 24
+
+
+def test_ranges_of_lvos_with_more_frames_than_files(layouts: Path) -> None:
+    """Frames that only frame_nums counts score 0, as in `score_masks`; they have no number in the results."""
+    meta = layouts / "lvos_v1" / "LVOS_V1" / "val" / "valid_meta.json"
+    values = json.loads(meta.read_text())
+    values["videos"]["aB3dE5fG"]["objects"]["2"]["frame_range"]["frame_nums"] = "9"
+    meta.write_text(json.dumps(values))
+    masks = layouts / "lvos_v1" / "predictions"
+    row = score_masks(build(layouts, "lvos", only=["aB3dE5fG"]), masks)[0].objects[1]
+    truth, prediction = (
+        np.stack([read_mask(path) for path in sorted((folder / "aB3dE5fG").glob("*.png"))])
+        for folder in (meta.parent / "Annotations", masks)
+    )
+    frames = protocols.score_masks("lvos", truth, prediction, [1, 2], [[1, 41, 9], [11, 41, 9]])
+    expected = protocols.find_protocol("lvos").summarize_objects(frames)
+    assert row.frames == tuple(t for t in frames["frames"][1].tolist() if t >= 0)
+    assert row.measures["J_mean"] == expected["J_mean"][1] < row.measures["J_corrected_mean"]
+    assert row.measures["V"] == expected["V"][1]
+    values["videos"]["aB3dE5fG"]["objects"]["2"]["frame_range"]["end"] = "00000061"
+    meta.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="aB3dE5fG, object 2: frame_range=.*must have frame_nums >= 10"):
+        score_masks(build(layouts, "lvos"), masks)
+    values["videos"]["aB3dE5fG"]["objects"]["2"]["frame_range"]["frame_nums"] = 12
+    meta.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="object 2 must have the frames of its range 11 to 61; got no frame"):
+        score_masks(build(layouts, "lvos"), masks)

@@ -81,7 +81,10 @@ def _lvos_frames(video: Video) -> dict[int, list[int]]:
     index = {int(name): t for t, name in enumerate(video.frame_names)}
     scored = {}
     for label, (start, end, frame_nums) in video.frame_ranges.items():
-        files = [file for file in counted_files(start, end, frame_nums) if file >= 0]
+        try:
+            files = [file for file in counted_files(start, end, frame_nums) if file >= 0]
+        except ValueError as error:
+            raise ValueError(f"{video.name}, object {label}: {error}") from error
         if missing := [file for file in files if file not in index]:
             raise ValueError(
                 f"{video.name}: object {label} must have the frames of its range {start} to {end}; "

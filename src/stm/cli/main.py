@@ -16,6 +16,7 @@ import typer
 
 from stm.cli.check import check
 from stm.cli.commands import attention, check_submission, export, report, strip
+from stm.cli.data import data
 from stm.cli.explore import explore
 from stm.cli.score import score
 from stm.cli.segment import segment
@@ -36,6 +37,7 @@ app.command()(score)
 app.command("check-submission")(check_submission)
 app.command()(strip)
 app.command()(export)
+app.add_typer(data, name="data")
 
 
 def _show_version(is_requested: bool) -> None:

@@ -101,15 +101,12 @@ def test_damaged_files_are_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MD5 must be 0; got"):
         download(replace(archive, md5="0"), tmp_path)
     assert not list(tmp_path.glob("*.part"))
-    for content, message in (
-        (b"<html>sorry", "no intact archive"),
-        (zipped("other/a"), "must hold the folders images"),
-    ):
+    broken = ((b"<html>sorry", "no intact archive"), (zipped("other/a"), "must hold the folders images"))
+    plain = replace(archive, md5=None)
+    for content, message in broken:
         server.files["/set.zip"] = content
         with pytest.raises(ValueError, match=message):
-            fetch(
-                Source("set", "page", "terms", "SET", (replace(archive, md5=None),)), tmp_path / message[:4]
-            )
+            fetch(Source("set", "page", "terms", "SET", (plain,)), tmp_path / message[:4])
     with pytest.raises(OSError, match="none.zip: the server answers 404"):
         download(Archive(f"{server.url}/none.zip", ()), tmp_path)
     with pytest.raises(OSError, match=r"http://127.0.0.1:9/x.zip: cannot be reached"):

@@ -42,9 +42,7 @@ def get(
     source = SOURCES[name]
     if not source.archives:
         raise ValueError(f"NAME={name}: {source.title} has no plain download; get it from {source.page}")
-    typer.echo(
-        f"{source.title}\nfrom  {source.page} (address last looked up in {SEEN})\nterms {source.terms}"
-    )
+    typer.echo(f"{source.title}\nfrom  {source.page} (last looked up in {SEEN})\nterms {source.terms}")
     if not accept:
         typer.confirm("Download under these terms?", abort=True)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()

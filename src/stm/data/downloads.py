@@ -128,7 +128,9 @@ SOURCES: dict[str, Source] = {
     ),
     "youtube_vos": Source("YouTube-VOS", "https://youtube-vos.org/dataset/", "by an account"),
     "mose": Source("MOSE v1 and v2", "https://mose.video/", "CC BY-NC-SA 4.0; from its page"),
-    "lvos": Source("LVOS v1 and v2", "https://lingyihongfd.github.io/lvos.github.io/", "from its page"),
+    "lvos": Source(
+        "LVOS v1 and v2", "https://lingyihongfd.github.io/lvos.github.io/", "for research; from its page"
+    ),
     "vost": Source("VOST", "https://www.vostdataset.org/", "CC BY-NC-SA 4.0; from its page"),
     "sav": Source("SA-V", "https://ai.meta.com/datasets/segment-anything-video/", "CC BY 4.0; by a form"),
 }

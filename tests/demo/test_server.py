@@ -201,7 +201,7 @@ def test_the_command_serves_the_page_and_removes_its_files(tmp_path):
     try:
         address = running.stdout.readline().split()[0]
         assert urllib.parse.urlsplit(address).hostname == "127.0.0.1"
-        assert b"demonstration network" in get(address)[1]
+        assert b"network that ships with stm" in get(address)[1]
         call(address, "load_page")
         assert list(tmp_path.glob("stm-explore-*/session-*"))
     finally:

@@ -109,7 +109,7 @@ def test_the_two_commands_are_there() -> None:
 
 
 def test_its_five_lines_go_from_a_video_to_masks() -> None:
-    """As they stand, but that the demonstration's weights take the place of any others."""
+    """As they stand, but that the package's weights take the place of any others."""
     block = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert block is not None
     lines = [line for line in block[1].splitlines() if line.strip() and not line.startswith("#")]
@@ -121,7 +121,7 @@ def test_its_five_lines_go_from_a_video_to_masks() -> None:
         "other_frames": [video.frame(t) for t in range(1, len(video))],
         "video": video,
     }
-    with pytest.warns(UserWarning, match="demonstration"):
+    with pytest.warns(UserWarning, match="network that ships with stm"):
         exec(re.sub(r"stm\.load\([^)]*\)", "stm.load()", block[1]), names)
     video, masks = names["video"], names["masks"]
     truth = np.stack([video.mask(t) for t in range(1, len(video))]) > 0

@@ -63,7 +63,7 @@ def test_a_policy_by_name_and_the_weights_that_come_with_it(installed: Path) -> 
         told["settings"]["memory"]["max_frames"] == 2
         and told["settings"]["memory"]["eviction"] == "most_similar"
     )
-    assert "demonstration network" in told["notice"] and "demonstration.pth" in told["settings"]["weights"]
+    assert "network that ships with stm" in told["notice"] and "mobile.pth" in told["settings"]["weights"]
     assert len(list((installed / "out" / "masks").iterdir())) == 4
 
 
@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_package_alone(installed: Path) -> None:
     assert {path.suffix for path in site.rglob("*") if path.is_file() and "stm" in path.parts} <= {
         *(".py", ".typed", ".json", ".yaml", ".md", ".pth", ".js", ".css", ".html", "")
     }
-    assert (site / "stm" / "weights" / "demonstration.md").exists()
+    assert (site / "stm" / "weights" / "mobile.md").exists()
 
 
 def test_it_trains_sweeps_and_evaluates_in_an_empty_folder(installed: Path) -> None:

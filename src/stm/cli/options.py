@@ -26,7 +26,7 @@ Size = Annotated[
     typer.Option(
         metavar="N",
         min=16,
-        help="Larger frames are shrunk to a short side of N pixels for the network: 480, or 160 without "
+        help="Larger frames are shrunk to a short side of N pixels for the network: 480, or 320 without "
         "--weights.",
     ),
 ]
@@ -65,7 +65,7 @@ def load_network(weights: Path | None, device: str) -> STM:
 
 def default_size(weights: Path | None) -> int:
     """Return the largest short side the network sees by default, in pixels."""
-    return 160 if weights is None else 480  # the bundled network was trained on small frames
+    return 320 if weights is None else 480  # the bundled network was trained on small frames
 
 
 def bundled_notice(weights: Path | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from helpers.data_trees import boxes, write_video
 
 from stm.data.dataset_lists import video_names
 from stm.evaluation import benchmarks
+from stm.evaluation.tally import scored_frames
 from stm.masks import write_mask
 
 A, B = (5, 5, 20, 25), (22, 30, 38, 55)
@@ -20,6 +21,8 @@ def write_davis(root, masks):
     write_video(root, "b", masks, below="480p")
     (root / "ImageSets" / "2017").mkdir(parents=True)
     (root / "ImageSets" / "2017" / "val.txt").write_text("a\nb\n")
+    (root / "ImageSets" / "2016").mkdir()
+    (root / "ImageSets" / "2016" / "val.txt").write_text("a\nb\n")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,17 @@ def test_davis_videos_that_cannot_be_evaluated_are_refused(tmp_path, masks, faul
     with pytest.raises(ValueError, match=f"1 of 2 videos cannot be evaluated: {fault}"):
         benchmarks.davis(tmp_path)
     assert [video.name for video in benchmarks.davis(tmp_path, only=["a"]).videos] == ["a"]
+
+
+def test_davis_objects_that_enter_late_are_refused(tmp_path):
+    write_davis(tmp_path, [boxes({1: A}), boxes({1: A}), boxes({1: A, 2: B}), boxes({2: B})])
+    with pytest.raises(
+        ValueError, match="does not show: object 2 of b, from 00002 on. benchmark.ignore_late"
+    ):
+        benchmarks.davis(tmp_path)
+    video = benchmarks.davis(tmp_path, ignore_late_objects=True).videos[1]
+    assert scored_frames(video, "davis") == {1: [1, 2]}
+    assert len(benchmarks.davis(tmp_path, year=2016).videos) == 2
 
 
 def test_davis_videos_without_masks_in_this_resolution_are_refused(tmp_path):

@@ -25,8 +25,8 @@ class BenchmarkName(StrEnum):
 
 
 BUILDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "davis2016": ("davis", {"year": 2016}, ("split",)),
-    "davis2017": ("davis", {"year": 2017}, ("split",)),
+    "davis2016": ("davis", {"year": 2016}, ("split", "ignore_late_objects")),
+    "davis2017": ("davis", {"year": 2017}, ("split", "ignore_late_objects")),
     "youtube_vos": ("youtube_vos", {"split": "holdout"}, ("split",)),
     "mose": ("mose", {"version": 1}, ("split", "truth")),
     "mosev2": ("mose", {"version": 2}, ("split", "truth")),
@@ -65,6 +65,13 @@ def score(
         Path | None,
         typer.Option(metavar="FILE", help="LVOS's list of unseen videos; searched near ROOT by default."),
     ] = None,
+    ignore_late_objects: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-late-objects",
+            help="Leave out objects that a first mask does not show, as DAVIS's program does.",
+        ),
+    ] = False,
     only: Annotated[
         list[str] | None, typer.Option(metavar="VIDEO", help="Score this video only; repeatable.")
     ] = None,
@@ -83,7 +90,12 @@ def score(
     from stm.evaluation.mask_scores import score_masks
     from stm.evaluation.tables import print_scores, write_scores
 
-    given = {"split": split, "truth": truth, "unseen_videos": unseen_videos}
+    given = {
+        "split": split,
+        "truth": truth,
+        "unseen_videos": unseen_videos,
+        "ignore_late_objects": ignore_late_objects or None,
+    }
     function, defaults, allowed = BUILDERS[benchmark]
     for key, value in given.items():
         if value is not None and key not in allowed:

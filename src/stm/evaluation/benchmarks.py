@@ -14,7 +14,7 @@ from stm.data.synthetic.composite import composite_videos
 from stm.data.synthetic.dataset import synthetic_videos
 from stm.data.vost_videos import vost as vost_videos
 from stm.evaluation.evaluate import Benchmark
-from stm.evaluation.scorable_videos import check_scorable, select
+from stm.evaluation.scorable_videos import check_scorable, refuse_late_objects, select
 
 NAMES = ("davis", "youtube_vos", "mose", "lvos", "vost", "sav", "folder", "synthetic", "composite")
 """Functions that configurations may call."""
@@ -27,6 +27,7 @@ def davis(
     resolution: str = "480p",
     size: int | None = None,
     only: Sequence[str] = (),
+    ignore_late_objects: bool = False,
 ) -> Benchmark:
     """Return DAVIS 2016 (one object per video) or 2017.
 
@@ -37,10 +38,17 @@ def davis(
         resolution: see `stm.data.videos.davis`.
         size: short side in pixels at which the network sees the frames; None for their own.
         only: names of the videos to evaluate; all if empty.
+        ignore_late_objects: leave out objects that a video's first mask does not show, as DAVIS's program
+            does, instead of raising.
+
+    Raises:
+        ValueError: a video cannot be evaluated, or has an object that would be left out.
     """
     source = f"{Path(root).resolve()} {resolution}"
     selected = select(videos.davis(root, year, split, resolution), only)
     check_scorable(selected, "davis")
+    if not ignore_late_objects:
+        refuse_late_objects(selected)
     return Benchmark(f"davis{year}-{split}", selected, size, "davis", source=source)
 
 

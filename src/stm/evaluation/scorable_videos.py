@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from stm.config.environment import cpus
 from stm.evaluation.tally import scored_frames
 from stm.masks import object_ids
 
@@ -41,6 +43,30 @@ def check_scorable(selected: Sequence[Any], protocol: str) -> None:
             f"benchmark: {len(faults)} of {len(selected)} videos cannot be evaluated: {listed}{others}. "
             "Correct them (`stm check` lists all problems), or leave them out by benchmark.only=[...]"
         )
+
+
+def refuse_late_objects(selected: Sequence[Any]) -> None:
+    """Check that the first mask of each video shows all its objects; all masks are read.
+
+    Raises:
+        ValueError: it does not, so that DAVIS's protocol would leave out an object; the message names them.
+    """
+    with ThreadPoolExecutor(cpus()) as pool:
+        late = [place for places in pool.map(_late_objects, selected) for place in places]
+    if late:
+        others = f" and {len(late) - 5} more" if len(late) > 5 else ""
+        raise ValueError(
+            f"benchmark: DAVIS's protocol does not score objects that the first mask does not show: "
+            f"{', '.join(late[:5])}{others}. benchmark.ignore_late_objects=true leaves them out"
+        )
+
+
+def _late_objects(video: Any) -> list[str]:
+    late: dict[int, str] = {}
+    for t in video.annotated[1:]:
+        for label in set(object_ids(video.annotated_mask(t))) - set(video.first_frames):
+            late.setdefault(label, f"object {label} of {video.name}, from {video.frame_names[t]} on")
+    return list(late.values())
 
 
 def _fault(video: Any) -> str:

@@ -1,6 +1,7 @@
 """Values of the command line: whatever a user types composes or is refused in one message."""
 
 import shlex
+from functools import partial
 
 import pytest
 from helpers.composing import composed
@@ -11,7 +12,11 @@ from omegaconf import OmegaConf
 
 from stm.config.overrides import check_command_line
 from stm.config.schema import CONF
+from stm.data.synthetic.composite import composite_videos
+from stm.data.synthetic.dataset import synthetic_stills, synthetic_videos
+from stm.network import STM
 from stm.runs.argument_types import check_argument_types
+from stm.runs.training_run import validate_config
 
 REFUSED = {
     "init=a=b.ckpt": "put it in quotes:\n'init='\"'\"'a=b.ckpt'\"'\"''",
@@ -70,6 +75,33 @@ def test_types_of_every_default() -> None:
             check_argument_types(config)
     with composed("benchmark.only=[12,bear]") as config:
         check_argument_types(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps=0", "^steps=0: must be at least 1"),
+        ("trainer.accumulate_grad_batches=0", "^trainer.accumulate_grad_batches=0: must be at least 1"),
+        ("trainer.gradient_clip_val=-1", "^trainer.gradient_clip_val=-1: must be at least 0"),
+        ("data.num_workers=-1", "^data.num_workers=-1: must be at least 0"),
+        ("trunk_lr=-1", "^trunk_lr=-1.0: must be at least 0"),
+        ("trunk_lr=nan", "^trunk_lr=nan: must be at least 0"),
+        ("seed=-1", "^seed=-1: must be 0 or more"),
+        ("loss=null", "^loss=null: must have a value"),
+    ],
+)
+def test_number_out_of_range_is_refused(override: str, message: str) -> None:
+    with composed(override) as config, pytest.raises(ValueError, match=message):
+        validate_config(config)
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_number_of_procedural_videos_or_channels_is_checked(count: int) -> None:
+    for build in (synthetic_videos, synthetic_stills, partial(composite_videos, ())):
+        with pytest.raises(ValueError, match=f"^count={count}: must be at least 1"):
+            build(count)
+    with pytest.raises(ValueError, match=f"^key_channels={count}: must be at least 1"):
+        STM(key_channels=count)
 
 
 KEYS = (

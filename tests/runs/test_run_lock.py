@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import TINY, run, start
+from hydra import compose, initialize_config_dir
 
-from stm.runs.run_lock import lock_folder
+from stm.config.schema import CONF
+from stm.runs.run_lock import RunLock, lock_folder
 
 LONG = (*TINY, "steps=2000", "validate_every=2000", "save_every=1", "final_benchmark=null", "name=same")
 
@@ -33,6 +35,18 @@ def test_a_lock_ends_with_its_file(tmp_path: Path) -> None:
     again = lock_folder(tmp_path / "new" / "run")
     assert again is not None
     again.close()
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "file/run"])
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"output_root={tmp_path}", f"name={name}", "hydra.job.num=0"]
+        config = compose("train", overrides, return_hydra_config=True)
+    with pytest.raises(
+        SystemExit, match=r"the folder .* cannot be made: .*; name=NAME and output_root=FOLDER"
+    ):
+        RunLock().on_run_start(config)
 
 
 def test_other_ranks_rely_on_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,3 +228,9 @@ def test_a_compiled_step_equals_an_eager_one() -> None:
         loss.backward()
     for one, other in zip(eager.network.parameters(), fused.network.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("lr", [-1, None, float("nan")])
+def test_wrong_rate_is_a_users_mistake(lr: float | None) -> None:
+    with pytest.raises(ValueError, match="^optimizer: "):
+        module(small.network(), optimizer=partial(torch.optim.Adam, lr=lr)).configure_optimizers()

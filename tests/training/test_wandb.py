@@ -181,6 +181,7 @@ def test_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
     runs = [told_run(start) for folder in (*jobs, sweep) for start in records(folder)]
     assert [one.run_group for one in runs] == ["pair"] * 3
     assert [one.job_type for one in runs] == ["", "", "sweep"]
+    assert [one.display_name for one in runs][:2] == ["0_seed-1", "1_seed-2"]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ CHOICES = {
     "border": ("black", "mean"),
     "mask_merging": ("overwrite", "aggregate"),
 }
+LOWEST = {"key_channels": 1, "value_channels": 1, "decoder_channels": 1, "sensory_channels": 0}
 INITIALIZATION = ("pretrained", "tie_encoders", "mask_gain")
 """Arguments that decide the initial weights only."""
 
@@ -30,8 +31,9 @@ def validate_arguments(arguments: Mapping[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if arguments[name] not in choices:
             raise ValueError(f"{name}={arguments[name]}: must be one of {', '.join(choices)}")
-    if arguments["sensory_channels"] < 0:
-        raise ValueError(f"sensory_channels={arguments['sensory_channels']}: must not be negative")
+    for name, lowest in LOWEST.items():
+        if arguments[name] < lowest:
+            raise ValueError(f"{name}={arguments[name]}: must be at least {lowest}")
     backbones = (None, arguments["backbone"])
     if arguments["tie_encoders"] and (
         arguments["key_input"] == "image" or arguments["memory_backbone"] not in backbones

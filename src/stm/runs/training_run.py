@@ -15,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError
 
@@ -38,6 +39,15 @@ from stm.training.resume import CheckSameResumeStep, check_same_run, find_resume
 from stm.video import Video
 
 log = logging.getLogger(__name__)
+
+LOWEST = {
+    **dict.fromkeys(("steps", "batch_size", "validate_every", "save_every"), 1),
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.gradient_clip_val": 0,
+    "data.num_workers": 0,
+    "trunk_lr": 0,
+}
+"""Key -> its lowest value, of numbers that nothing else checks."""
 
 
 def train(config: DictConfig) -> float | None:
@@ -82,6 +92,8 @@ def train(config: DictConfig) -> float | None:
     data = build_data(config, benchmark.videos)
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
     callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values() if callback]
+    if not loggers:
+        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
     callbacks.append(CheckSameResumeStep(checkpoint, step))
     trainer = build_trainer(
         config.trainer,
@@ -113,9 +125,12 @@ def validate_config(config: DictConfig) -> None:
     Raises:
         ValueError: an amount is below 1, or a key is unknown; the error lists the known keys.
     """
-    for key in ("steps", "batch_size", "validate_every", "save_every"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]}: must be at least 1")
+    for key, lowest in LOWEST.items():
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int | float) and not value >= lowest:
+            raise ValueError(f"{key}={value}: must be at least {lowest}")
+    if config.loss is None:
+        raise ValueError("loss=null: must have a value")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"seed={config.seed}: must be 0 or more, and less than 2**32")
     check_argument_types(config)

@@ -177,13 +177,13 @@ class STMModule(L.LightningModule):
         Raises:
             ValueError: The schedule does not depend on the step alone, or ends before the run.
         """
-        defaults = self.build_optimizer(self.network.parameters()).defaults
+        defaults = _build("optimizer", self.build_optimizer, self.network.parameters()).defaults
         groups = parameter_groups(self.network, defaults, self.trunk_lr, self.decay_norms)
-        optimizer = self.build_optimizer(groups)
+        optimizer = _build("optimizer", self.build_optimizer, groups)
         if self.build_scheduler is None:
             return optimizer
         rates = [group["lr"] for group in optimizer.param_groups]
-        scheduler = self.build_scheduler(optimizer)
+        scheduler = _build("scheduler", self.build_scheduler, optimizer)
         if self.trunk_lr != 1 and rates != [group.get("initial_lr") for group in optimizer.param_groups]:
             raise ValueError(
                 f"trunk_lr={self.trunk_lr}: must be 1 for this schedule, which sets one rate for all layers; "
@@ -223,3 +223,11 @@ class STMModule(L.LightningModule):
         """
         self._check_values()
         checkpoint["config"] = self.config
+
+
+def _build(key: str, build: Callable[..., Any], argument: Any) -> Any:
+    """Build the optimizer or scheduler; torch's errors for a wrong value become the user's."""
+    try:
+        return build(argument)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {error}") from error

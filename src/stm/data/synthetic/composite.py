@@ -18,7 +18,7 @@ import numpy as np
 
 from stm.data.augment import Size, crop_matrix
 from stm.data.copy_paste import paste
-from stm.data.cropping import label_areas
+from stm.data.cropping import check_at_least, label_areas
 from stm.data.synthetic.dataset import DEFAULT_FRAMES, MIN_FRAMES
 from stm.data.synthetic.objects import VideoSpec
 from stm.data.synthetic.rendering import Layer, Scene
@@ -270,8 +270,10 @@ def composite_videos(
         frames: number of frames; by default 24 for plain and 40 for the others.
 
     Raises:
-        ValueError: an unknown kind, or too few frames.
+        ValueError: an unknown kind, or a number that is too small.
     """
+    check_at_least(1, count=count)
+    check_at_least(0, seed=seed)
     if kind not in (*KINDS, "mixed"):
         raise ValueError(f"kind={kind!r}: must be {', '.join(KINDS)} or mixed")
     kinds = ("plain", "event") if kind == "mixed" else (kind,)

@@ -127,12 +127,12 @@ def synthetic_videos(
         frames: number of frames; by default 24 for plain and 40 for the others.
 
     Raises:
-        ValueError: an unknown split or kind, or a size, seed or number of frames that is too small.
+        ValueError: an unknown split or kind, or a number that is too small.
     """
     kinds = ("plain", "event") if kind == "mixed" else (kind,)
     if kind not in (*DEFAULT_FRAMES, "mixed") or kind == "still":
         raise ValueError(f"kind={kind!r}: must be plain, event, distractor or mixed")
-    size = _check_arguments(seed, split, size)
+    size = _check_arguments(count, seed, split, size)
     for name in kinds:
         if frames is not None and frames < MIN_FRAMES[name]:
             raise ValueError(
@@ -150,16 +150,18 @@ def synthetic_stills(
     """List the first `count` procedural stills of a seed and a split; arguments as in `synthetic_videos`.
 
     Raises:
-        ValueError: an unknown split, or a size or seed that is too small.
+        ValueError: an unknown split, or a number that is too small.
     """
-    return SyntheticStills(count, seed, split, _check_arguments(seed, split, size))
+    return SyntheticStills(count, seed, split, _check_arguments(count, seed, split, size))
 
 
-def _check_arguments(seed: int, split: str, size: int | tuple[int, int]) -> tuple[int, int]:
+def _check_arguments(count: int, seed: int, split: str, size: int | tuple[int, int]) -> tuple[int, int]:
     """Validate arguments and return the size as (H, W)."""
     height, width = (size, size) if isinstance(size, int) else size
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
+    if count < 1:
+        raise ValueError(f"count={count}: must be at least 1")
     if seed < 0:
         raise ValueError(f"seed={seed}: must be at least 0")
     if min(height, width) < MIN_SIDE:

@@ -6,7 +6,7 @@ DATA ?= data
 REAL = data.root=$(DATA)/DAVIS data.stills=$(DATA)/stills benchmark.root=$(DATA)/DAVIS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-slow golden real tables lint types format docs coverage benchmark-data benchmark-speed benchmark-metrics
+.PHONY: help setup quickstart test test-slow golden real tables lint types format docs coverage benchmark-data benchmark-speed benchmark-train benchmark-metrics
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ benchmark-data: $(READY)  ## Compare data loading with a plain PIL pipeline
 
 benchmark-speed: $(READY)  ## Compare inference speed and memory with the published code's way
 	$(PYTHON) benchmarks/speed.py
+
+benchmark-train: $(READY)  ## Compare a training step with one that takes clips and objects in turns
+	$(PYTHON) benchmarks/training.py
 
 benchmark-metrics: $(READY)  ## Compare the speed of J and F with the DAVIS evaluation's way
 	$(PYTHON) benchmarks/metrics.py

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_networks as small
+from helpers.plain_training import plain_training_step
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -234,3 +235,17 @@ def test_a_compiled_step_equals_an_eager_one() -> None:
 def test_wrong_rate_is_a_users_mistake(lr: float | None) -> None:
     with pytest.raises(ValueError, match="^optimizer: "):
         module(small.network(), optimizer=partial(torch.optim.Adam, lr=lr)).configure_optimizers()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"key_input": "image", "similarity": "l2", "value_fusion": "residual"}]
+)
+def test_a_step_equals_one_that_takes_clips_and_objects_in_turns(changes: dict[str, Any]) -> None:
+    batch = ClipBatch.collate([small.clip(1, 3, seed=1), small.clip(3, 3, seed=2)])
+    ours, plain = module(small.network(**changes)), module(small.network(**changes))
+    losses = ours.training_step(batch, 0), plain_training_step(plain.network, SegmentationLoss(), batch)
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    for loss in losses:
+        loss.backward()
+    for one, other in zip(ours.network.parameters(), plain.network.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4)

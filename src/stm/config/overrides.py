@@ -166,11 +166,11 @@ def _wrong_key(override: Override, values: Mapping[str, Any], groups: set[str]) 
 def _wrong_type(override: Override, current: Any) -> str | None:
     """Return a message for a value of another kind than the current one: a number, a switch, a list or keys.
 
-    `trainer` accepts 'auto' for numbers, and lists of devices.
+    `trainer` accepts 'auto' for numbers, and lists of devices; `data.crop` a number or [height, width].
     """
     name, value = override.key_or_group, override.value()
     kind, expected, example = _kind_of(current)
-    if kind is None or name.startswith("trainer."):
+    if kind is None or name.startswith("trainer.") or name == "data.crop":
         return None
     for item in value.list if isinstance(value, ChoiceSweep) else [value]:
         item = item.text if isinstance(item, QuotedString) else item

@@ -1,0 +1,152 @@
+"""Compare time and memory of a training step with those of a plain one, and equal weights.
+
+    python benchmarks/training.py [--network resnet50] [--size 384] [--objects 1 3] [--repeats 5] ...
+
+The plain step (tests/helpers/plain_training.py) encodes and decodes clip by clip and object by object, as
+reproductions of STM's training do. Steps, forward and backward, alternate in one process, so that other
+load on the machine slows both. The table has the medians of their seconds, the ratio with its quartiles, the
+peak of memory beyond the loaded network and its gradients (each side in a process of its own; ours also with
+checkpointed activations), the differences of loss and gradients, and TFLOP/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing as mp
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from helpers.plain_training import plain_training_step
+
+from stm.evaluation.peak_memory import PeakMemory
+from stm.inference import Segmenter
+from stm.network import STM
+from stm.training.lightning_module import EVERY_FRAME
+from stm.training.loss import SegmentationLoss
+from stm.video import ClipBatch
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet50": {},
+    "resnet18": {"backbone": "resnet18"},
+    "tiny": {
+        "backbone": "tiny",
+        "norm": "group",
+        "key_channels": 32,
+        "value_channels": 64,
+        "decoder_channels": 32,
+    },
+}
+FORMS = ("plain", "ours", "checkpointed")
+
+
+def make_batch(clips: int, objects: int, size: int) -> ClipBatch:
+    """Random clips of three frames; their objects are upright bars."""
+    frames = torch.randint(0, 256, (clips, 3, 3, size, size), dtype=torch.uint8)
+    masks = torch.zeros(clips, 3, size, size, dtype=torch.uint8)
+    width = size // (2 * objects + 1)
+    for o in range(objects):
+        masks[..., size // 4 : 3 * size // 4, (2 * o + 1) * width : (2 * o + 2) * width] = o + 1
+    counts = torch.full((clips,), objects)
+    return ClipBatch(frames, masks, counts, torch.arange(clips), ("random",) * clips)
+
+
+def training_loss(network: STM, batch: ClipBatch, form: str) -> torch.Tensor:
+    """The loss of a step, by the plain way or by ours."""
+    loss = SegmentationLoss()
+    if form == "plain":
+        return plain_training_step(network, loss, batch)
+    for encoder in (network.query_encoder, network.memory_encoder):
+        encoder.trunk.recompute = form == "checkpointed"
+    segmenter, losses = Segmenter(network, EVERY_FRAME), []
+    segmenter.step(batch.frames[:, 0], batch.object_masks(0))
+    for t in range(1, batch.frames.shape[1]):
+        segmenter.step(batch.frames[:, t])
+        assert segmenter.logits is not None
+        losses.append(loss(segmenter.logits, batch.masks[:, t]))
+    return torch.stack(losses).sum()
+
+
+def run(network: STM, batch: ClipBatch, form: str) -> tuple[float, float]:
+    """A step without the optimizer; returns its seconds and the loss."""
+    network.zero_grad()
+    began = perf_counter()
+    loss = training_loss(network, batch, form)
+    loss.backward()
+    value = loss.item()
+    return perf_counter() - began, value
+
+
+def peak_bytes(arguments: tuple[str, int, int, int, int], form: str) -> int:
+    """The peak of memory of a step beyond the network and its gradients, in a process of its own."""
+    with mp.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_bytes, (arguments, form))
+
+
+def _peak_bytes(arguments: tuple[str, int, int, int, int], form: str) -> int:
+    name, clips, objects, size, threads = arguments
+    network, batch = prepare(name, clips, objects, size, threads)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before, peak = PeakMemory(torch.device("cpu")).bytes(), PeakMemory(torch.device("cpu"))
+    run(network, batch, form)
+    return peak.bytes() - before
+
+
+def prepare(name: str, clips: int, objects: int, size: int, threads: int) -> tuple[STM, ClipBatch]:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    return STM(**NETWORKS[name]).train(), make_batch(clips, objects, size)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", choices=NETWORKS, default="resnet50")
+    parser.add_argument("--size", type=int, default=384, help="side of the clips in pixels")
+    parser.add_argument("--batch", type=int, default=4, help="clips")
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    for objects in options.objects:
+        arguments = (options.network, options.batch, objects, options.size, options.threads)
+        network, batch = prepare(*arguments)
+        with FlopCounterMode(display=False) as counter:
+            run(network, batch, "ours")
+        gradients, losses = {}, {}
+        for form in FORMS:
+            losses[form] = run(network, batch, form)[1]
+            gradients[form] = torch.cat(
+                [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+            )
+        seconds = {form: [] for form in FORMS}
+        for repeat in range(options.repeats):
+            for form in FORMS if repeat % 2 else FORMS[::-1]:
+                seconds[form].append(run(network, batch, form)[0])
+        peaks = {form: peak_bytes(arguments, form) for form in FORMS}
+        print(f"{options.network}, {options.size} pixels, batch {options.batch}, {objects} objects")
+        for form in FORMS:
+            ratios = np.percentile(np.array(seconds["plain"]) / np.array(seconds[form]), [25, 50, 75])
+            difference = (gradients[form] - gradients["plain"]).norm() / gradients["plain"].norm()
+            print(
+                f"  {form:13} {np.median(seconds[form]):7.2f} s",
+                f"x{ratios[1]:.2f} ({ratios[0]:.2f}-{ratios[2]:.2f})",
+                f"peak {peaks[form] / 2**20:6.0f} MB (x{peaks[form] / peaks['plain']:.2f})",
+                f"loss {losses[form] - losses['plain']:+.1e}, gradients {difference:.1e}",
+                sep="  ",
+            )
+        rate = counter.get_total_flops() / np.median(seconds["ours"]) / 1e12
+        print(f"  {counter.get_total_flops() / 1e12:.3f} TFLOP a step, {rate:.3f} TFLOP/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -135,6 +135,7 @@ def strip(
         Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of a training of this project.")
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT.pth", help="The file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
 ) -> None:
     """Write only the network of a checkpoint: a third of its size, without paths and other settings.
 
@@ -146,7 +147,7 @@ def strip(
         raise ValueError(f"{target}: must be a file such as {target / 'weights.pth'}; got a folder")
     if target.exists():
         raise ValueError(f"{target}: must be a new file; it already exists")
-    strip(checkpoint, target)
+    strip(checkpoint, target, half)
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 

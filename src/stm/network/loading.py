@@ -79,8 +79,8 @@ def local_path(address: str | Path) -> Path:
     return _DOWNLOADS[address]
 
 
-def strip(checkpoint: str | Path, target: str | Path) -> None:
-    """Write only the network of a checkpoint: weights in float32, and the arguments of `STM`.
+def strip(checkpoint: str | Path, target: str | Path, half: bool = False) -> None:
+    """Write only the network of a checkpoint: weights, and the arguments of `STM`.
 
     The optimizer's state, two thirds of a checkpoint, and the rest of the configuration with its paths are
     dropped. `load` and `init=` of a training accept the file.
@@ -88,6 +88,7 @@ def strip(checkpoint: str | Path, target: str | Path) -> None:
     Args:
         checkpoint: a checkpoint of this project.
         target: the file to write.
+        half: store the weights in float16, half as large, instead of float32; they are loaded as float32.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -97,8 +98,9 @@ def strip(checkpoint: str | Path, target: str | Path) -> None:
     state = read_checkpoint(path)
     if not _is_ours(state):
         raise ValueError(f"checkpoint {path} is not of this project: there is nothing to strip")
+    dtype = torch.float16 if half else torch.float32
     weights = {
-        f"network.{name}": tensor.float() if tensor.is_floating_point() else tensor
+        f"network.{name}": tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in _network(path, state).state_dict().items()
     }
     # Given a path instead of an open file, torch would write the file's name into it.

@@ -12,6 +12,7 @@ from stm.cli import main as cli
 
 STM = Path(sys.executable).with_name("stm")
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+COMMANDS += [group.name for group in cli.app.registered_groups]
 
 
 def shell(

@@ -40,6 +40,7 @@ def table(printed: str, name: str) -> str:
     return "\n".join(line for line in lines[begin:] if "frames/s" not in line)
 
 
+@pytest.mark.slow
 def test_two_processes_of_the_trainer_equal_one(tmp_path: Path, checkpoint: Path) -> None:
     single = succeed("evaluate.py", *command(checkpoint, "single"), folder=tmp_path)
     pair = succeed("evaluate.py", *command(checkpoint, "pair"), *TWO, folder=tmp_path)
@@ -74,7 +75,7 @@ def test_a_killed_process_of_the_trainer_ends_the_evaluation(tmp_path: Path, che
     "trainer", [(), pytest.param(TWO, marks=pytest.mark.slow)], ids=["one process", "two processes"]
 )
 def test_sigterm_ends_the_evaluation(tmp_path: Path, checkpoint: Path, trainer: tuple[str, ...]) -> None:
-    running = start("evaluate.py", *command(checkpoint, "ended", *trainer, frames=80), folder=tmp_path)
+    running = start("evaluate.py", *command(checkpoint, "ended", *trainer, frames=300), folder=tmp_path)
     running.wait_until(lambda: bool(sequences(output_folder(tmp_path, "ended"))))
     other = second_process(running) if trainer else None
     assert running.process.pid is not None

@@ -75,9 +75,10 @@ def write_stills(data: Path) -> None:
         ("ECSSD/images", "ECSSD/ground_truth_mask"),
         ("MSRA10K/Imgs", "MSRA10K/Imgs"),
     ):
-        write_frame(data / images / "x.jpg", frame)
-        (data / masks).mkdir(exist_ok=True)
-        binary.save(data / masks / "x.png")
+        for name in ("x", "davis_x"):
+            write_frame(data / images / f"{name}.jpg", frame)
+            (data / masks).mkdir(exist_ok=True)
+            binary.save(data / masks / f"{name}.png")
     voc, sbd, coco = data / "VOCdevkit/VOC2012", data / "benchmark_RELEASE/dataset", data / "coco"
     write_frame(voc / "JPEGImages" / "x.jpg", frame)
     write_mask(voc / "SegmentationObject" / "x.png", mask)

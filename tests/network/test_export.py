@@ -95,7 +95,7 @@ def compare(
     "changes",
     [
         {},
-        {"key_input": "image", "similarity": "l2", "read_stride": 8},
+        pytest.param({"key_input": "image", "similarity": "l2", "read_stride": 8}, marks=pytest.mark.slow),
         {"other_objects_channel": True, "similarity": "scaled_dot", "norm": "frozen"},
     ],
     ids=["paper", "image keys at stride 8", "others"],

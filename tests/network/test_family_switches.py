@@ -99,7 +99,7 @@ def segment_a_video(network: STM, policy: MemoryPolicy) -> None:
     [
         ({"value_fusion": "attention"}, "value_fusion=attention: must be one of none, residual, cbam"),
         ({"decoder": "aot"}, "decoder=aot: must be one of stm, mask_propagation, stcn, xmem"),
-        ({"sensory_channels": -1}, "sensory_channels=-1: must not be negative"),
+        ({"sensory_channels": -1}, "sensory_channels=-1: must be at least 0"),
         ({"border": "white"}, "border=white: must be one of black, mean"),
         ({"mask_merging": "max"}, "mask_merging=max: must be one of overwrite, aggregate"),
     ],

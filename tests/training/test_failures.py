@@ -78,6 +78,7 @@ def test_only_the_nonfinite_clip_of_a_batch_is_named() -> None:
         module.training_step(batch, 0)
 
 
+@pytest.mark.slow
 def test_truncated_checkpoint(tmp_path: Path) -> None:
     settings = (*TRAINING, "resume=auto")
     whole, cut = tmp_path / "runs" / "whole", tmp_path / "runs" / "cut"

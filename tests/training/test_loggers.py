@@ -14,8 +14,8 @@ from helpers.small_networks import clip
 from torch.utils.data import DataLoader
 
 from stm.training import loggers as run_loggers
-from stm.training.callbacks import Throughput
 from stm.training.csv_logger import CSVLogger
+from stm.training.throughput import Throughput
 from stm.video import ClipBatch
 
 

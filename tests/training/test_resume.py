@@ -123,6 +123,7 @@ def test_run_can_be_extended(tmp_path: Path) -> None:
     assert checkpoint(longer)["config"]["steps"] == 5
 
 
+@pytest.mark.slow
 def test_extended_run_follows_the_longer_schedule(tmp_path: Path) -> None:
     arguments = (*RUN, "scheduler=warmup_linear", "validate_every=9", "save_every=9")
     whole, longer = tmp_path / "runs" / "whole", tmp_path / "runs" / "longer"

@@ -1,4 +1,4 @@
-"""Lightning callbacks: progress, throughput, and images and tables for the loggers that accept them."""
+"""Lightning callbacks: progress, an average of the weights, and images and tables for the loggers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import EMAWeightAveraging, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from stm.evaluation.peak_memory import PeakMemory
 from stm.evaluation.scores import Scores
 from stm.inference import Segmenter
 from stm.memory import MemoryPolicy
@@ -135,77 +132,6 @@ class ProgressLog(ProgressBar):
         self._last_line = time.monotonic()
         if self.is_enabled:
             log.info(line)
-
-
-class Throughput(L.Callback):
-    """Logs clips, frames and floating-point operations per second over all processes, and the peak of memory.
-
-    It measures from one log step to the next, without validations. Operations are counted in the first batch,
-    recomputed ones included; `train/mfu` is their rate relative to the peak of a device that Lightning knows.
-    Lightning's ThroughputMonitor synchronizes with the GPU at every step; this never does.
-    """
-
-    def __init__(self) -> None:
-        self._start: float | None = None
-        self._clips = self._frames = self._batches = 0
-        self._counter: FlopCounterMode | None = None
-        self._flops: int | None = None
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Exclude the first step, which includes one-time work, from the first measurement."""
-        self._start = None
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ClipBatch, batch_idx: int
-    ) -> None:
-        """Count the operations of the first batch, unless they are fused by torch.compile."""
-        is_compiled = any(module._compiled_call_impl is not None for module in pl_module.modules())
-        if self._flops is None and self._counter is None and not is_compiled:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int
-    ) -> None:
-        """Count the batch, and log at each log step."""
-        if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self._flops, self._counter = self._counter.get_total_flops(), None
-        if self._start is None:
-            return self._restart(pl_module)
-        self._batches += 1
-        self._clips += len(batch) * trainer.world_size
-        self._frames += len(batch) * batch.frames.shape[1] * trainer.world_size
-        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not is_step or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return None
-        seconds = time.perf_counter() - self._start
-        metrics = {
-            "train/clips_per_second": self._clips / seconds,
-            "train/frames_per_second": self._frames / seconds,
-            "train/peak_memory_mb": self._peak.bytes() / 2**20,
-        }
-        if self._flops:
-            per_second = self._flops * self._batches / seconds  # of each process
-            metrics["train/tflops_per_second"] = per_second * trainer.world_size / 1e12
-            dtype = torch.get_autocast_dtype("cuda") if "16" in trainer.precision else torch.float32
-            if pl_module.device.type == "cuda" and (peak := get_available_flops(pl_module.device, dtype)):
-                metrics["train/mfu"] = per_second / peak
-        pl_module.log_dict(metrics, rank_zero_only=True)
-        return self._restart(pl_module)
-
-    def _restart(self, pl_module: L.LightningModule) -> None:
-        self._start, self._clips, self._frames, self._batches = time.perf_counter(), 0, 0, 0
-        self._peak = PeakMemory(pl_module.device)
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Pause the clock."""
-        self._pause = time.perf_counter()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Resume the clock."""
-        if self._start is not None:
-            self._start += time.perf_counter() - self._pause
 
 
 class ExponentialMovingAverage(EMAWeightAveraging):

@@ -20,10 +20,10 @@ from PIL import Image
 import stm
 from stm.cli import main as cli
 from stm.cli import track_video as tracking
-from stm.data.video_files import Frames, VideoFile, open_frames
+from stm.data.video_files import Frames, VideoFile
 from stm.inference import Segmenter
 from stm.masks import read_mask, write_mask
-from stm.memory import MemoryPolicy, published_policy
+from stm.memory import MemoryPolicy
 from stm.visualization import write_video
 
 LENGTH = 20
@@ -292,10 +292,3 @@ def test_masks_keep_the_video_s_size(case: Path) -> None:
     found = masks(case / "out")
     assert found["shot19"].shape == (32, 48)
     assert np.array_equal(found["shot0"], only(MASKS[0], 1, 2)), "as given"
-
-
-def test_published_weights_are_tracked_with_their_own_policy(case: Path) -> None:
-    network, frames = small.network(), open_frames(case / "frames")
-    assert tracking._choose_policy(None, network, frames, {0: MASKS[0]}, 32) == MemoryPolicy()
-    network.policy = published_policy("stcn")
-    assert tracking._choose_policy(None, network, frames, {0: MASKS[0]}, 32) == network.policy

@@ -1,4 +1,4 @@
-"""`stm track` on data that changes, ends early or is long: fingerprints, `--fresh`, folders of masks."""
+"""`stm track` on data that changes, ends early or is long: fingerprints, `--fresh`, masks, policies."""
 
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from PIL import Image
 
 from stm.cli import main as cli
 from stm.cli import track_video as tracking
-from stm.data.video_files import VideoFile
+from stm.data.video_files import VideoFile, open_frames
 from stm.masks import read_mask, write_mask
+from stm.memory import MemoryPolicy, published_policy
 from stm.visualization import write_video
 
 LENGTH = 8
@@ -149,3 +150,10 @@ def test_a_size_that_changes_names_file_and_frame(case, capsys):
     Image.fromarray(FRAMES[3][:30]).save(case / "frames" / "00003.png")
     assert track(case) == 2
     assert "frames/00003.png: frames must have the size of the first" in capsys.readouterr().err
+
+
+def test_published_weights_are_tracked_with_their_own_policy(case: Path) -> None:
+    network, frames = small.network(), open_frames(case / "frames")
+    assert tracking._choose_policy(None, network, frames, {0: MASKS[0]}, 32) == MemoryPolicy()
+    network.policy = published_policy("stcn")
+    assert tracking._choose_policy(None, network, frames, {0: MASKS[0]}, 32) == network.policy

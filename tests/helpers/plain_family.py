@@ -25,6 +25,24 @@ NETWORKS = {
     "xmem_no_sensory": lambda: XMem(sensory=False),
 }
 FAMILY = Path(__file__).parents[1] / "golden" / "family"
+CASES = sorted(path.stem for path in FAMILY.glob("*.npz"))
+LATE_LONG = [case for case in CASES if case.endswith("late_long")]
+SETTINGS = (
+    "mem_every",
+    "top_k",
+    "include_last",
+    "enable_long_term",
+    "min_mid_term_frames",
+    "max_mid_term_frames",
+    "max_long_term_elements",
+    "num_prototypes",
+    "count_long_term_usage",
+)
+"""What the golden cases say of their networks' policies, in the authors' words."""
+
+
+def network_name(case: str) -> str:
+    return max((name for name in NETWORKS if case.startswith(name)), key=len)
 
 
 def golden_state_dict(name: str) -> dict[str, Tensor]:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import slurm_cluster
 from helpers.commands import ROOT, TINY
 from helpers.logged_values import history, records
 from helpers.slurm_cluster import Cluster, wait_until
+from helpers.training_runs import checkpoint
 from training.test_resume import assert_equal
 
 pytestmark = pytest.mark.slow
@@ -44,16 +44,12 @@ def log_of(folder: Path, job: str) -> str:
 
 
 def steps(run: Path) -> list[int]:
-    """The optimizer steps that the log tells of, each once."""
+    """Return the logged optimizer steps."""
     try:
         with (run / "logs" / "metrics.csv").open(newline="") as file:
             return [int(row["step"]) for row in csv.DictReader(file) if row.get("train/loss")]
     except (FileNotFoundError, ValueError):
         return []
-
-
-def checkpoint(run: Path) -> dict:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def finished(cluster: Cluster, job: str, folder: Path, seconds: float = 300) -> None:
@@ -63,7 +59,7 @@ def finished(cluster: Cluster, job: str, folder: Path, seconds: float = 300) -> 
 
 
 def processes(job: str) -> dict[int, int]:
-    """The job's training processes: rank -> number, as SLURM's variables in them tell."""
+    """The job's training processes: rank -> number, by SLURM's variables."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -78,7 +74,7 @@ def processes(job: str) -> dict[int, int]:
 
 
 def test_a_job_that_is_requeued_and_killed_ends_as_a_whole_one(cluster: Cluster, tmp_path: Path) -> None:
-    """Two nodes; `scontrol requeue` twice while it runs, SIGKILL once; W&B's run goes on under its id."""
+    """Two nodes; `scontrol requeue` twice while it runs, SIGKILL once; the W&B run continues."""
     total = 300
     training = (*TINY, f"steps={total}", f"validate_every={total}", "save_every=10", "logger=wandb")
     training += ("trainer.log_every_n_steps=1", f"output_root={tmp_path}", "scheduler=warmup_linear")
@@ -243,15 +239,8 @@ def test_a_sweep_of_submitit(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_the_jobs_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
     """The same command is refused while they are there: it would be a second writer of the same folders."""
-    training = (
-        *TINY,
-        "steps=300",
-        "validate_every=300",
-        "save_every=1000",
-        "final_benchmark=null",
-        "resume=auto",
-    )
-    training += ("trainer=slurm", "trainer.devices=1", "seed=1,2")
+    training = (*TINY, "steps=300", "validate_every=300", "save_every=1000", "final_benchmark=null")
+    training += ("resume=auto", "trainer=slurm", "trainer.devices=1", "seed=1,2")
     runs = [tmp_path / "sweep" / f"{place}_seed-{place + 1}" for place in (0, 1)]
     with sweeping(cluster, tmp_path, *training) as (sweep, said):
         wait_until(lambda: all(len(steps(run)) > 3 for run in runs), 240, said)

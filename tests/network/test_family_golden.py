@@ -12,10 +12,14 @@ import pytest
 import torch
 from helpers import small_networks as small
 from helpers.plain_family import (
+    CASES,
     FAMILY,
+    LATE_LONG,
     NETWORKS,
+    SETTINGS,
     golden_case,
     golden_state_dict,
+    network_name,
     plain_network,
     plain_reference,
 )
@@ -25,31 +29,12 @@ from stm.memory import published_policy
 from stm.network import STM, load_published
 from stm.network.published_names import recognize
 
-CASES = sorted(path.stem for path in FAMILY.glob("*.npz"))
-LATE_LONG = [case for case in CASES if case.endswith("late_long")]
-SETTINGS = (
-    "mem_every",
-    "top_k",
-    "include_last",
-    "enable_long_term",
-    "min_mid_term_frames",
-    "max_mid_term_frames",
-    "max_long_term_elements",
-    "num_prototypes",
-    "count_long_term_usage",
-)
-
-
 QUICK = ("stcn_one_object", "mask_propagation_one_object", "xmem_late_object")
 
 
 def quick_first(names: Iterable[str], quick: Sequence[str]) -> list[Any]:
     """Mark all but some names as slow."""
     return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
-
-
-def network_name(case: str) -> str:
-    return max((name for name in NETWORKS if case.startswith(name)), key=len)
 
 
 @pytest.fixture(scope="module")

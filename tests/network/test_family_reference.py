@@ -9,28 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.plain_family import FAMILY, NETWORKS, golden_case, golden_network, plain_reference
+from helpers.plain_family import (
+    CASES,
+    FAMILY,
+    LATE_LONG,
+    NETWORKS,
+    SETTINGS,
+    golden_case,
+    golden_network,
+    network_name,
+    plain_reference,
+)
 from helpers.plain_frame_memory import PlainFrameMemory
 from helpers.plain_xmem_memory import GroupMemory, PlainXMem, Store
 
-CASES = sorted(path.stem for path in FAMILY.glob("*.npz"))
-LATE_LONG = [case for case in CASES if case.endswith("late_long")]
-SETTINGS = (
-    "mem_every",
-    "top_k",
-    "include_last",
-    "enable_long_term",
-    "min_mid_term_frames",
-    "max_mid_term_frames",
-    "max_long_term_elements",
-    "num_prototypes",
-    "count_long_term_usage",
-)
 Loop = PlainFrameMemory | PlainXMem
 
 
 def build(case: str, truth: dict[str, Any], **settings: Any) -> Loop:
-    name = max((name for name in NETWORKS if case.startswith(name)), key=len)
+    name = network_name(case)
     settings |= {name: truth[name].item() for name in SETTINGS if name in truth}
     return plain_reference(golden_network(name), **settings)
 

@@ -45,7 +45,7 @@ def _find_files(arguments: Sequence[str], frames: Frames) -> dict[int, Path]:
         path = Path(match[2] if match else argument)
         if path.is_dir():
             if match:
-                raise ValueError(f"--mask {argument}: must be a file; a folder's names tell the frames")
+                raise ValueError(f"--mask {argument}: must be a file; a folder's names are those of frames")
             found: Mapping[int, Path] = _files_of_folder(path, frames)
         else:
             found = {int(match[1]) if match else 0: path}

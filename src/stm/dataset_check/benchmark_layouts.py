@@ -78,7 +78,7 @@ def list_mose(dataset: DatasetFiles) -> None:
                 continue
             objects, length = meta[video.name]
             if is_train:
-                video.meta_objects = {label: [""] for label in objects}  # it does not tell where they enter
+                video.meta_objects = {label: [""] for label in objects}  # it does not list where they enter
             if length != len(video.frames):
                 detail = f"video {video.name!r} has {length} frames, but the folder {len(video.frames)}"
                 dataset.add_issue("meta-missing", meta_file, detail)

@@ -234,7 +234,7 @@ def build_trunk(name: str, pretrained: bool = False, norm: str = "frozen", read_
     except (OSError, HTTPException) as error:  # no network, a broken connection, or a full or read-only disk
         raise RuntimeError(
             f"pretrained=true: the ImageNet weights of {name} could not be downloaded ({error}). Without "
-            "network access, set backbone.pretrained=false to start from random weights, or copy the file into "
+            "network access, set backbone.pretrained=false to start from random weights, or copy the file to "
             f"{torch.hub.get_dir()}/checkpoints (torchvision) or the Hugging Face cache (timm)."
         ) from error
     stem, stages = layout.split(net)

@@ -1,6 +1,6 @@
 """Videos of any length whose frames are made when they are asked for, and their evaluation as a process.
 
-python tests/helpers/long_video.py OUTPUT LENGTH evaluates one with an overlay video, and writes
+python -m helpers.long_video OUTPUT LENGTH, in tests, evaluates one with an overlay video, and writes
 OUTPUT/watched.json: the memory in use and the number of masks whenever a 100th frame was requested.
 """
 

@@ -175,7 +175,7 @@ def test_a_sweep_on_two_devices_runs_each_job_once(tmp_path: Path) -> None:
         assert (folder / ".hydra" / "config.yaml").exists()
         told = (folder / "train_rank1.log").read_text()
         assert told.count("MEMBER: 2/2") == 1
-        assert told.count("1 of 2 videos are the share of rank 1 of 2") == 1, "of the test phase, too"
+        assert told.count("1 of 2 videos are evaluated by rank 1 of 2") == 1, "of the test phase, too"
         assert not list(folder.glob("test_*/ranks"))
     memories = [checkpoint(folder)["config"]["memory"]["every"] for folder in folders]
     assert len(set(map(str, memories))) == 2
@@ -203,7 +203,7 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     began = time.monotonic()
     assert running.wait(60) != 0
     assert time.monotonic() - began < 30
-    assert "the process of rank 1 was ended by SIGKILL" in running.output
+    assert "the process of rank 1 was killed by SIGKILL" in running.output
 
 
 @pytest.mark.slow

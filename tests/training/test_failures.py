@@ -167,7 +167,7 @@ def test_error_of_the_second_process_ends_both_and_is_reported(tmp_path: Path) -
     assert running.wait(60) == 1
     assert not Path(f"/proc/{other}").exists()
     first = running.output.index(f"DataLoader worker (pid {worker}) is killed by signal: Killed")
-    assert "the process of rank 1 failed with code 1; what it said stands above" in running.output[first:]
+    assert "the process of rank 1 failed with code 1; its error is printed above" in running.output[first:]
 
 
 def command_line(process: int) -> bytes:

@@ -1,5 +1,6 @@
 """`stm check` on single files: each fault is the only issue, and files without issues can be read."""
 
+import json
 import os
 import struct
 import zlib
@@ -15,12 +16,13 @@ from helpers.check_trees import (
     C,
     check_issues,
     clean_davis,
+    mask_files,
     save_binary,
     save_blurred,
     save_colored,
     save_gray,
 )
-from helpers.data_trees import boxes, smooth_image, write_frame
+from helpers.data_trees import boxes, smooth_image, write_frame, write_video
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
@@ -183,3 +185,24 @@ def test_antialiased_masks_are_detected(kind, tmp_path):
 
 def test_the_palette_has_256_distinct_colors():
     assert len({tuple(color) for color in PALETTE.tolist()}) == 256
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ((1, 255), [("warning", "wide-void", f"Annotations/v/{t:05d}.png") for t in range(3)]),
+        ((1, 65_535), [("note", "void", "Annotations/v")]),
+        ((254, 255), []),
+        ((255, 256), []),
+    ],
+)
+def test_void_of_16_bit_masks_is_65535(ids, expected, tmp_path):
+    root = tmp_path / "set"
+    mask = np.zeros((40, 60), np.uint16)
+    mask[5:20, 5:25], mask[22:38, 30:55] = ids
+    write_video(root, "v", [boxes({1: A})] * 3)
+    for path in mask_files(root, "v"):
+        write_mask(path, mask)
+    assert [issue for issue in check_issues(root) if issue[1] not in ("id-gap", "mask-gray")] == expected
+    messages = [issue["message"] for issue in json.loads((tmp_path / "set.json").read_text())["issues"]]
+    assert expected[:1] != [("note", "void", "Annotations/v")] or any("void (65535)" in m for m in messages)

@@ -30,6 +30,7 @@ class VideoFiles:
             object; or `expected`.
         allows_late_objects: Whether objects are tracked that the first mask does not show.
         for_training: Whether the video must be long enough for a training clip.
+        for_davis_scores: Whether the video must be long enough for DAVIS's scores.
     """
 
     name: str
@@ -42,6 +43,7 @@ class VideoFiles:
     binary_masks: Literal["invalid", "allowed", "expected"] = "invalid"
     allows_late_objects: bool = False
     for_training: bool = True
+    for_davis_scores: bool = False
 
 
 @dataclass

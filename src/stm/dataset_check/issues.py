@@ -82,7 +82,7 @@ ISSUE_CODES = {
     "mask-gray": IssueCode(
         "note", "a palette PNG shows its ids in image viewers and cannot be confused with a binary mask"
     ),
-    "mask-size": IssueCode("error", "a mask must have the size of its frame; resize it by nearest neighbor"),
+    "mask-size": IssueCode("error", "a mask must have the size of its frame; resize or rotate it likewise"),
     # objects
     "no-objects": IssueCode("error", "there is nothing to segment; add the mask of an object, or remove it"),
     "first-mask-empty": IssueCode(
@@ -92,9 +92,12 @@ ISSUE_CODES = {
         "warning", "DAVIS tracks only the objects of the first mask; a plain folder tracks all"
     ),
     "id-gap": IssueCode("note", "ids need not be contiguous; check whether an object was lost"),
-    "void": IssueCode("note", "void pixels are ignored by the scores; check that this is intended"),
+    "void": IssueCode("note", "training and DAVIS's scores ignore void pixels; check that this is intended"),
+    "wide-void": IssueCode(
+        "warning", "void is 65535 in 16-bit masks; write that, or an 8-bit mask, if 255 means void"
+    ),
     "few-masks": IssueCode(
-        "warning", "a training clip needs 3 annotated frames; the video still serves as stills"
+        "warning", "training clips and DAVIS's scores need 3 annotated frames; fewer still serve as stills"
     ),
     # lists and meta.json
     "no-lists": IssueCode("error", "a list defines the videos of a split; write ImageSets/2017/train.txt"),

@@ -98,6 +98,7 @@ def _davis(dataset: DatasetFiles) -> None:
         is_2016 = [path.parent.name in ("2016", *videos_of) for path in listed_in]
         video.binary_masks = "expected" if listed_in and all(is_2016) else "invalid"
         video.for_training = not listed_in or not all(path.stem.startswith("test") for path in listed_in)
+        video.for_davis_scores = any(not path.stem.startswith(("train", "test")) for path in listed_in)
         video.required_masks = list(video.frames) if video.for_training else list(video.frames)[:1]
 
 

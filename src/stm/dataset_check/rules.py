@@ -10,8 +10,8 @@ from pathlib import Path
 from stm.data.file_inspection import FileInfo
 from stm.dataset_check.dataset_files import StillFiles, Unit, VideoFiles
 from stm.dataset_check.issues import Issue
-from stm.masks import LABEL_MODES
-from stm.video import VOID
+from stm.masks import LABEL_MODES, WIDE_MODES
+from stm.video import VOID, WIDE_VOID
 
 _COMMON = ("JPEG", "MPO", "PNG")
 FORMATS_OF_SUFFIX = {
@@ -84,7 +84,9 @@ def _check_mask(path: Path, info: FileInfo, frame: FileInfo | None) -> Iterator[
         yield _issue("wrong-format", path, f"the content is {info.format}")
     if frame and not frame.fault and frame.size != info.size:
         mask_size, frame_size = (f"{width}x{height}" for height, width in (info.size, frame.size))
-        yield _issue("mask-size", path, f"the mask is {mask_size}, its frame {frame_size}")
+        is_unturned = frame.orientation >= 5 and info.size == frame.size[::-1]
+        turned = " after its EXIF rotation, which --fix applies to the mask" if is_unturned else ""
+        yield _issue("mask-size", path, f"the mask is {mask_size}, its frame {frame_size}{turned}")
     if info.mode in ("RGB", "RGBA"):
         yield _issue("mask-rgb", path, f"mode {info.mode}, {'flat' if info.colors else 'many'} colors")
     elif info.mode not in LABEL_MODES:
@@ -141,9 +143,11 @@ def _check_video(video: VideoFiles, infos: FileInfos) -> Iterator[_RawIssue]:
         if name not in video.masks:
             yield _issue("mask-missing", video.masks_folder / f"{name}.png", "the frame has no mask")
     num_annotated = len(video.masks.keys() & video.frames.keys())
-    if video.for_training and num_annotated < CLIP_LENGTH:
+    if (video.for_training or video.for_davis_scores) and num_annotated < CLIP_LENGTH:
         detail = f"{num_annotated} of {len(video.frames)} frames have a mask"
-        yield _issue("few-masks", video.masks_folder, detail)
+        if video.for_davis_scores:
+            detail += "; DAVIS does not score the first and the last one"
+        yield _issue("few-masks", video.masks_folder, detail, "error" if video.for_davis_scores else "")
     yield from _check_labels(video, infos)
 
 
@@ -193,6 +197,7 @@ def _check_labels(video: VideoFiles, infos: FileInfos) -> Iterator[_RawIssue]:
     else:
         objects = {name: object_labels(info) for name, (_, info) in usable.items()}
         yield from _check_void(video, [info for _, info in usable.values()])
+        yield from _check_wide_masks(usable)
     yield from _check_objects(video, objects)
 
 
@@ -217,8 +222,18 @@ def _check_void(video: VideoFiles, masks: list[FileInfo]) -> Iterator[_RawIssue]
     num_pixels = sum(info.size[0] * info.size[1] for info in masks)
     num_void = sum(info.labels.get(info.void, 0) for info in masks if not is_binary(info))
     if num_void:
-        detail = f"{num_void / num_pixels:.2%} of the mask pixels are void ({masks[0].void})"
+        voids = {WIDE_VOID if info.mode in WIDE_MODES else VOID for info in masks if info.void in info.labels}
+        detail = f"{num_void / num_pixels:.2%} of the mask pixels are void ({_join(voids)})"
         yield _issue("void", video.masks_folder, detail)
+
+
+def _check_wide_masks(masks: Mapping[str, tuple[Path, FileInfo]]) -> Iterator[_RawIssue]:
+    """Yield the 16-bit masks whose 255 is probably void: no other id is above 253."""
+    ids = set().union(*(object_labels(info) for _, info in masks.values()))
+    if max(ids, default=0) == VOID and VOID - 1 not in ids:
+        for path, info in masks.values():
+            if VOID in object_labels(info):
+                yield _issue("wide-void", path, "it is a 16-bit mask, in which 255 is an object")
 
 
 def _check_objects(video: VideoFiles, objects: Mapping[str, set[int]]) -> Iterator[_RawIssue]:

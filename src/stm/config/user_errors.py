@@ -54,7 +54,8 @@ def _message(error: BaseException) -> str | None:
             error = error.__cause__
         is_clear = isinstance(error, ValueError | OSError | InstantiationException)
         kind = "" if is_clear else f"{type(error).__name__}: "
-        return f"{key[1] if key else 'configuration'}: {kind}{error}"
+        name, text = key[1] if key else "configuration", f"{kind}{error}"
+        return text if re.match(rf"{re.escape(name)}[:.=]", text) else f"{name}: {text}"
     if isinstance(error, OmegaConfBaseException):  # such as an interpolation of a key that does not exist
         return str(error)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):

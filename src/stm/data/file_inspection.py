@@ -191,9 +191,11 @@ def read_mask_prompt(path: Path, size: tuple[int, int], image: object) -> np.nda
             "without smoothing (`stm check --fix` repairs whole folders)"
         )
     if mask.shape != size:
+        is_unturned = mask.shape == size[::-1] and mask.shape[0] != mask.shape[1]
+        hint = "; frames are rotated as their EXIF tags ask, so must masks be" if is_unturned else ""
         raise ValueError(
             f"{path}: the mask must have the size of {image}, {size[1]}x{size[0]} (width x height); "
-            f"got {mask.shape[1]}x{mask.shape[0]}"
+            f"got {mask.shape[1]}x{mask.shape[0]}{hint}"
         )
     if not object_ids(mask):
         mask = (mask == void_label(mask)).astype(np.uint8)

@@ -62,10 +62,10 @@ def score_masks(
             needed = [
                 path
                 for t in _needed_frames(video, tally)
-                for label, path in mask_files(Path(video.name), video, t).items()
+                for label, path in mask_files(folder / video.name, video, t).items()
                 if label is None or t in tally.scored[label]
             ]
-            missing = [path for path in needed if not (folder / path).is_file()]
+            missing = [path.relative_to(folder) for path in needed if not _spelled(path).is_file()]
             if not needed and not (folder / video.name).is_dir():
                 missing = [Path(video.name)]
             if missing:
@@ -94,6 +94,12 @@ def score_masks(
     return Scores({**settings, "masks": str(masks)}, tuple(sequences), benchmark.seen), skipped
 
 
+def _spelled(path: Path) -> Path:
+    """Return a mask's path with the suffix in upper case if only that exists."""
+    upper = path.with_suffix(path.suffix.upper())
+    return upper if upper.is_file() and not path.is_file() else path
+
+
 def _missing_video(video: Video, tally: Tally) -> SequenceScores:
     """Return what MOSE's program gives a video without predictions: 0, and no disappearances."""
     scorer = VideoScorer(tally.protocol, [1], length=0)  # the program scores a video without frames alike
@@ -120,7 +126,7 @@ def _refuse_unexpected(folder: Path, video: Video) -> None:
     """
     objects = set((video.object_folders or {}).values())
     forms = {re.sub(r"\d", "0", name) for name in video.frame_names}
-    for path in sorted(folder.rglob("*.png")):
+    for path in sorted(folder.rglob("*.[pP][nN][gG]")):
         below = path.relative_to(folder).parts
         if any(part.startswith(".") for part in below):
             continue
@@ -141,7 +147,7 @@ def _score(video: Video, tally: Tally, folder: Path) -> SequenceScores:
     for t in sorted(tally.frames):
         truth = video.truth(t)
         shape = truth.shape[-2:]
-        files = mask_files(folder, video, t)
+        files = {label: _spelled(path) for label, path in mask_files(folder, video, t).items()}
         if None in files:
             labels = _read(files[None], video, shape, tally.protocol in DAVIS_LIKE)
         else:

@@ -41,7 +41,8 @@ def check_scorable(selected: Sequence[Any], protocol: str) -> None:
         others = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise ValueError(
             f"benchmark: {len(faults)} of {len(selected)} videos cannot be evaluated: {listed}{others}. "
-            "Correct them (`stm check` lists all problems), or leave them out by benchmark.only=[...]"
+            "Correct them (`stm check` lists all problems), or select others by benchmark.only=[...] "
+            "(`stm score`: --only)"
         )
 
 
@@ -57,7 +58,8 @@ def refuse_late_objects(selected: Sequence[Any]) -> None:
         others = f" and {len(late) - 5} more" if len(late) > 5 else ""
         raise ValueError(
             f"benchmark: DAVIS's protocol does not score objects that the first mask does not show: "
-            f"{', '.join(late[:5])}{others}. benchmark.ignore_late_objects=true leaves them out"
+            f"{', '.join(late[:5])}{others}. benchmark.ignore_late_objects=true leaves them out "
+            "(`stm score`: --ignore-late-objects)"
         )
 
 

@@ -61,6 +61,8 @@ def _protocol(scores: Scores) -> Protocol:
 
 def _headline(scores: Scores) -> str:
     settings = scores.settings
+    if "masks" in settings:  # of another program
+        return f"{settings.get('benchmark')}: {settings['masks']}"
     size = settings.get("size")
     resolution = "the frames' own size" if size is None else f"short side {size}"
     return f"{settings.get('benchmark')} at {resolution}; memory: {describe_policy(settings.get('policy'))}"

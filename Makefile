@@ -46,6 +46,7 @@ tables: $(READY)  ## Run Tables 4 and 5 on procedural videos, three seeds: under
 lint: $(READY)  ## Check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	@! grep -rnE '^(<{7}|>{7}) ' README.md CHANGELOG.md CONTRIBUTING.md docs src conf tests benchmarks
 
 types: $(READY)  ## Check types
 	$(VENV)/bin/mypy

@@ -121,8 +121,9 @@ class Cluster:
 
 
 def outside_environment() -> dict[str, str]:
-    """This process's, without what a job of another SLURM or a test left in it."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "PYTEST", "HYDRA"))}
+    """This process's, without what a job of another SLURM or a test left in it; `python` is this interpreter."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "PYTEST", "HYDRA"))}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def wait_until(reached: Callable[[], bool], seconds: float, what: Callable[[], str] = str) -> None:

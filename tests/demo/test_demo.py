@@ -129,12 +129,16 @@ def run_policies(session: Session, *policies: str) -> None:
         pass
 
 
-def test_a_session_starts_with_a_procedural_video(pool):
+def test_a_session_starts_with_a_real_clip_then_procedural_videos(pool):
     session = pool.get("a")
     np.testing.assert_array_equal(session.edited_mask, session.video.true_masks[0])
-    titles = {session.video.title}
-    session.load_next_procedural()
-    assert len({*titles, session.video.title}) == 2 and session.edited_mask.any()
+    assert "DAVIS" in session.video.title and session.video.true_masks.shape == (49, *session.video.size)
+    titles = [session.video.title]
+    for _ in range(2):
+        session.load_next_example()
+        assert session.edited_mask.any()
+        titles.append(session.video.title)
+    assert titles[1:] == ["Procedural video 1", "Procedural video 2"]
 
 
 def test_two_policies_run_side_by_side_and_files_keep_the_given_ids(session, tmp_path):
@@ -230,6 +234,8 @@ def test_a_rejected_upload_leaves_no_files(session, tmp_path):
 def test_a_full_disk_raises_an_error_and_the_session_survives(small_disk, tmp_path):
     pool = SessionPool(NETWORK, small_disk / "sessions")
     session = pool.get("a")
+    session.load_upload(write_frames(tmp_path / "small", FRAMES, [f"{t}.png" for t in range(len(FRAMES))]))
+    session.draw(FIRST_MASK)
     large = [np.zeros((480, 700, 3), np.uint8)] * 20
     with pytest.raises(ValueError, match="^No space left on device$"):
         session.load_upload(write_frames(tmp_path / "given", large, [f"{t}.png" for t in range(20)]))

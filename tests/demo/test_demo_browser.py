@@ -111,7 +111,7 @@ def test_a_run_and_a_click_work_without_requests_to_other_servers(browser, page,
     screen.wait_for_run()
     screen.click("#first-result img", (20, 10))
     wait_until(lambda: screen.find_all("#attention figure"))
-    assert len(screen.find_all("#attention figure")) == 1 + len(set(range(0, 39, 5)) | {38})
+    assert len(screen.find_all("#attention figure")) == 1 + len(set(range(0, 48, 5)) | {47})
     addresses = requested_urls(browser)
     assert addresses and all(address.startswith(page) for address in addresses)
     assert errors(browser) == []

@@ -35,7 +35,7 @@ def test_a_stop_before_both_runs_have_a_frame(handlers, frames):
         next(running)
     handlers.stop(VISITOR)
     (last,) = running
-    assert f"Stopped: {frames} of 80 frames" in last[handlers.components.progress]
+    assert f"Stopped: {frames} of 98 frames" in last[handlers.components.progress]
     assert handlers.write_downloads(VISITOR) == {}
 
 

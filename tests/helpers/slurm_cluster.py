@@ -121,7 +121,7 @@ class Cluster:
 
 
 def outside_environment() -> dict[str, str]:
-    """This process's, without what a job of another SLURM or a test left in it; `python` is this interpreter."""
+    """This process's environment without that of another SLURM or a test; `python` is this interpreter."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "PYTEST", "HYDRA"))}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 

@@ -69,9 +69,9 @@ class EventHandlers:
 
     @show_errors
     def next_video(self, request: gr.Request) -> Updates:
-        """Load the next procedural video."""
+        """Load the next example."""
         session = self._session(request)
-        session.load_next_procedural()
+        session.load_next_example()
         return self._show_video(session)
 
     @show_errors

@@ -89,7 +89,7 @@ def _add_video(limits: Limits) -> dict[str, Any]:
         gr.HTML(step_title(1, "Video"))
         video = gr.HTML(elem_id="video")
         with gr.Row():
-            next_video = gr.Button("Next procedural video", size="sm", min_width=120, elem_id="next-video")
+            next_video = gr.Button("Next example", size="sm", min_width=120, elem_id="next-video")
             files = gr.UploadButton(
                 "Upload video or images",
                 file_count="multiple",

@@ -157,7 +157,7 @@ def summary_table(runs: Mapping[str, SegmentationRun], true_masks: np.ndarray | 
         agreement = float(np.mean(np.array(first.masks[:done]) == np.array(second.masks[:done])))
         notes.append(f"The masks agree on {agreement:.1%} of all pixels.")
     if true_masks is not None:
-        notes.append("J: mean region similarity to the true masks of the procedural video.")
+        notes.append("J: mean region similarity to the true masks of the example.")
     return table(heads, rows) + f'<p class="quiet">{" ".join(notes)}</p>'
 
 

@@ -18,7 +18,7 @@ from stm.demo.uploads import (
     MAX_OBJECTS,
     DemoVideo,
     Limits,
-    procedural_video,
+    example_video,
     read_upload,
     read_uploaded_mask,
 )
@@ -69,13 +69,13 @@ class Session:
         self.runs: dict[str, SegmentationRun] = {}
         self.edited_frame = 0
         self.ids: list[int] = []
-        self._folder_numbers, self._procedural_index, self._start_number = count(), -1, 0
-        self.load_next_procedural()
+        self._folder_numbers, self._example_index, self._start_number = count(), -1, 0
+        self.load_next_example()
 
-    def load_next_procedural(self) -> None:
-        """Load the next procedural video with its true first mask."""
-        self._procedural_index += 1
-        self._set_video(procedural_video(self._procedural_index, self._new_folder()))
+    def load_next_example(self) -> None:
+        """Load the next example with its true first mask."""
+        self._example_index += 1
+        self._set_video(example_video(self._example_index, self._new_folder()))
 
     def load_upload(self, files: Sequence[Path]) -> None:
         """Load an uploaded video or images; see `stm.demo.uploads.read_upload`."""

@@ -36,7 +36,7 @@ class SessionPool:
         self._numbers = count()
 
     def get(self, name: str) -> Session:
-        """Return the session with a name; a new one starts with a procedural video.
+        """Return the session with a name; a new one starts with an example.
 
         Raises:
             ValueError: The pool is full and no session is idle.

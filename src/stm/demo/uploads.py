@@ -21,6 +21,8 @@ from stm.masks import object_ids
 
 MAX_OBJECTS = 6
 """Objects of a session: as many colors can be distinguished on any frame."""
+CLIP = Path(__file__).with_name("clip")
+"""Folder of the real clip that ships with the package."""
 MAX_ASPECT_RATIO = 4
 """Resized frames may have at most as many pixels as a frame with this aspect ratio."""
 _IMAGES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
@@ -56,7 +58,7 @@ class DemoVideo:
         frames: uint8 (T, H, W, 3), memory-mapped from disk.
         fps: Frames per second.
         original_size: Height and width of the frames before resizing.
-        true_masks: Masks of a procedural video, uint8 (T, H, W).
+        true_masks: Masks of an example, uint8 (T, H, W).
         num_dropped: Number of frames beyond the limit.
     """
 
@@ -73,8 +75,19 @@ class DemoVideo:
         return self.frames.shape[1], self.frames.shape[2]
 
 
-def procedural_video(index: int, folder: Path) -> DemoVideo:
-    """Render a procedural video whose objects, in turn, leave and return, just move, or have a look-alike."""
+def example_video(index: int, folder: Path) -> DemoVideo:
+    """Return an example with its true masks: first a real clip, then procedural videos.
+
+    The clip is "libby" of DAVIS's validation set, which no network of the package was trained on, at 240 rows
+    (CC BY 4.0, see `stm/demo/clip/README.md`). In the procedural videos, in turn, objects leave and return,
+    just move, or have a look-alike.
+    """
+    if index == 0:
+        clip = VideoFile(CLIP / "libby.mp4")
+        frames = _store_frames(clip.read(), len(clip), folder)
+        true_masks = np.load(CLIP / "libby_masks.npz")["masks"]
+        return DemoVideo("Clip libby of DAVIS", frames, clip.fps or 12, clip.size, true_masks)
+    index -= 1
     kind = ("event", "plain", "distractor")[index % 3]
     video = synthetic_videos(index // 3 + 4, 0, "test", kind, (96, 160))[-1]  # the first few are less varied
     frames = _store_frames((video.frame(t) for t in range(len(video))), len(video), folder)

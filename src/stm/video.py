@@ -177,7 +177,7 @@ class Clip:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, because Lightning converts its tensors for trainer.precision=64-true
 class ClipBatch:
     """Clips of equal size, stacked for a training step.
 

@@ -127,36 +127,42 @@ def test_jobs_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant",
+    ("precision", "variant"),
     [
-        (),
-        ("loss.dice=0", "trainer.accumulate_grad_batches=2"),
-        ("network.key_input=image_mask", "network.similarity=dot", "data.num_workers=1"),
+        ("32-true", ()),
+        ("64-true", ("network.key_input=image_mask", "network.similarity=dot", "data.num_workers=1")),
     ],
-    ids=["dice", "accumulation", "the paper's keys"],
+    ids=["single", "double, the paper's keys"],
 )
-def test_two_processes_train_as_one(tmp_path: Path, variant: tuple[str, ...]) -> None:
-    """The same clips; gradients differ by rounding alone, which Adam's first steps would blow up."""
-    for name, options in (("one", ()), ("two", TWO)):
-        settings = (
-            *TRAINING,
-            *SGD,
-            "steps=20",
-            "validate_every=10",
-            "benchmark.count=1",
-            "batch_size=4",
-            *variant,
-        )
-        succeed("train.py", *settings, *options, f"name={name}", folder=tmp_path)
-    one, two = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
+def test_processes_and_accumulation_do_not_change_the_training(
+    tmp_path: Path, precision: str, variant: tuple[str, ...]
+) -> None:
+    """The same clips; gradients differ by rounding alone, which Adam's first steps would blow up.
+
+    In single precision, rounding changes the sign of the input of a ReLU about every tenth step, and the
+    gradient then jumps by a thousandth; so its norm is compared in double precision only.
+    """
+    loss = ("loss.dice=0.5", "loss.bootstrap_fraction=0.3", "loss.bootstrap_start_step=0")
+    settings = (*TRAINING, *SGD, *loss, "loss.bootstrap_end_step=10", "steps=20", "validate_every=10")
+    settings = (*settings, "benchmark.count=1", f"trainer.precision={precision}", "batch_size=4", *variant)
+    one, *others = (tmp_path / "runs" / name for name in ("one", "accumulated", "two", "four"))
+    for folder, options in (
+        (one, ()),
+        (others[0], ("batch_size=2", "trainer.accumulate_grad_batches=2")),
+        (others[1], TWO),
+        (others[2], (*TWO, "trainer.devices=4")),
+    ):
+        succeed("train.py", *settings, *options, f"name={folder.name}", folder=tmp_path)
     before = torch.load(one / "checkpoints" / "previous.ckpt", weights_only=True)["state_dict"]
     assert furthest(before, weights(one)) > 1e-5, "in one step"
-    assert furthest(weights(one), weights(two)) < 1e-6
-    for ours, theirs in zip(rows(one), rows(two), strict=True):
+    for other in others:
+        assert furthest(weights(one), weights(other)) < (1e-6 if precision == "32-true" else 1e-13)
         for column in ("train/loss", "train/gradient_norm"):
-            if ours[column]:
-                assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-4)
-    assert [r["step"] for r in rows(two) if r["train/loss"]] == [str(step) for step in range(20)]
+            ours, theirs = ({r["step"]: float(r[column]) for r in rows(f) if r[column]} for f in (one, other))
+            if column == "train/loss":
+                assert [*ours] == [*theirs] == [str(step) for step in range(20)]
+            if (column, precision) != ("train/gradient_norm", "32-true") and other.name != "accumulated":
+                assert theirs == pytest.approx(ours, rel=1e-4 if precision == "32-true" else 1e-9)
 
 
 @pytest.mark.slow

@@ -57,6 +57,22 @@ def test_training_step_follows_section_3_5(changes: dict[str, Any], count: int) 
         torch.testing.assert_close(ours.grad, theirs, atol=1e-5, rtol=1e-3)
 
 
+def test_gradient_of_a_batch_is_the_mean_of_those_of_its_parts() -> None:
+    """With Dice, hardest pixels and different numbers of objects; by rounding of float64."""
+    clips = [small.clip(objects, seed=objects) for objects in (1, 3, 2, 1)]
+    loss = SegmentationLoss(0.3, bootstrap_start_step=0, bootstrap_end_step=0, dice=0.5)
+    gradients = []
+    for size in (4, 2, 1):
+        network = small.network().double()
+        training = module(network, loss=loss)
+        training.trainer = SimpleNamespace(global_step=1, barebones=True)  # type: ignore[assignment]
+        for k in range(0, 4, size):
+            training.training_step(ClipBatch.collate(clips[k : k + size]), 0).mul(size / 4).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    for parts in gradients[1:]:
+        torch.testing.assert_close(parts, gradients[0], rtol=0, atol=1e-13 * float(gradients[0].norm()))
+
+
 def test_loss_sees_every_frame_but_the_first() -> None:
     class Recorded(SegmentationLoss):
         def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:

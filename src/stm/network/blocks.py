@@ -16,6 +16,11 @@ SharedMaps = Sequence[Tensor]
 """What a block computes once per frame from the map that the frame's objects share."""
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert half precision to float32; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def conv3x3(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size."""
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)

@@ -16,6 +16,7 @@ from stm.network.blocks import (
     SharedConv2d,
     SharedMaps,
     add_shared,
+    at_least_float32,
     conv3x3,
 )
 
@@ -179,7 +180,8 @@ class Decoder(nn.Module):
             updated = self.sensory_update(x16, x8, x4, logits, sensory.flatten(0, 1))
             sensory = updated.unflatten(0, objects)
         del x16, x8, x4  # they take most of the memory
-        logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False).float()
+        logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+        logits = at_least_float32(logits)
         own_probability = (
             torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else torch.softmax(logits, 1)[:, 1]
         )
@@ -190,8 +192,8 @@ def soft_aggregation(probabilities: Tensor, present: Tensor | None = None) -> Te
     """Merge the objects' separate probabilities into logits over background and objects (section 3.4).
 
     The background's probability is the product of (1 - p_o). Each label's logit is the log-odds of its
-    probability; a softmax over labels gives the merged probabilities. The computation runs in float32
-    because 1e-7 does not exist in half precision.
+    probability; a softmax over labels gives the merged probabilities. The computation runs in float32 at
+    least, because 1e-7 does not exist in half precision.
 
     Args:
         probabilities: (B, O, H, W), the probability of each object on its own, in 0..1.
@@ -201,7 +203,7 @@ def soft_aggregation(probabilities: Tensor, present: Tensor | None = None) -> Te
     Returns:
         Logits (B, O + 1, H, W), background first.
     """
-    p = probabilities.float()
+    p = at_least_float32(probabilities)
     if present is not None:
         p = p * present[..., None, None]
     merged = torch.cat([(1 - p).prod(dim=1, keepdim=True), p], dim=1).clamp(EPSILON, 1 - EPSILON)

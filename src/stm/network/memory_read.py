@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stm.network.blocks import at_least_float32
+
 SIMILARITIES = ("dot", "scaled_dot", "l2", "anisotropic_l2")
 ATTENTION_CHUNK = {"cpu": 2**22, "cuda": 2**27}
 """Maximum number of weights computed at once without gradients, by device type.
@@ -86,7 +88,7 @@ def similarity(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> Tensor:
 def _embed(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Return embeddings (B, G, E, N) and (B, E, Q) whose dot product is the log-similarity.
 
-    Distances are small differences of large numbers, so they are embedded in float32.
+    Distances are small differences of large numbers, so they are embedded in float32 at least.
     """
     if kind not in SIMILARITIES:
         raise ValueError(f"similarity={kind}: must be one of {', '.join(SIMILARITIES)}")
@@ -94,7 +96,7 @@ def _embed(keys_BGKN: Tensor, query_BKQ: Tensor, kind: str) -> tuple[Tensor, Ten
         return keys_BGKN, query_BKQ
     if kind == "scaled_dot":
         return keys_BGKN, query_BKQ / math.sqrt(query_BKQ.shape[1])
-    keys_BGKN, query_BKQ = keys_BGKN.float(), query_BKQ.float()
+    keys_BGKN, query_BKQ = at_least_float32(keys_BGKN), at_least_float32(query_BKQ)
     if kind == "l2":
         memory_BGEN = torch.cat([keys_BGKN, keys_BGKN.square().sum(-2, keepdim=True)], dim=-2)
         embedded_BEQ = torch.cat([2 * query_BKQ, -torch.ones_like(query_BKQ[:, :1])], dim=1)

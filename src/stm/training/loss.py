@@ -46,7 +46,7 @@ class SegmentationLoss(nn.Module):
         self.dice = dice
 
     def forward(self, logits: Tensor, masks: Tensor, step: int = 0) -> Tensor:
-        """Compute the mean loss over the batch.
+        """Compute the mean of the clips' losses.
 
         Args:
             logits: (B, O + 1, H, W) of soft aggregation, background first; -inf in slots that pad the batch.
@@ -77,10 +77,10 @@ class SegmentationLoss(nn.Module):
 
 
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """Compute 1 - soft Dice, smoothed by one pixel, averaged over the objects that are not padding.
+    """Compute 1 - soft Dice, smoothed by one pixel: the mean over a clip's objects, then over the clips.
 
-    The average is over the objects of the global batch: the mean of the processes' values, which their
-    averaged gradients follow, equals the value of a single process.
+    A clip's loss does not depend on the other clips, so that the gradient of a batch is the mean of those of
+    its parts, on several processes or accumulated.
     """
     objects = logits.shape[1] - 1
     counts = (masks != VOID)[:, None]
@@ -89,8 +89,5 @@ def _dice(logits: Tensor, masks: Tensor) -> Tensor:
     both = (predicted * truth).sum((2, 3))
     total = predicted.sum((2, 3)) + truth.sum((2, 3))
     present = torch.isfinite(logits[:, 1:]).flatten(2).any(-1)
-    count, processes = present.sum(), 1
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        processes = torch.distributed.get_world_size()
-    return ((1 - (2 * both + 1) / (total + 1)) * present).sum() * processes / count.clamp(min=1)
+    losses = (1 - (2 * both + 1) / (total + 1)) * present
+    return (losses.sum(1) / present.sum(1).clamp(min=1)).mean()

@@ -269,7 +269,6 @@ def test_fine_tuning_on_a_folder_with_sparse_masks(tmp_path: Path) -> None:
     folders = (f"data.root={tmp_path / 'mine'}", f"benchmark.root={tmp_path / 'mine'}")
     small_run = (
         "steps=2",
-        "scheduler.warmup_steps=0",
         "data.crop=48",
         "data.num_workers=0",
         "threads=1",

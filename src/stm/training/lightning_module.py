@@ -187,7 +187,7 @@ class STMModule(L.LightningModule):
         if self.trunk_lr != 1 and rates != [group.get("initial_lr") for group in optimizer.param_groups]:
             raise ValueError(
                 f"trunk_lr={self.trunk_lr}: must be 1 for this schedule, which sets one rate for all layers; "
-                "scheduler=linear, cosine, step and constant keep the ratio of the rates"
+                "scheduler=warmup_linear, step, cosine and constant keep the ratio of the rates"
             )
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError(

@@ -1,12 +1,13 @@
 """Compare time and memory of a training step with those of a plain one, and equal weights.
 
-    python benchmarks/training.py [--network resnet50] [--size 384] [--objects 1 3] [--repeats 5] ...
+    python benchmarks/training.py [--network stm] [--size 384] [--batch 4] [--objects 1 3] [--repeats 5]
 
 The plain step (tests/helpers/plain_training.py) encodes and decodes clip by clip and object by object, as
 reproductions of STM's training do. Steps, forward and backward, alternate in one process, so that other
-load on the machine slows both. The table has the medians of their seconds, the ratio with its quartiles, the
-peak of memory beyond the loaded network and its gradients (each side in a process of its own; ours also with
-checkpointed activations), the differences of loss and gradients, and TFLOP/s.
+load on the machine slows both. Seconds are those of the process's CPU with one thread, else of the clock.
+The table has their medians, the ratio with its quartiles, the peak of memory beyond the loaded network and
+its gradients (each side in a process of its own; ours also with checkpointed activations), the differences of
+loss and gradients, and TFLOP/s.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import argparse
 import multiprocessing as mp
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -31,18 +31,17 @@ from stm.inference import Segmenter
 from stm.network import STM
 from stm.training.lightning_module import EVERY_FRAME
 from stm.training.loss import SegmentationLoss
+from stm.training.throughput import count_flops
 from stm.video import ClipBatch
 
+STCN = {"key_input": "image", "similarity": "l2", "value_fusion": "cbam", "memory_backbone": "resnet18"}
+TINY = {"backbone": "tiny", "key_channels": 32, "value_channels": 64, "decoder_channels": 32}
 NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet50": {},
+    "stm": {},
+    "stcn": STCN,
     "resnet18": {"backbone": "resnet18"},
-    "tiny": {
-        "backbone": "tiny",
-        "norm": "group",
-        "key_channels": 32,
-        "value_channels": 64,
-        "decoder_channels": 32,
-    },
+    "tiny": TINY,
+    "tiny_stcn": STCN | TINY | {"memory_backbone": "micro"},
 }
 FORMS = ("plain", "ours", "checkpointed")
 
@@ -76,12 +75,14 @@ def training_loss(network: STM, batch: ClipBatch, form: str) -> torch.Tensor:
 
 def run(network: STM, batch: ClipBatch, form: str) -> tuple[float, float]:
     """A step without the optimizer; returns its seconds and the loss."""
+    clock = process_time if torch.get_num_threads() == 1 else perf_counter
     network.zero_grad()
-    began = perf_counter()
+    began = clock()
     loss = training_loss(network, batch, form)
     loss.backward()
-    value = loss.item()
-    return perf_counter() - began, value
+    value, seconds = loss.item(), clock() - began
+    print(f"  {form}: {seconds:.2f} s, loss {value:.6f}", file=sys.stderr, flush=True)
+    return seconds, value
 
 
 def peak_bytes(arguments: tuple[str, int, int, int, int], form: str) -> int:
@@ -110,42 +111,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--network", choices=NETWORKS, default="resnet50")
+    parser.add_argument("--network", choices=NETWORKS, default="stm")
     parser.add_argument("--size", type=int, default=384, help="side of the clips in pixels")
     parser.add_argument("--batch", type=int, default=4, help="clips")
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each side, after the first one")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     for objects in options.objects:
-        arguments = (options.network, options.batch, objects, options.size, options.threads)
-        network, batch = prepare(*arguments)
-        with FlopCounterMode(display=False) as counter:
-            run(network, batch, "ours")
-        gradients, losses = {}, {}
-        for form in FORMS:
-            losses[form] = run(network, batch, form)[1]
-            gradients[form] = torch.cat(
-                [p.grad.flatten() for p in network.parameters() if p.grad is not None]
-            )
-        seconds = {form: [] for form in FORMS}
-        for repeat in range(options.repeats):
-            for form in FORMS if repeat % 2 else FORMS[::-1]:
-                seconds[form].append(run(network, batch, form)[0])
-        peaks = {form: peak_bytes(arguments, form) for form in FORMS}
-        print(f"{options.network}, {options.size} pixels, batch {options.batch}, {objects} objects")
-        for form in FORMS:
-            ratios = np.percentile(np.array(seconds["plain"]) / np.array(seconds[form]), [25, 50, 75])
-            difference = (gradients[form] - gradients["plain"]).norm() / gradients["plain"].norm()
-            print(
-                f"  {form:13} {np.median(seconds[form]):7.2f} s",
-                f"x{ratios[1]:.2f} ({ratios[0]:.2f}-{ratios[2]:.2f})",
-                f"peak {peaks[form] / 2**20:6.0f} MB (x{peaks[form] / peaks['plain']:.2f})",
-                f"loss {losses[form] - losses['plain']:+.1e}, gradients {difference:.1e}",
-                sep="  ",
-            )
-        rate = counter.get_total_flops() / np.median(seconds["ours"]) / 1e12
-        print(f"  {counter.get_total_flops() / 1e12:.3f} TFLOP a step, {rate:.3f} TFLOP/s")
+        compare((options.network, options.batch, objects, options.size, options.threads), options.repeats)
+
+
+def compare(arguments: tuple[str, int, int, int, int], repeats: int) -> None:
+    """Run all forms for one number of objects, and print the table."""
+    name, clips, objects, size, _ = arguments
+    network, batch = prepare(*arguments)
+    gradients, losses, seconds = {}, {}, {form: [] for form in FORMS}
+    for form in FORMS:
+        losses[form] = run(network, batch, form)[1]
+        gradients[form] = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+    for repeat in range(repeats):
+        for form in FORMS if repeat % 2 else FORMS[::-1]:
+            seconds[form].append(run(network, batch, form)[0])
+    peaks = {form: peak_bytes(arguments, form) for form in FORMS}
+    print(f"{name}, {size} pixels, batch {clips}, {objects} objects")
+    for form in FORMS:
+        ratios = np.percentile(np.array(seconds["plain"]) / np.array(seconds[form]), [25, 50, 75])
+        difference = (gradients[form] - gradients["plain"]).norm() / gradients["plain"].norm()
+        print(
+            f"  {form:13} {np.median(seconds[form]):7.2f} s",
+            f"x{ratios[1]:.2f} ({ratios[0]:.2f}-{ratios[2]:.2f})",
+            f"peak {peaks[form] / 2**20:6.0f} MB (x{peaks[form] / peaks['plain']:.2f})",
+            f"loss {losses[form] - losses['plain']:+.1e}, gradients {difference:.1e}",
+            sep="  ",
+            flush=True,
+        )
+    flops = count_flops(network, batch)
+    assert flops is not None
+    print(f"  {flops / 1e12:.3f} TFLOP a step, {flops / np.median(seconds['ours']) / 1e12:.3f} TFLOP/s")
 
 
 if __name__ == "__main__":

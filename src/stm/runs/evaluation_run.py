@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from stm.config.memory_policies import parse_policy
 from stm.evaluation.evaluate import Benchmark, evaluate
 from stm.evaluation.memory_plan import plan_memory, print_memory_plan
 from stm.evaluation.scores import Scores
@@ -71,6 +72,16 @@ def test_time_augmentation(config: DictConfig, network: STM) -> Augmentation | N
     return Augmentation(config.tta == "flip", tuple(config.sizes) if config.sizes else None, further, names)
 
 
+def log_authors_policy(network: STM, policy: MemoryPolicy) -> None:
+    """Log the memory policy that the authors of published weights evaluate with, if this run has another."""
+    if network.policy in (None, policy):
+        return
+    names = ("every_5", "mask_propagation", "stcn", "xmem")
+    name = next((name for name in names if parse_policy(name) == network.policy), None)
+    if name:
+        log.info("the authors of these weights evaluate with memory=%s, which is not this run's policy", name)
+
+
 def evaluate_run(config: DictConfig) -> float | None:
     """Evaluate a checkpoint as the configuration says.
 
@@ -84,6 +95,7 @@ def evaluate_run(config: DictConfig) -> float | None:
     setup_process(config.threads)
     network = load(config.checkpoint)
     policy: MemoryPolicy = instantiate(config.memory)
+    log_authors_policy(network, policy)
     benchmark: Benchmark = instantiate(config.benchmark)
     trainer = build_trainer(
         config.trainer,

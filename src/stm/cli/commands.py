@@ -1,4 +1,4 @@
-"""Small commands of `stm`: report, attention, check-submission, strip and export."""
+"""Small commands of `stm`: report, attention, check-submission, calibrate, strip and export."""
 
 from __future__ import annotations
 
@@ -130,6 +130,43 @@ def check_submission(
     return int(bool(violations))
 
 
+def calibrate(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of an evaluation of CHECKPOINT, on videos it was not trained on.")
+    ],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of a training of this project.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.pth", help="The file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
+) -> None:
+    """Fit an exponent that makes the confidence `score` agree with J, and write the network with it.
+
+    No mask changes. An evaluation of OUT.pth shows the error that remains (calibration in scores.json).
+    """
+    from stm.analysis.evaluation_results import EvaluationResults
+    from stm.evaluation.calibration import fit_exponent
+    from stm.network import fingerprint, load, strip
+
+    _check_new_file(target)
+    results = EvaluationResults(folder)
+    evaluated, given = results.values["settings"]["checkpoint"], fingerprint(checkpoint)
+    if evaluated.split(" ")[1:] != given.split(" ")[1:]:
+        raise ValueError(f"{folder}: must be an evaluation of {given}; it is one of {evaluated}")
+    pairs = [pair for row in results.sequences.values() for pair in row.confidence_and_j("score")]
+    exponent = fit_exponent(*zip(*pairs, strict=True)) if pairs else fit_exponent([], [])
+    exponent = round(exponent * load(checkpoint).score_exponent, 3)
+    strip(checkpoint, target, half, exponent)
+    typer.echo(f"{target}: score_exponent={exponent}, from {len(pairs)} frames of objects")
+
+
+def _check_new_file(target: Path) -> None:
+    if target.is_dir():
+        raise ValueError(f"{target}: must be a file such as {target / 'weights.pth'}; got a folder")
+    if target.exists():
+        raise ValueError(f"{target}: must be a new file; it already exists")
+
+
 def strip(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of a training of this project.")
@@ -143,10 +180,7 @@ def strip(
     """
     from stm.network import strip
 
-    if target.is_dir():
-        raise ValueError(f"{target}: must be a file such as {target / 'weights.pth'}; got a folder")
-    if target.exists():
-        raise ValueError(f"{target}: must be a new file; it already exists")
+    _check_new_file(target)
     strip(checkpoint, target, half)
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 

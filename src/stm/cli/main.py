@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from stm.cli.check import check
-from stm.cli.commands import attention, check_submission, export, report, strip
+from stm.cli.commands import attention, calibrate, check_submission, export, report, strip
 from stm.cli.data import data
 from stm.cli.explore import explore
 from stm.cli.score import score
@@ -35,6 +35,7 @@ app.command()(report)
 app.command()(attention)
 app.command()(score)
 app.command("check-submission")(check_submission)
+app.command()(calibrate)
 app.command()(strip)
 app.command()(export)
 app.add_typer(data, name="data")

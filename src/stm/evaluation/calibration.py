@@ -122,9 +122,7 @@ def calibration(confidence: Sequence[float], j: Sequence[float]) -> Calibration 
         confidence: (N,), of an object on a frame each.
         j: (N,), the matching J.
     """
-    confidence_N, j_N = np.asarray(confidence, dtype=float), np.asarray(j, dtype=float)
-    is_counted = ~((confidence_N == 0) & (j_N == 1))
-    confidence_N, j_N = confidence_N[is_counted], j_N[is_counted]
+    confidence_N, j_N = _counted(confidence, j)
     if not len(j_N):
         return None
     indices_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
@@ -138,6 +136,31 @@ def calibration(confidence: Sequence[float], j: Sequence[float]) -> Calibration 
     bias = float(confidence_N.mean() - j_N.mean())
     is_lost = j_N < LOST
     return Calibration(tuple(bins), ece, bias, _auc(confidence_N[is_lost], confidence_N[~is_lost]))
+
+
+def fit_exponent(confidence: Sequence[float], j: Sequence[float]) -> float:
+    """Compute the exponent g of 0.1 to 10 with the least mean squared difference of confidence ** g and J.
+
+    Args:
+        confidence: (N,), of an object on a frame each.
+        j: (N,), the matching J.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    confidence_N, j_N = _counted(confidence, j)
+    if not len(j_N):
+        raise ValueError("no object has both a confidence and J: the exponent cannot be fitted")
+    exponents_G = np.geomspace(0.1, 10, 401)
+    errors_G = [np.mean((confidence_N**exponent - j_N) ** 2) for exponent in exponents_G]
+    return float(exponents_G[np.argmin(errors_G)])
+
+
+def _counted(confidence: Sequence[float], j: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return confidence and J without the frames on which the network correctly finds nothing."""
+    confidence_N, j_N = np.asarray(confidence, dtype=float), np.asarray(j, dtype=float)
+    is_counted = ~((confidence_N == 0) & (j_N == 1))
+    return confidence_N[is_counted], j_N[is_counted]
 
 
 def _auc(low: np.ndarray, high: np.ndarray) -> float | None:

@@ -121,6 +121,7 @@ class FramePrediction:
         object_ids: slot -> object id.
         given_ids: the objects whose mask was given at this frame.
         sums: (O, 3) on the host, from which confidences are computed, at the network's size.
+        score_exponent: of the network.
         began: before the frame.
         ended: after it.
     """
@@ -130,6 +131,7 @@ class FramePrediction:
     object_ids: tuple[int, ...]
     given_ids: tuple[int, ...]
     sums: Tensor
+    score_exponent: float
     began: DeviceTimestamp
     ended: DeviceTimestamp
 
@@ -141,7 +143,7 @@ class FramePrediction:
     def confidence(self) -> dict[int, Confidence]:
         """Return object id -> confidence of the objects whose mask was not given; wait for the device."""
         self.ended.wait()
-        confidences = confidences_from_sums(self.sums, self.object_ids)
+        confidences = confidences_from_sums(self.sums, self.object_ids, self.score_exponent)
         return {label: value for label, value in confidences.items() if label not in self.given_ids}
 
 
@@ -160,6 +162,7 @@ def predict(segmenter: Segmenter | Ensemble, frame: DecodedFrame) -> FramePredic
         tuple(segmenter.object_ids),
         tuple(object_ids(prompt)) if isinstance(prompt, np.ndarray) else (),
         sums.to("cpu", non_blocking=True),
+        segmenter.network.score_exponent,
         began,
         DeviceTimestamp(device),
     )

@@ -18,16 +18,18 @@ class Confidence(NamedTuple):
         score: the mask's expected overlap J with the object, were the probabilities right and the pixels
             independent: the probability inside the mask over the mask's area plus the probability outside
             of it. It is also low where much of the object's probability lies outside the mask: the object
-            is torn, half lost or confused with another.
+            is torn, half lost or confused with another. The network's `score_exponent` calibrates it.
     """
 
     inside: float
     score: float
 
 
-def object_confidences(probabilities: Tensor, object_ids: Sequence[int]) -> dict[int, Confidence]:
+def object_confidences(
+    probabilities: Tensor, object_ids: Sequence[int], exponent: float = 1.0
+) -> dict[int, Confidence]:
     """Compute object id -> confidence from probabilities (O + 1, H, W), background first; synchronizes."""
-    return confidences_from_sums(mask_sums(probabilities), object_ids)
+    return confidences_from_sums(mask_sums(probabilities), object_ids, exponent)
 
 
 def mask_sums(probabilities: Tensor, likeliest: Tensor | None = None) -> Tensor:
@@ -51,11 +53,13 @@ def mask_sums(probabilities: Tensor, likeliest: Tensor | None = None) -> Tensor:
     return torch.stack(sums)
 
 
-def confidences_from_sums(sums: Tensor, object_ids: Sequence[int]) -> dict[int, Confidence]:
-    """Compute object id -> confidence from the result of `mask_sums`."""
+def confidences_from_sums(
+    sums: Tensor, object_ids: Sequence[int], exponent: float = 1.0
+) -> dict[int, Confidence]:
+    """Compute object id -> confidence from the result of `mask_sums`; `exponent` is applied to `score`."""
     confidences = {}
     for label, (inside, everywhere, area) in zip(object_ids, sums.tolist(), strict=True):
         union = area + max(0.0, everywhere - inside)
-        values = (min(1.0, inside / area), min(1.0, inside / union)) if area else (0.0, 0.0)
+        values = (min(1.0, inside / area), min(1.0, inside / union) ** exponent) if area else (0.0, 0.0)
         confidences[label] = Confidence(*values)
     return confidences

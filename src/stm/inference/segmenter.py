@@ -214,7 +214,7 @@ class Segmenter:
                 default.
         """
         p = self._last_frame().probabilities[0] if probabilities is None else probabilities
-        return object_confidences(p, self.object_ids)
+        return object_confidences(p, self.object_ids, self.network.score_exponent)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a file, from which `Segmenter.load` continues with equal results.

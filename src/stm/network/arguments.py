@@ -18,6 +18,8 @@ CHOICES = {
     "mask_merging": ("overwrite", "aggregate"),
 }
 LOWEST = {"key_channels": 1, "value_channels": 1, "decoder_channels": 1, "sensory_channels": 0}
+CALIBRATION = ("score_exponent",)
+"""Arguments on which neither masks nor weights depend."""
 INITIALIZATION = ("pretrained", "tie_encoders", "mask_gain")
 """Arguments that decide the initial weights only."""
 
@@ -31,6 +33,8 @@ def validate_arguments(arguments: Mapping[str, Any]) -> None:
     for name, choices in CHOICES.items():
         if arguments[name] not in choices:
             raise ValueError(f"{name}={arguments[name]}: must be one of {', '.join(choices)}")
+    if not 0 < arguments["score_exponent"] < float("inf"):
+        raise ValueError(f"score_exponent={arguments['score_exponent']}: must be above 0, and finite")
     for name, lowest in LOWEST.items():
         if arguments[name] < lowest:
             raise ValueError(f"{name}={arguments[name]}: must be at least {lowest}")

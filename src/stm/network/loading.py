@@ -79,7 +79,9 @@ def local_path(address: str | Path) -> Path:
     return _DOWNLOADS[address]
 
 
-def strip(checkpoint: str | Path, target: str | Path, half: bool = False) -> None:
+def strip(
+    checkpoint: str | Path, target: str | Path, half: bool = False, score_exponent: float | None = None
+) -> None:
     """Write only the network of a checkpoint: weights, and the arguments of `STM`.
 
     The optimizer's state, two thirds of a checkpoint, and the rest of the configuration with its paths are
@@ -89,6 +91,7 @@ def strip(checkpoint: str | Path, target: str | Path, half: bool = False) -> Non
         checkpoint: a checkpoint of this project.
         target: the file to write.
         half: store the weights in float16, half as large, instead of float32; they are loaded as float32.
+        score_exponent: replaces that argument of `STM`.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -98,14 +101,17 @@ def strip(checkpoint: str | Path, target: str | Path, half: bool = False) -> Non
     state = read_checkpoint(path)
     if not _is_ours(state):
         raise ValueError(f"checkpoint {path} is not of this project: there is nothing to strip")
-    dtype = torch.float16 if half else torch.float32
+    network, dtype = _network(path, state), torch.float16 if half else torch.float32
     weights = {
         f"network.{name}": tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in _network(path, state).state_dict().items()
+        for name, tensor in network.state_dict().items()
     }
+    arguments = _arguments(state)
+    if score_exponent is not None:
+        arguments["score_exponent"] = score_exponent
     # Given a path instead of an open file, torch would write the file's name into it.
     with atomic_path(target) as temporary, temporary.open("wb") as file:
-        torch.save({"config": {"network": _arguments(state)}, "state_dict": weights}, file)
+        torch.save({"config": {"network": arguments}, "state_dict": weights}, file)
 
 
 def _is_ours(state: Any) -> bool:

@@ -56,6 +56,7 @@ class STM(nn.Module):
         tie_encoders: initialize the memory encoder, including its key projection, with the query encoder's
             weights. Trained from scratch, separate encoders need this to find a common key space.
         mask_gain: factor on the initial weights of the filters for the masks.
+        score_exponent: exponent of the confidence `score`, fitted by `stm calibrate`; no mask depends on it.
 
     Raises:
         ValueError: a value outside the above, or values that exclude each other.
@@ -87,6 +88,7 @@ class STM(nn.Module):
         sensory_channels: int = 0,
         border: str = "black",
         mask_merging: str = "overwrite",
+        score_exponent: float = 1.0,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -94,7 +96,7 @@ class STM(nn.Module):
         self.arguments = lasting_arguments(arguments)
         """The arguments without which weights have no meaning, not those of the initialization."""
         self.similarity, self.read_stride = similarity, read_stride
-        self.border, self.mask_merging = border, mask_merging
+        self.border, self.mask_merging, self.score_exponent = border, mask_merging, score_exponent
         self.key_channels, self.stored_key_channels = key_channels, stored_channels(key_channels, similarity)
         self.value_channels, self.sensory_channels = value_channels, sensory_channels
         self.policy: MemoryPolicy | None = None

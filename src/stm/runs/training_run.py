@@ -28,6 +28,7 @@ from stm.evaluation.sharding import all_gather_object
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
 from stm.network import STM, fingerprint, load
+from stm.network.arguments import CALIBRATION
 from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
 from stm.sweeps.finished_jobs import finished_score, is_finished
@@ -211,7 +212,8 @@ def build_network(config: DictConfig) -> STM:
         return instantiate(config.network)
     network: STM = instantiate(config.network, pretrained=False)
     source = load(config.init)
-    differing = [key for key, value in network.arguments.items() if source.arguments[key] != value]
+    compared = network.arguments.keys() - set(CALIBRATION)
+    differing = [key for key in sorted(compared) if source.arguments[key] != network.arguments[key]]
     if differing:
         theirs, ours = (
             ", ".join(f"{key}={one.arguments[key]}" for key in differing) for one in (source, network)

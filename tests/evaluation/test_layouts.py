@@ -14,6 +14,7 @@ from stm.cli import main as cli
 from stm.evaluation import benchmarks, protocols
 from stm.evaluation.evaluate import evaluate
 from stm.evaluation.mask_scores import score_masks
+from stm.evaluation.tables import write_scores
 from stm.masks import read_mask, write_mask
 from stm.memory import MemoryPolicy
 
@@ -252,3 +253,10 @@ def test_ranges_of_lvos_with_more_frames_than_files(layouts: Path) -> None:
     meta.write_text(json.dumps(values))
     with pytest.raises(ValueError, match="object 2 must have the frames of its range 11 to 61; got no frame"):
         score_masks(build(layouts, "lvos"), masks)
+
+
+@pytest.mark.parametrize("name", ["lvos", "lvosv2", "vost", "sav"])
+def test_the_files_of_the_evaluator(layouts: Path, tmp_path: Path, name: str) -> None:
+    expected = {key: text for key, text in expected_of(layouts, name).items() if key.endswith(".csv")}
+    write_scores(score_masks(build(layouts, name), layouts / CASES[name][0] / "predictions")[0], tmp_path)
+    assert expected and {key: (tmp_path / key).read_text() for key in expected} == expected

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -90,6 +90,17 @@ def test_json_and_csv(scores):
         assert {name: float(row[name]) for name in MEASURES} == {name: expected[name] for name in MEASURES}
     assert float(rows[3]["J-Mean"]) == scores.overall["J-Mean"]
     assert not list(scores.output.glob(".*"))
+
+
+def test_the_files_of_the_davis_evaluator(scores, tmp_path):
+    settings = {**scores.settings, "benchmark": "davis2017-val", "protocol": "davis"}
+    write_scores(replace(scores, settings=settings), tmp_path)
+    head, values = (tmp_path / "global_results-val.csv").read_text().splitlines()
+    assert head == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
+    assert values == ",".join(f"{scores.overall[name]:.3f}" for name in head.split(","))
+    rows = (tmp_path / "per-sequence_results-val.csv").read_text().splitlines()
+    assert rows[:2] == ["Sequence,J-Mean,F-Mean", "swan_1,0.900,0.450"]
+    assert [row.split(",")[0] for row in rows[2:]] == ["bear_1", "bear_2"]
 
 
 def test_measures_are_null_without_ground_truth(tmp_path):

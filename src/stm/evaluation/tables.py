@@ -14,6 +14,7 @@ from rich.table import Table
 
 from stm.atomic_io import write_atomically
 from stm.evaluation.calibration import KINDS, calibration
+from stm.evaluation.evaluator_files import evaluator_files
 from stm.evaluation.protocols import Protocol
 from stm.evaluation.scores import COPY_FIRST, MEASURES, Scores, overall, protocol_of
 
@@ -142,7 +143,7 @@ def calibration_dict(scores: Scores, kind: str) -> dict[str, Any] | None:
 
 
 def write_scores(scores: Scores, output: Path) -> None:
-    """Write `scores.json` and `scores.csv`; the CSV has a row for each object, and the means at the end."""
+    """Write `scores.json`, `scores.csv` with a row for each object and the means, and `evaluator_files`."""
     write_atomically(output / "scores.json", json.dumps(scores_dict(scores), indent=1))
     text, rows = io.StringIO(), [_without_nan(row.row()) for row in scores.objects]
     heads = dict.fromkeys(head for row in rows for head in row)
@@ -153,3 +154,5 @@ def write_scores(scores: Scores, output: Path) -> None:
     for name, values in {"all objects": scores.overall, **scores.baselines}.items():
         writer.writerow({"sequence": name, **_without_nan(values)})
     write_atomically(output / "scores.csv", text.getvalue())
+    for name, content in evaluator_files(scores).items():
+        write_atomically(output / name, content)

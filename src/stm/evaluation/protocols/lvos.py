@@ -129,7 +129,7 @@ def summarize_part(objects: ObjectMeasures, is_unseen: ArrayLike = ()) -> dict[s
 
 def global_csv(overall: dict[str, float]) -> str:
     """Return the evaluator's table of the whole set."""
-    return three_digits({name: [value] for name, value in overall.items() if not name.endswith("_corrected")})
+    return three_digits({name: [value] for name, value in overall.items() if name.endswith("-Mean")})
 
 
 def sequence_csv(names: Sequence[str], objects: ObjectMeasures) -> str:

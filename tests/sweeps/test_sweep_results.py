@@ -2,15 +2,17 @@
 
 import csv
 import json
+import pickle
 import shlex
 
 import numpy as np
 import pytest
 
+from stm.sweeps.finished_jobs import Score
 from stm.sweeps.job_records import write_job_list
 from stm.sweeps.paper_numbers import TABLES
 from stm.sweeps.results import read_sweep, table_rows
-from stm.sweeps.sweep_tables import markdown, write_tables
+from stm.sweeps.sweep_tables import markdown, write_tables, write_trials
 
 
 def scores(benchmark, j, frames=100, seconds=5.0, videos=3):
@@ -250,3 +252,20 @@ def test_paper_numbers_are_consistent():
         TABLES["table4"].matching_row(full, "davis2017").values["J"] == TABLES["table3"].rows[-2].values["J"]
     )
     assert TABLES["table5"].matching_row({"memory": "spatial_prior"}, "davis2017") is None
+
+
+def test_the_table_of_a_search_names_its_measure(tmp_path):
+    write_job(tmp_path / "0_x", None, score=0.25, measure="J_tr", seconds=3.0)
+    write_job(tmp_path / "1_x", None, score=0.5, measure="J_tr", seconds=4.0)
+    write_job(tmp_path / "2_x", None, "failed", "ValueError: lr=9", score=None)
+    jobs = [{"number": n, "folder": f"{n}_x", "settings": {"lr": str(n)}} for n in range(4)]
+    text = write_trials(tmp_path, jobs)
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [(row["trial"], row["J_tr"]) for row in rows][:2] == [("1", "0.5"), ("0", "0.25")]
+    assert {row["status"] for row in rows[2:]} == {"failed", "unfinished"} and "J&F" not in rows[0]
+    assert "- trial 2: ValueError: lr=9" in text
+
+
+def test_a_score_keeps_its_measure_in_another_process():
+    score = pickle.loads(pickle.dumps(Score(0.5, "J_tr")))
+    assert (score, score.measure, json.dumps(score)) == (0.5, "J_tr", "0.5")

@@ -13,6 +13,7 @@ import pytest
 from helpers.commands import ROOT, TINY
 from helpers.training_runs import checkpoint
 
+from stm.evaluation.evaluate import Benchmark
 from stm.training.checkpointing import SaveLastAndBest, copy_to_address
 
 
@@ -46,3 +47,17 @@ def test_checkpoints_are_copied_to_an_address(tmp_path: Path, caplog: pytest.Log
     assert fsspec.filesystem("memory").cat("/bucket/run/last.ckpt") == b"weights"
     copy_to_address(file, "nosuch://bucket/last.ckpt")
     assert "could not be copied to nosuch://bucket/last.ckpt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric"),
+    [("davis", "J&F"), ("youtube", "J&F"), ("all", "J&F"), ("mose", "J&F"), ("mosev2", "J&Fdot")]
+    + [("lvos", "J&F"), ("vost", "J_tr"), ("sav", "J&F")],
+)
+def test_the_benchmark_names_the_metric(protocol: str, metric: str, tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace())
+    module: Any = SimpleNamespace(benchmark=Benchmark("x", [], protocol=protocol))
+    for given, expected in ((None, f"val/{metric}"), ("val/J", "val/J")):
+        checkpoints = SaveLastAndBest(tmp_path, monitor=given)
+        checkpoints.setup(trainer, module, "fit")
+        assert checkpoints.monitor == expected

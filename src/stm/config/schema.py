@@ -34,7 +34,7 @@ class TrainConfig:
         batch_size: Clips in a batch, over all devices.
         validate_every: Optimizer steps between two validations on whole videos.
         save_every: Optimizer steps between two checkpoints `last.ckpt`.
-        monitor: Validation metric that selects `best.ckpt`.
+        monitor: Validation metric that selects `best.ckpt`; null for the headline measure of `benchmark`.
         init: Checkpoint with the initial weights, such as the pre-training's.
         init_network: Take the network's arguments from `init`, too, instead of from `network` and `backbone`.
         resume: 'auto' continues from the last checkpoint in the run's folder, a path from that checkpoint.
@@ -57,7 +57,7 @@ class TrainConfig:
     batch_size: int = 4
     validate_every: int = 1000
     save_every: int = 500
-    monitor: str = "val/J&F"
+    monitor: str | None = None
     init: str | None = None
     init_network: bool = False
     resume: str | None = None

@@ -25,6 +25,7 @@ from stm.memory import MemoryPolicy
 from stm.network import STM, compiled, fingerprint, for_inference, load
 from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
+from stm.sweeps.finished_jobs import Score, headline_score
 from stm.training.distributed import manage_ddp_processes
 from stm.training.loggers import log_scores, logging_session
 from stm.training.preemption import exit_on_signals
@@ -82,7 +83,7 @@ def log_authors_policy(network: STM, policy: MemoryPolicy) -> None:
         log.info("the authors of these weights evaluate with memory=%s, which is not this run's policy", name)
 
 
-def evaluate_run(config: DictConfig) -> float | None:
+def evaluate_run(config: DictConfig) -> Score | None:
     """Evaluate a checkpoint as the configuration says.
 
     Returns:
@@ -145,4 +146,4 @@ def evaluate_run(config: DictConfig) -> float | None:
             archive = folder / f"{config.submission}.zip"
             write_submission(folder / "masks", benchmark.videos, archive, config.submission)
             Console().print(f"submission: {archive}")
-    return module.scores.headline
+    return headline_score(module.scores)

@@ -31,7 +31,7 @@ from stm.network import STM, fingerprint, load
 from stm.network.arguments import CALIBRATION
 from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
-from stm.sweeps.finished_jobs import finished_score, is_finished
+from stm.sweeps.finished_jobs import Score, finished_score, headline_score, is_finished
 from stm.training.checkpointing import SaveLastAndBest
 from stm.training.distributed import manage_ddp_processes, require_srun
 from stm.training.lightning_module import STMModule
@@ -51,7 +51,7 @@ LOWEST = {
 """Key -> its lowest value, of numbers that nothing else checks."""
 
 
-def train(config: DictConfig) -> float | None:
+def train(config: DictConfig) -> Score | None:
     """Train as the configuration says, then evaluate the best checkpoint.
 
     Returns:
@@ -110,12 +110,18 @@ def train(config: DictConfig) -> float | None:
     with logging_session(loggers, selected_groups(), plain), manage_ddp_processes(trainer) as trained:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         trained()
-        result = next((one.best for one in callbacks if isinstance(one, SaveLastAndBest)), None)
+        result = next((best_score(one) for one in callbacks if isinstance(one, SaveLastAndBest)), None)
         for name, scores in final_evaluations(config, trainer, folder, policy):
             log_scores(loggers, name, scores)
             if name == "test" or config.final_benchmark is None:
-                result = result if scores.headline is None else scores.headline
+                result = result if scores.headline is None else headline_score(scores)
     return result
+
+
+def best_score(checkpoints: SaveLastAndBest) -> Score | None:
+    """Return the score of the best validation; None without one."""
+    best, monitor = checkpoints.best, checkpoints.monitor
+    return None if best is None else Score(best, str(monitor).removeprefix("val/"))
 
 
 def validate_config(config: DictConfig) -> None:

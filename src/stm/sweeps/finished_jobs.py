@@ -13,9 +13,32 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from stm.config.resolvers import is_neutral
 from stm.config.schema import JOB
 from stm.config.user_errors import UserError
+from stm.evaluation.scores import Scores
 
 CONFIG = Path(".hydra") / "config.yaml"
 """A job's configuration in its folder, as Hydra writes it."""
+
+
+class Score(float):
+    """A job's score, which also has the heading of its measure, such as `J&F`."""
+
+    def __new__(cls, value: float, measure: str) -> Score:
+        """Build a score from its value, 0..1, and measure."""
+        score = super().__new__(cls, value)
+        score.measure = measure
+        return score
+
+    measure: str
+
+    def __reduce__(self) -> tuple[type[Score], tuple[float, str]]:
+        """Return what a launcher's process sends back."""
+        return Score, (float(self), self.measure)
+
+
+def headline_score(scores: Scores) -> Score | None:
+    """Return the headline measure of an evaluation; None without ground truth."""
+    value = scores.headline
+    return None if value is None else Score(value, scores.protocol.headline_heading)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -34,9 +57,10 @@ def is_finished(folder: Path, config: DictConfig | None) -> bool:
     )
 
 
-def finished_score(folder: Path) -> float | None:
+def finished_score(folder: Path) -> Score | None:
     """Return the score of a finished job."""
-    return read_record(folder)["score"]
+    record = read_record(folder)
+    return None if record["score"] is None else Score(record["score"], record.get("measure", "score"))
 
 
 def configuration_fingerprint(config: DictConfig | ListConfig | None) -> str:

@@ -25,6 +25,7 @@ from stm.config.environment import program_name, rank
 from stm.config.schema import CONF, JOB, PLAN
 from stm.config.user_errors import UserError
 from stm.sweeps.finished_jobs import (
+    Score,
     changed_settings,
     configuration_fingerprint,
     finished_score,
@@ -93,6 +94,7 @@ class JobRecord(Callback):
                 "status": "failed" if failed else "completed",
                 "error": _error_text(value) if failed else "",
                 "score": None if failed else value,
+                **({"measure": value.measure} if isinstance(value, Score) else {}),
                 **({} if failed else _validation(job_return.cfg, value)),
                 "seconds": round(time.time() - self.start_time, 1),
                 "configuration": configuration_fingerprint(job_return.cfg),
@@ -120,11 +122,11 @@ def _written(folder: Path, start: float) -> bool:
 
 def _validation(config: DictConfig | None, score: float | None) -> dict[str, Any]:
     """Return the entry for a training whose score is that of its best validation, as it has no final one."""
-    if config is None or score is None or "monitor" not in config:
+    if config is None or not isinstance(score, Score) or "monitor" not in config:
         return {}
     if config.final_benchmark is not None or config.extra_benchmarks:
         return {}
-    return {"validation": {config.monitor.removeprefix("val/"): score}}
+    return {"validation": {score.measure: score}}
 
 
 class TrialTable(JobRecord):
@@ -143,7 +145,7 @@ class TrialTable(JobRecord):
 
     def _refuse(self, config: DictConfig) -> None:
         if config.get("final_benchmark") is None and "callbacks" in config:
-            if not any(one and one.get("monitor") for one in (config.callbacks or {}).values()):
+            if not any(one and "monitor" in one for one in (config.callbacks or {}).values()):
                 raise UserError(
                     "a search needs a score: callbacks must have one that keeps the best checkpoint"
                 )

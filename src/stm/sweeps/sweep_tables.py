@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stm.atomic_io import write_atomically
-from stm.config.schema import JOB
 from stm.sweeps.bootstrap import Difference
+from stm.sweeps.finished_jobs import read_record
 from stm.sweeps.paper_numbers import TABLES
 from stm.sweeps.results import COLUMNS, ECE, MEASURES, Evaluation, Row, Sweep, baseline_setting, table_rows
 
@@ -165,13 +164,16 @@ def write_tables(sweep: Sweep) -> None:
 
 def write_trials(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
     """Write `table.csv` and `table.md` of a search, best trial first, and return the Markdown."""
-    rows = []
-    for job in jobs:
-        path = folder / job["folder"] / JOB
-        end = json.loads(path.read_text()) if path.exists() else {"status": "unfinished"}
-        results = {"J&F": end.get("score"), "seconds": end.get("seconds"), "status": end["status"]}
-        rows.append({"trial": job["number"], **job["settings"], **results, "error": end.get("error", "")})
-    rows.sort(key=lambda row: -1.0 if row["J&F"] is None else row["J&F"], reverse=True)
+    records = [read_record(folder / job["folder"]) for job in jobs]
+    measures = {record["measure"] for record in records if "measure" in record}
+    measure = measures.pop() if len(measures) == 1 else "score"
+    rows = [
+        {"trial": job["number"], **job["settings"], measure: record.get("score")}
+        | {key: record.get(key) for key in ("seconds", "status")}
+        | {"error": record["error"]}
+        for job, record in zip(jobs, records, strict=True)
+    ]
+    rows.sort(key=lambda row: -1.0 if row[measure] is None else row[measure], reverse=True)
     _write_csv(folder / "table.csv", rows)
     head = [key for key in rows[0] if key != "error"]
     lines = [[_short_number(row[key]) for key in head] for row in rows]

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from stm.evaluation.scores import protocol_of
 from stm.training.preemption import EndSignals, exit_preempted
 from stm.training.resume import changed_score_settings
 
@@ -49,7 +50,8 @@ class SaveLastAndBest(Checkpoint):
     Args:
         folder: Folder of the checkpoints.
         every: Optimizer steps between two `last.ckpt`.
-        monitor: Validation metric whose largest value selects `best.ckpt`.
+        monitor: Validation metric whose largest value selects `best.ckpt`, such as `val/J_tr`; None for the
+            headline measure of the benchmark.
         mirror: Address of a folder, such as `s3://bucket/run`, to which the two files are also copied.
 
     Raises:
@@ -57,7 +59,11 @@ class SaveLastAndBest(Checkpoint):
     """
 
     def __init__(
-        self, folder: str | Path, every: int = 500, monitor: str = "val/J&F", mirror: str | None = None
+        self,
+        folder: str | Path,
+        every: int = 500,
+        monitor: str | None = None,
+        mirror: str | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"save_every={every}: must be at least 1")
@@ -91,7 +97,10 @@ class SaveLastAndBest(Checkpoint):
             log.info("best.ckpt is selected anew by the coming validations: %s", reason)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Install the checkpoint writer."""
+        """Install the checkpoint writer, and find the metric where none is configured."""
+        if self.monitor is None:
+            benchmark: Any = pl_module.benchmark
+            self.monitor = f"val/{protocol_of(benchmark.protocol).headline_heading}"
         trainer.strategy.checkpoint_io = DirectCheckpointIO()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -139,6 +148,7 @@ class SaveLastAndBest(Checkpoint):
     def _is_best(self, trainer: L.Trainer) -> bool:
         """Return whether this validation beats all earlier ones, by the scores of the first process."""
         metrics = trainer.callback_metrics
+        assert self.monitor is not None
         if trainer.is_global_zero and self.monitor not in metrics:
             raise ValueError(f"monitor={self.monitor}: must be one of {', '.join(sorted(metrics))}")
         is_best, value = False, self.best

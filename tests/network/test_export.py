@@ -94,7 +94,7 @@ def compare(
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"key_input": "image", "similarity": "l2", "read_stride": 8}, marks=pytest.mark.slow),
         {"other_objects_channel": True, "similarity": "scaled_dot", "norm": "frozen"},
     ],

@@ -17,6 +17,7 @@ from stm.evaluation.evaluate import Benchmark
 from stm.training.checkpointing import SaveLastAndBest, copy_to_address
 
 
+@pytest.mark.slow
 def test_full_temporary_folder_does_not_matter(tmp_path: Path, small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**19))
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "final_benchmark=null", "name=run"]

@@ -167,6 +167,7 @@ def test_evaluation_is_a_run_too(tracked: Path) -> None:
     assert summary(start)["test/peak_memory_mb"] == pytest.approx(scores["speed"]["peak_memory_mb"])
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
     arguments = (*SHORT, "steps=1", "logger=wandb", "logger.wandb.job_type=null", "name=pair")
     succeed("train.py", "-m", *arguments, "seed=1,2", folder=tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from helpers import slurm_cluster
 from helpers.commands import ROOT, VIDEOS, contents, start, succeed, wait_until
 from helpers.small_networks import save
-from helpers.training_runs import TWO, second_process
+from helpers.training_runs import TWO, second_process, shell_environment, torchrun_worker
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,6 @@ def test_sigterm_ends_the_evaluation(tmp_path: Path, checkpoint: Path, trainer: 
     assert other is None or not Path(f"/proc/{other}").exists()
 
 
-def shell_environment(**more: str) -> dict[str, str]:
-    return {**slurm_cluster.outside_environment(), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
-
-
 @pytest.mark.slow
 def test_torchrun(tmp_path: Path, checkpoint: Path) -> None:
     """A killed process ends both; the same command with three processes resumes."""
@@ -105,7 +101,7 @@ def test_torchrun(tmp_path: Path, checkpoint: Path) -> None:
             stderr=file,
         )
         wait_until(lambda: len(sequences(output)) >= 2, 300)
-        os.kill(worker(process.pid, "1"), signal.SIGKILL)
+        os.kill(torchrun_worker(process.pid, "1"), signal.SIGKILL)
         assert process.wait(120) == 1
     assert "exitcode  : -9" in log.read_text()
     assert "finished videos are kept, and the same command resumes" in log.read_text()
@@ -124,19 +120,6 @@ def test_torchrun(tmp_path: Path, checkpoint: Path) -> None:
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     succeed("evaluate.py", *command(checkpoint, "single", frames=80), folder=tmp_path)
     assert contents(output) == contents(output_folder(tmp_path, "single"))
-
-
-def worker(parent: int, rank: str) -> int:
-    """Return the process of that rank that torchrun started."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (entry / "environ").read_bytes().split(b"\0")
-            is_child = f"\nPPid:\t{parent}\n" in (entry / "status").read_text()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if is_child and f"RANK={rank}".encode() in variables:
-            return int(entry.name)
-    raise AssertionError(f"no process of rank {rank}")
 
 
 @pytest.fixture(scope="module")

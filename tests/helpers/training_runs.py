@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from helpers import slurm_cluster
 from helpers.commands import Running
 
 TWO = ("trainer=ddp_cpu", "trainer.devices=2")
@@ -50,3 +51,21 @@ def second_process(running: Running) -> int:
     assert running.process.pid is not None
     (other,) = children(running.process.pid)
     return other
+
+
+def shell_environment(**more: str) -> dict[str, str]:
+    """The environment of a command that is not a job of SLURM."""
+    return {**slurm_cluster.outside_environment(), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+
+
+def torchrun_worker(parent: int, rank: str) -> int:
+    """The process of that rank that torchrun has started."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            is_child = f"\nPPid:\t{parent}\n" in (entry / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if is_child and f"RANK={rank}".encode() in variables:
+            return int(entry.name)
+    raise AssertionError(f"no process of rank {rank}")

@@ -1,15 +1,19 @@
 """The data module: resuming within a run, and dividing batches and videos among processes."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
-from helpers.data_trees import boxes, gray_video
+from helpers.composing import composed
+from helpers.data_trees import A, B, boxes, gray_video, smooth_image, write_frame, write_video
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from stm.data.datamodule import ClipDataModule
 from stm.data.sampling import VideoClips
+from stm.masks import write_mask
+from stm.runs.training_run import build_data
 
 
 def sources():
@@ -105,3 +109,27 @@ def test_a_source_has_clips_and_a_weight(keys):
     source = {"clips": sources()["videos"]["clips"], **keys}
     with pytest.raises(ValueError, match=r"sources\.a: must have the keys clips and weight; got clips"):
         ClipDataModule({"a": source}, 4, 3)
+
+
+def test_own_videos_are_mixed_with_stills_where_there_is_a_folder_of_them(tmp_path: Path) -> None:
+    """A source of weight 0 is not even opened: its folder does not exist."""
+    write_video(tmp_path, "clip", [boxes({1: A})] * 3)
+    write_frame(tmp_path / "stills" / "images" / "X.jpg", smooth_image(9))
+    write_mask(tmp_path / "stills" / "masks" / "X.png", boxes({1: B}))
+    without = (
+        "data=folder",
+        f"data.root={tmp_path}",
+        "data.crop=32",
+        "data.sources.synthetic.clips.videos.count=2",
+    )
+    settings = (*without, f"data.stills={tmp_path / 'stills'}", "data.sources.synthetic.weight=1")
+    weights = {
+        without: [1, 0.5, 0.1],
+        (*without, "data.sources.stills.weight=0", "data.stills=nowhere"): [1, 0.5, 0.1],
+        settings: [1, 0.5, 0.5, 1],
+    }
+    for overrides, expected in weights.items():
+        with composed(*overrides) as config:
+            dataset = build_data(config, []).dataset
+        assert dataset.probabilities.tolist() == pytest.approx([one / sum(expected) for one in expected])
+    assert {dataset[k].source.split("/")[0] for k in range(12)} == {"folder", "frames", "images", "synthetic"}

@@ -55,6 +55,11 @@ def size_suffix(size: int | None) -> str:
     return "" if size is None else f"_{size}"
 
 
+def weight_of(path: str | None, weight: float) -> float:
+    """Return the weight of a source of clips; 0 where its path is null."""
+    return 0.0 if path is None else weight
+
+
 def default_run_name() -> str:
     """Return the name of an unnamed run: its SLURM job, shared by all processes and restarts, or the time."""
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID")
@@ -193,6 +198,7 @@ _RESOLVERS: tuple[Callable[..., Any], ...] = (
     size_suffix,
     tasks_per_node,
     trial_label,
+    weight_of,
 )
 for _resolver in _RESOLVERS:
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

@@ -242,10 +242,16 @@ def prepare_for_training(network: STM, config: DictConfig) -> None:
 
 
 def build_data(config: DictConfig, validation: Sequence[Video]) -> ClipDataModule:
-    """Build the configured data module, without the values that its sources share by interpolation."""
+    """Build the configured data module, without the values that its sources share by interpolation.
+
+    Sources of weight 0 are left out, and their files are not read.
+    """
     data = config.copy().data
     OmegaConf.resolve(data)
     with open_dict(data):
+        for name in [*data.get("sources", {})]:
+            if OmegaConf.select(data.sources, f"{name}.weight") == 0:
+                del data.sources[name]
         for key in data.keys() - data_arguments(config):
             del data[key]
     return instantiate(

@@ -60,10 +60,11 @@ def make_batch(clips: int, objects: int, size: int) -> ClipBatch:
 def training_loss(network: STM, batch: ClipBatch, form: str) -> torch.Tensor:
     """The loss of a step, by the plain way or by ours."""
     loss = SegmentationLoss()
-    if form == "plain":
-        return plain_training_step(network, loss, batch)
     for encoder in (network.query_encoder, network.memory_encoder):
         encoder.trunk.recompute = form == "checkpointed"
+        encoder.trunk.fold_norms(form != "plain")
+    if form == "plain":
+        return plain_training_step(network, loss, batch)
     segmenter, losses = Segmenter(network, EVERY_FRAME), []
     segmenter.step(batch.frames[:, 0], batch.object_masks(0))
     for t in range(1, batch.frames.shape[1]):

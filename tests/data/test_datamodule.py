@@ -1,5 +1,6 @@
 """The data module: resuming within a run, and dividing batches and videos among processes."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,4 +133,5 @@ def test_own_videos_are_mixed_with_stills_where_there_is_a_folder_of_them(tmp_pa
         with composed(*overrides) as config:
             dataset = build_data(config, []).dataset
         assert dataset.probabilities.tolist() == pytest.approx([one / sum(expected) for one in expected])
-    assert {dataset[k].source.split("/")[0] for k in range(12)} == {"folder", "frames", "images", "synthetic"}
+    drawn = {re.split("[/:]", dataset[k].source)[0] for k in range(12)}
+    assert drawn == {"folder", "frames", "images", "synthetic"}

@@ -11,7 +11,7 @@ from helpers import small_networks as small
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from stm.network.backbones import BACKBONES, build_trunk
+from stm.network.backbones import BACKBONES, Trunk, build_trunk, find_layout
 from stm.network.encoders import MemoryEncoder
 
 WITH_BATCH_NORM = [name for name in BACKBONES if name not in ("convnext_tiny", "resnet101", "resnet34")]
@@ -97,9 +97,40 @@ def test_training_mode_equals_evaluation_mode(name: str) -> None:
     with torch.no_grad():
         expected = trunk.eval()(image)
     for feature, reference in zip(trunk.train()(image), expected, strict=True):
-        assert torch.equal(feature, reference)
+        torch.testing.assert_close(feature, reference, rtol=1e-5, atol=1e-5)
     sum(f.square().mean() for f in trunk(image)).backward()
     assert all(p.grad is not None for p in trunk.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet50", "regnet_y_400mf", "efficientnet_lite0", "micro"])
+def test_folded_norms_have_the_gradients_of_unfolded_ones(name: str) -> None:
+    """In double precision. The state dict has the names that it would have without folding."""
+    torch.manual_seed(0)
+    layout = find_layout(name)
+    stem, stages = layout.split(layout.build(weights=None))
+    names = {f"stages.{key}" for key in nn.ModuleList(stages).state_dict()}
+    trunk = Trunk(stem, stages).double().train()
+    assert {key for key in trunk.state_dict() if key.startswith("stages")} == names
+    for layer in trunk.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values, low in ((layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5)):
+                nn.init.uniform_(values, low, low + 1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+    image, gradients, sizes = torch.rand(1, 3, 64, 64, dtype=torch.double), [], []
+    for is_folded in (True, False):
+        trunk.fold_norms(is_folded)
+        trunk.zero_grad()
+        kept: list[torch.Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor) or tensor, lambda tensor: tensor
+        ):
+            features = trunk(image)
+        maps = {tensor.data_ptr(): tensor.nbytes for tensor in kept if tensor.shape[:1] == (1,)}
+        sizes.append(sum(maps.values()))
+        sum(f.square().mean() for f in features).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in trunk.parameters() if p.grad is not None]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[1].norm()
+    assert sizes[0] < 0.8 * sizes[1], "fewer bytes of maps are kept for the gradient"
 
 
 def test_mask_channels_equal_a_first_convolution_over_frame_and_masks() -> None:

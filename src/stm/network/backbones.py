@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
 from stm.network.efficientnet import FEATURE_STD, MEAN, REPEATS, STD, EfficientNetLite
+from stm.network.frozen_norms import FrozenBatchNorm2d, prepare_folding
 from stm.network.timm_backbones import (
     build_features,
     has_timm,
@@ -54,6 +55,7 @@ class Trunk(nn.Module):
         self.recompute = False
         """Whether the backward pass recomputes the stages' activations instead of keeping them."""
         self.stages = nn.ModuleList(stages)
+        prepare_folding(self.stages)
         was_training = self.training
         with torch.no_grad():
             features = self.eval()(torch.zeros(1, stem.in_channels, 64, 64))
@@ -88,7 +90,14 @@ class Trunk(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d | StochasticDepth):
                 module.eval()
+        self.fold_norms(mode)
         return self
+
+    def fold_norms(self, mode: bool) -> None:
+        """Let convolutions apply the frozen norms after them, as in training: equal up to rounding."""
+        for module in self.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.is_folded = mode
 
 
 @dataclass(frozen=True)

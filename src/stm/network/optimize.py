@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils import _pytree as pytree
 
+from stm.network.frozen_norms import conv_norm_pairs
 from stm.network.stm import STM
 from stm.network.winograd import has_enough_tiles, is_eligible, winograd_conv2d
 
@@ -82,7 +83,7 @@ def _folded(network: STM, min_shared: float = math.inf) -> STM:
     shared = {id(w): nn.Parameter(w.detach()) for w in network.parameters() if w.numel() >= min_shared}
     ready = copy.deepcopy(network, shared).requires_grad_(False)
     for module in ready.modules():
-        for conv, norm in _conv_norm_pairs(module):
+        for conv, norm in conv_norm_pairs(module):
             if getattr(module, conv).weight.numel() < min_shared:
                 folded = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
                 module._modules.update({conv: folded, norm: nn.Identity()})
@@ -105,22 +106,3 @@ def _with_static_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments)
 
     return call
-
-
-def _conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Return the names of children that are a convolution followed by batch normalization.
-
-    They are neighbors in a Sequential, or named conv1 and bn1, ... as in torchvision's residual blocks.
-    """
-    if isinstance(module, nn.Sequential):
-        names = list(module._modules)
-        candidates = list(zip(names, names[1:], strict=False))
-    else:
-        convs = [name for name in module._modules if name.startswith("conv")]
-        candidates = [(name, name.replace("conv", "bn")) for name in convs]
-    return [
-        (conv, norm)
-        for conv, norm in candidates
-        if isinstance(module._modules[conv], nn.Conv2d)
-        and type(module._modules.get(norm)) is nn.BatchNorm2d  # timm's include an activation
-    ]

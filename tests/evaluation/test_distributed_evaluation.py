@@ -101,7 +101,7 @@ def test_torchrun(tmp_path: Path, checkpoint: Path) -> None:
             stderr=file,
         )
         wait_until(lambda: len(sequences(output)) >= 2, 300)
-        os.kill(torchrun_worker(process.pid, "1"), signal.SIGKILL)
+        os.kill(torchrun_worker([process.pid], "1"), signal.SIGKILL)
         assert process.wait(120) == 1
     assert "exitcode  : -9" in log.read_text()
     assert "finished videos are kept, and the same command resumes" in log.read_text()

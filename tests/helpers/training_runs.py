@@ -1,6 +1,7 @@
 """What a training has left in its folder, and the processes that it has."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,14 +59,15 @@ def shell_environment(**more: str) -> dict[str, str]:
     return {**slurm_cluster.outside_environment(), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
 
 
-def torchrun_worker(parent: int, rank: str) -> int:
-    """The process of that rank that torchrun has started."""
+def torchrun_worker(parents: Sequence[int], rank: str) -> int:
+    """The process of that rank that one of these torchruns has started."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             variables = (entry / "environ").read_bytes().split(b"\0")
-            is_child = f"\nPPid:\t{parent}\n" in (entry / "status").read_text()
+            status = (entry / "status").read_text()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
+        is_child = any(f"\nPPid:\t{parent}\n" in status for parent in parents)
         if is_child and f"RANK={rank}".encode() in variables:
             return int(entry.name)
     raise AssertionError(f"no process of rank {rank}")

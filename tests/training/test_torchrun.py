@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import slurm_cluster
 from helpers.commands import ROOT, TINY, succeed, wait_until
 from helpers.training_runs import TWO, checkpoint, furthest, rows, shell_environment, torchrun_worker, weights
 
@@ -22,19 +23,30 @@ SETTINGS = (
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_restarted_and_the_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    """The uninterrupted one is that of trainer.devices=2; both end with equal weights, bit for bit."""
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    command = (*torchrun, "--max-restarts=1", str(ROOT / "train.py"), *SETTINGS, "name=cut")
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_killed_worker_is_restarted_and_the_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, nodes: int
+) -> None:
+    """The uninterrupted one is that of trainer.devices=2; both end with equal weights, bit for bit.
+
+    Two nodes are two torchruns that meet at an address, as the pods of Kubernetes do.
+    """
+    (port,) = slurm_cluster.free_ports(1)
+    meeting = (f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", *(meeting if nodes > 1 else ["--standalone"]))
+    options = (f"--nproc-per-node={2 // nodes}", "--max-restarts=1")
+    command = (*torchrun, *options, str(ROOT / "train.py"), *SETTINGS, "name=cut")
     cut, whole, log = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole", tmp_path / "log.txt"
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=tmp_path, env=shell_environment(), stdout=file, stderr=file)
+    with log.open("a") as file:
+        settings = {"cwd": tmp_path, "env": shell_environment(), "stdout": file, "stderr": file}
+        agents = [subprocess.Popen(command, **settings) for _ in range(nodes)]
         try:
             wait_until(lambda: (cut / "checkpoints" / "last.ckpt").exists(), 300)
-            os.kill(torchrun_worker(process.pid, "1"), signal.SIGKILL)
-            assert process.wait(400) == 0, log.read_text()
+            os.kill(torchrun_worker([agent.pid for agent in agents], "1"), signal.SIGKILL)
+            assert [agent.wait(400) for agent in agents] == [0] * nodes, log.read_text()
         finally:
-            process.kill()
+            for agent in agents:
+                agent.kill()
     output = log.read_text()
     assert "resume=auto: starting a new run" in output and "resume=auto: continuing from" in output
     succeed("train.py", *SETTINGS, *TWO, "name=whole", folder=tmp_path)

@@ -32,14 +32,21 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_an_uninterrupted_one(
     Two nodes are two torchruns that meet at an address, as the pods of Kubernetes do.
     """
     (port,) = slurm_cluster.free_ports(1)
-    meeting = (f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", *(meeting if nodes > 1 else ["--standalone"]))
-    options = (f"--nproc-per-node={2 // nodes}", "--max-restarts=1")
-    command = (*torchrun, *options, str(ROOT / "train.py"), *SETTINGS, "name=cut")
+    meeting = (f"--nnodes={nodes}", "--master-addr=127.0.0.1", f"--master-port={port}")
+    options = (
+        f"--nproc-per-node={2 // nodes}",
+        "--max-restarts=1",
+        *(meeting if nodes > 1 else ["--standalone"]),
+    )
+    script = (str(ROOT / "train.py"), *SETTINGS, "name=cut")
+    commands = [
+        (sys.executable, "-m", "torch.distributed.run", *options, f"--node-rank={node}", *script)
+        for node in range(nodes)
+    ]
     cut, whole, log = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole", tmp_path / "log.txt"
     with log.open("a") as file:
         settings = {"cwd": tmp_path, "env": shell_environment(), "stdout": file, "stderr": file}
-        agents = [subprocess.Popen(command, **settings) for _ in range(nodes)]
+        agents = [subprocess.Popen(command, **settings) for command in commands]
         try:
             wait_until(lambda: (cut / "checkpoints" / "last.ckpt").exists(), 300)
             os.kill(torchrun_worker([agent.pid for agent in agents], "1"), signal.SIGKILL)

@@ -46,7 +46,7 @@ class NormalizingConv2d(nn.Conv2d):
     def __init__(self, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> None:
         names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
         arguments = {name: getattr(conv, name) for name in names}
-        super().__init__(**arguments, bias=conv.bias is not None)
+        super().__init__(**arguments, device="meta")  # draws no random weights
         self._parameters = conv._parameters
         self.norm = (norm,)  # a tuple, because the norm is registered elsewhere
 

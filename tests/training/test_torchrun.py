@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,31 +30,30 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_an_uninterrupted_one(
 ) -> None:
     """The uninterrupted one is that of trainer.devices=2; both end with equal weights, bit for bit.
 
-    Two nodes are two torchruns that meet at an address, as the pods of Kubernetes do.
+    On one node, torchrun restarts the processes. Two nodes are two torchruns with one process each, which end
+    and are started again, as Kubernetes restarts the pods of a job.
     """
-    (port,) = slurm_cluster.free_ports(1)
-    meeting = (f"--nnodes={nodes}", "--master-addr=127.0.0.1", f"--master-port={port}")
-    options = (
-        f"--nproc-per-node={2 // nodes}",
-        "--max-restarts=1",
-        *(meeting if nodes > 1 else ["--standalone"]),
-    )
-    script = (str(ROOT / "train.py"), *SETTINGS, "name=cut")
+    meeting = ("--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={slurm_cluster.free_ports(1)[0]}")
+    options = ("--nproc-per-node=2", "--standalone", "--max-restarts=1")
     commands = [
-        (sys.executable, "-m", "torch.distributed.run", *options, f"--node-rank={node}", *script)
-        for node in range(nodes)
+        (sys.executable, "-m", "torch.distributed.run", *more, str(ROOT / "train.py"), *SETTINGS, "name=cut")
+        for more in ([options] if nodes == 1 else [(*meeting, f"--node-rank={node}") for node in (0, 1)])
     ]
     cut, whole, log = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole", tmp_path / "log.txt"
+    environment = shell_environment()
     with log.open("a") as file:
-        settings = {"cwd": tmp_path, "env": shell_environment(), "stdout": file, "stderr": file}
-        agents = [subprocess.Popen(command, **settings) for command in commands]
+        start = partial(subprocess.Popen, cwd=tmp_path, env=environment, stdout=file, stderr=file)
+        agents = [start(command) for command in commands]
         try:
             wait_until(lambda: (cut / "checkpoints" / "last.ckpt").exists(), 300)
             os.kill(torchrun_worker([agent.pid for agent in agents], "1"), signal.SIGKILL)
-            assert [agent.wait(400) for agent in agents] == [0] * nodes, log.read_text()
+            if nodes == 2:
+                assert [agent.wait(100) for agent in agents] == [1, 1]
+                agents = [start(command) for command in commands]
+            assert not any(agent.wait(300) for agent in agents), log.read_text()
         finally:
             for agent in agents:
-                agent.kill()
+                agent.terminate()  # also ends its processes
     output = log.read_text()
     assert "resume=auto: starting a new run" in output and "resume=auto: continuing from" in output
     succeed("train.py", *SETTINGS, *TWO, "name=whole", folder=tmp_path)

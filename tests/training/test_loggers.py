@@ -10,10 +10,11 @@ import lightning as L
 import pytest
 import torch
 from helpers.logged_values import rows
-from helpers.small_networks import clip
+from helpers.small_networks import clip, network
 from torch.utils.data import DataLoader
 
 from stm.training import loggers as run_loggers
+from stm.training.callbacks import render_clips
 from stm.training.csv_logger import CSVLogger
 from stm.training.throughput import Throughput
 from stm.video import ClipBatch
@@ -118,3 +119,12 @@ def test_every_logger_is_finished(tmp_path: Path) -> None:
     )
     run_loggers.close([logger, CSVLogger(tmp_path)], failed=True)  # type: ignore[list-item]
     assert calls == ["failed", 1]
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_images_of_clips_leave_the_training_mode(norm: str) -> None:
+    trained = network(norm=norm).train()
+    modes = [module.training for module in trained.modules()]
+    images = render_clips(trained, ClipBatch.collate([clip(), clip()]), 2)
+    assert [image.shape for image in images] == [(64, 144, 3)] * 2
+    assert [module.training for module in trained.modules()] == modes

@@ -209,9 +209,15 @@ def log_sequences(loggers: Iterable[Logger], name: str, scores: Scores, step: in
 @torch.no_grad()
 def render_clips(network: STM, batch: ClipBatch, clips: int) -> list[np.ndarray]:
     """Return each clip's frames side by side, uint8 (2 H, T W, 3): ground truth above, prediction below."""
-    segmenter = Segmenter(network, MemoryPolicy(every=1))
-    predicted: list[Tensor] = [segmenter.step(batch.frames[:, 0], batch.object_masks(0))]
-    predicted += [segmenter.step(batch.frames[:, t]) for t in range(1, batch.frames.shape[1])]
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()  # batch normalization is folded into convolutions in this mode alone
+    try:
+        segmenter = Segmenter(network, MemoryPolicy(every=1))
+        predicted: list[Tensor] = [segmenter.step(batch.frames[:, 0], batch.object_masks(0))]
+        predicted += [segmenter.step(batch.frames[:, t]) for t in range(1, batch.frames.shape[1])]
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
     labels = torch.stack(predicted, dim=1).argmax(2).byte().cpu().numpy()  # (B, T, H, W)
     truth = batch.masks.cpu().numpy()
     frames = batch.frames.permute(0, 1, 3, 4, 2).cpu().numpy()

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from stm.config.schema import CONF
 
 SEARCH = ("sweep=search", *TINY, "steps=2", "validate_every=2", "hydra.sweeper.n_trials=3")
-KEYS = ("optimizer.lr", "loss.bootstrap_fraction", "network.similarity")
+KEYS = ("optimizer.lr", "loss.bootstrap_fraction", "trunk_lr")
 
 
 def result(sweep: Path) -> dict[str, Any]:
@@ -70,14 +70,17 @@ def test_killed_search_continues(tmp_path: Path) -> None:
 
 def test_failed_trial_does_not_end_the_search(tmp_path: Path) -> None:
     sweep = tmp_path / "runs" / "search_quickstart"
-    space = ("network.similarity=choice(l2,dott,dot)", "optimizer.lr=tag(log,interval(1e-4,1e-3))")
+    space = ("trunk_lr=choice(0.5,-1,1.0)", "optimizer.lr=tag(log,interval(1e-4,1e-3))")
+    space += ("loss.dice=interval(0.1,0.5)", "hydra.sweeper.sampler.seed=5")  # dice is not in the file
     # the last step is validated, however rarely the others are
     code, output = run("train.py", *SEARCH, "validate_every=9", *space, folder=tmp_path)
     assert code == 0, output
-    assert "similarity=dott: must be one of" in (sweep / "table.md").read_text()
+    assert "trunk_lr=-1.0: must be at least 0" in (sweep / "table.md").read_text()
     best = result(sweep)["best_params"]
-    assert best["network.similarity"] in ("l2", "dot")
-    assert 1e-4 <= best["optimizer.lr"] <= 1e-3
+    assert best["trunk_lr"] in (0.5, 1.0) and 1e-4 <= best["optimizer.lr"] <= 1e-3
+    assert len({row["loss.dice"] for row in trials(sweep)}) == 3
+    code, output = run("train.py", *SEARCH, "validate_every=9", *space, folder=tmp_path)
+    assert code == 0, output  # the same command continues
 
 
 # --- W&B's agent ---
@@ -124,7 +127,7 @@ def test_every_parameter_composes(proposal: dict[str, Any], monkeypatch: pytest.
     assert (ROOT / program).exists()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides)
-    assert (config.optimizer.lr, config.loss.bootstrap_fraction, config.network.similarity) == tuple(
+    assert (config.optimizer.lr, config.loss.bootstrap_fraction, config.trunk_lr) == tuple(
         proposal[key] for key in KEYS
     )
     assert config.name == "search/abc12345"
@@ -143,3 +146,11 @@ def test_agent_command_runs(tmp_path: Path) -> None:
     (one,) = records(tmp_path / "runs" / "search" / "abc12345")
     assert (told_run(one).run_id, told_run(one).sweep_id) == ("abc12345", "s1")
     assert any(FILE["metric"]["name"] in line for line in history(one))
+
+
+def test_search_without_any_score_ends_in_one_message(tmp_path: Path) -> None:
+    code, output = run("train.py", *SEARCH, "network.similarity=dott", "name=none", folder=tmp_path)
+    assert code == 1 and "Traceback" not in output
+    assert "no trial of the search has a score; table.md has the error of each" in output
+    tables = list((tmp_path / "runs").glob("*/table.md"))
+    assert len(tables) == 1 and "similarity=dott: must be one of" in tables[0].read_text()

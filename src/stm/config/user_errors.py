@@ -11,6 +11,9 @@ from traceback import walk_tb
 from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+_OUT_OF_MEMORY = ("Insufficient memory", "t allocate memory", "CUDA out of memory")
+"""Parts of the messages of OpenCV and torch."""
+
 
 class UserError(CompactHydraException):
     """A user's mistake, which Hydra prints without a traceback."""
@@ -60,8 +63,11 @@ def _message(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
         return str(error)
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
+        reason = " ".join(str(error).split())[:200] or "MemoryError"
+        return f"not enough memory: {reason}; a smaller benchmark.size, data.crop or batch_size needs less"
     modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    if isinstance(error, ValueError | MemoryError) and modules[-1].startswith("stm."):
+    if isinstance(error, ValueError) and modules[-1].startswith("stm."):
         return str(error)
     # compared by name, as importing Lightning takes seconds
     if type(error).__name__ == "MisconfigurationException":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +19,28 @@ def check_argument_types(config: DictConfig) -> None:
     """Check the arguments of this package's objects in a configuration.
 
     Raises:
-        ValueError: A value does not have the type of its argument, such as a word where a list is needed.
+        ValueError: A value does not have the type of its argument, such as a word where a list is needed, or
+            a number is not finite.
     """
-    for place, node in _objects(OmegaConf.to_container(config, resolve=True)):
+    values = OmegaConf.to_container(config, resolve=True)
+    for key, value in _numbers(values):
+        if not math.isfinite(value):
+            raise ValueError(f"{key}={value}: must be a finite number")
+    for place, node in _objects(values):
         for key, value in node.items():
             hint = _hints(node["_target_"]).get(key)
             if hint is not None and value != "???" and not _fits(value, hint):
                 example = f", such as {place}{key}=[{value}]" if _is_list(hint) and _is_plain(value) else ""
                 raise ValueError(f"{place}{key}={value}: must be {_describe(hint)}{example}")
+
+
+def _numbers(node: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the path and the value of every number with a fraction."""
+    if isinstance(node, float):
+        yield place, node
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from _numbers(value, f"{place}.{key}" if place else str(key))
 
 
 def _objects(node: Any, place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

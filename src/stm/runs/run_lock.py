@@ -50,17 +50,19 @@ class RunLock(Callback):
         self._release()
 
     def _lock(self, config: DictConfig, key: str) -> None:
-        folder = ""
+        folder, program = "", program_name().removeprefix("python ")
         HydraConfig.instance().set_config(config)  # for values of the resolver `hydra:`; Hydra sets it later
         try:
             folder = str(OmegaConf.select(config, key))
+            if os.path.normpath(folder) == os.path.normpath(config.output_root):
+                raise UserError(f"name={config.get('name')}: must name a folder below {config.output_root}")
             self._file = lock_folder(Path(folder))
         except UserError as error:  # Hydra turns other exceptions of a callback into warnings
-            raise SystemExit(f"{program_name()}: {error}") from error
+            raise SystemExit(f"{program}: {error}") from error
         except (OSError, ValueError, OmegaConfBaseException) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise SystemExit(
-                f"{program_name()}: the folder {folder[:80]} cannot be made: {reason}; name=NAME and "
+                f"{program}: the folder {folder[:80]} cannot be made: {reason}; name=NAME and "
                 "output_root=FOLDER choose another"
             ) from error
 

@@ -176,11 +176,18 @@ class StagedSweeper(Sweeper):
         return plan
 
     def _combinations(self, params: dict[str, Any], arguments: list[str]) -> Iterator[dict[str, str]]:
-        """Yield key -> value for every combination of the swept values."""
+        """Yield key -> value for every combination of the swept values.
+
+        Raises:
+            UserError: A value is given twice, so that its job would count as two runs.
+        """
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}
         words = [f"{key}={value}" for key, value in texts.items()] + arguments
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         values = {o.get_key_element(): _values(o) for o in parser.parse_overrides(words)}
+        for key, options in values.items():
+            if len(set(options)) < len(options):
+                raise UserError(f"{key}={','.join(options)}: must name each value once")
         for combination in itertools.product(*values.values()):
             yield dict(zip(values, combination, strict=True))
 

@@ -260,3 +260,16 @@ def test_the_files_of_the_evaluator(layouts: Path, tmp_path: Path, name: str) ->
     expected = {key: text for key, text in expected_of(layouts, name).items() if key.endswith(".csv")}
     write_scores(score_masks(build(layouts, name), layouts / CASES[name][0] / "predictions")[0], tmp_path)
     assert expected and {key: (tmp_path / key).read_text() for key in expected} == expected
+
+
+def test_a_part_of_train_is_scored(layouts: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = layouts / "mosev2" / "MOSEv2"
+    command = ["score", str(root / "train" / "Annotations"), "--benchmark", "mosev2", "--split", "holdout"]
+    command += ["--benchmark-root", str(root), "--output", str(tmp_path)]
+    assert cli.run([*command, "--holdout-share", "1.0"]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["global"]["J&Fdot"] == 1.0
+    assert cli.run(command) == 2
+    assert cli.run([*command, "--holdout-share", "7"]) == 2
+    errors = capsys.readouterr().err
+    assert "the split has no video; holdout_share must be above 0" in errors
+    assert "holdout_share=7.0: must be in 0..1" in errors

@@ -27,11 +27,11 @@ class BenchmarkName(StrEnum):
 BUILDERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "davis2016": ("davis", {"year": 2016}, ("split", "ignore_late_objects")),
     "davis2017": ("davis", {"year": 2017}, ("split", "ignore_late_objects")),
-    "youtube_vos": ("youtube_vos", {"split": "holdout"}, ("split",)),
-    "mose": ("mose", {"version": 1}, ("split", "truth")),
-    "mosev2": ("mose", {"version": 2}, ("split", "truth")),
-    "lvos": ("lvos", {"version": 1}, ("split", "unseen_videos")),
-    "lvosv2": ("lvos", {"version": 2}, ("split", "unseen_videos")),
+    "youtube_vos": ("youtube_vos", {"split": "holdout"}, ("split", "holdout_categories", "holdout_share")),
+    "mose": ("mose", {"version": 1}, ("split", "truth", "holdout_share")),
+    "mosev2": ("mose", {"version": 2}, ("split", "truth", "holdout_share")),
+    "lvos": ("lvos", {"version": 1}, ("split", "unseen_videos", "holdout_share")),
+    "lvosv2": ("lvos", {"version": 2}, ("split", "unseen_videos", "holdout_share")),
     "vost": ("vost", {}, ("split",)),
     "sav": ("sav", {}, ("split",)),
     "folder": ("folder", {}, ()),
@@ -65,6 +65,14 @@ def score(
         Path | None,
         typer.Option(metavar="FILE", help="LVOS's list of unseen videos; searched near ROOT by default."),
     ] = None,
+    holdout_share: Annotated[
+        float | None,
+        typer.Option(metavar="FRACTION", help="--split holdout: as benchmark.holdout_share."),
+    ] = None,
+    holdout_categories: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CATEGORY", help="YouTube-VOS: also videos of this category; repeatable."),
+    ] = None,
     ignore_late_objects: Annotated[
         bool,
         typer.Option(
@@ -94,6 +102,8 @@ def score(
         "split": split,
         "truth": truth,
         "unseen_videos": unseen_videos,
+        "holdout_share": holdout_share,
+        "holdout_categories": holdout_categories or None,
         "ignore_late_objects": ignore_late_objects or None,
     }
     function, defaults, allowed = BUILDERS[benchmark]
@@ -108,6 +118,8 @@ def score(
     scores, skipped = score_masks(videos, masks, skip_missing)
     for line in skipped:
         typer.echo(f"left out: {line}", err=True)
+    if output is not None and output.is_file():
+        raise ValueError(f"--output {output}: must be a folder; got a file")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         write_scores(scores, output)

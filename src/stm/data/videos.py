@@ -260,7 +260,13 @@ def youtube_vos(
 
 
 def is_held_out(name: str, share: float) -> bool:
-    """Return whether a hash of the video's name is in the share, 0..1, that is withheld from training."""
+    """Return whether a hash of the video's name is in the share, 0..1, that is withheld from training.
+
+    Raises:
+        ValueError: the share is not in 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"holdout_share={share}: must be in 0..1")
     return zlib.crc32(name.encode()) < share * 2**32
 
 

@@ -27,8 +27,10 @@ def check_scorable(selected: Sequence[Any], protocol: str) -> None:
     """Check that each video has objects, masks where they enter, and frames to score if any other one has.
 
     Raises:
-        ValueError: some videos cannot be evaluated; the message names them.
+        ValueError: there is no video, or some cannot be evaluated; the message names them.
     """
+    if not selected:
+        raise ValueError("benchmark: the split has no video; holdout_share must be above 0 for split=holdout")
     faults = {video.name: fault for video in selected if (fault := _fault(video))}
     scored = {video.name: bool(scored_frames(video, protocol)) for video in selected if not faults}
     if any(scored.values()):  # in test sets none is

@@ -8,44 +8,19 @@ import numpy as np
 import pytest
 import typer
 from helpers.commands import ROOT, succeed
+from helpers.doc_commands import PAGES, arguments, commands
 
 from stm.cli.main import app
 from stm.data.synthetic.dataset import synthetic_videos
-
-PAGES = [
-    ROOT / "README.md",
-    *sorted(ROOT.glob("docs/*.md")),
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "data/README.md",
-]
-PAGES = [page for page in PAGES if page.exists()]
 
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def commands(page: Path) -> list[str]:
-    """The command lines of the page's shell blocks, without prompts and comments, continued lines joined."""
-    blocks = re.findall(
-        r"^```(?:bash|sh|shell|console)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL
-    )
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    lines = [re.sub(r"\s+#.*", "", line.removeprefix("$ ").strip()) for line in lines]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
 COMMANDS = [(name_of(page), line) for page in PAGES for line in commands(page)]
 PROGRAMS = sorted({line for _, line in COMMANDS if re.match(r"python (train|evaluate)\.py", line)})
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-
-
-def arguments(line: str) -> list[str]:
-    """A command's overrides, of a sweep the first of each choice; Hydra knows no `|` nor `...`."""
-    line = re.sub(r"\$\(.*?\)", "last.ckpt", line)  # what the shell replaces
-    words = [word for word in shlex.split(line)[2:] if word not in ("-m", "--multirun", "...")]
-    words = [re.split(r"[|;&]", word)[0] for word in words]
-    return [word if re.search(r"[\[{(]", word) else word.split(",")[0] for word in words if word]
 
 
 @pytest.mark.parametrize("line", PROGRAMS)

@@ -34,9 +34,10 @@ test-slow: $(READY)  ## Run all tests, including slow ones
 golden: $(READY)  ## Compare network and metrics with recorded values of the published code
 	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/network/test_family_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
-real: $(READY)  ## Train the network that ships with the package on DAVIS and the stills in data, and evaluate it: about half an hour
+real: $(READY)  ## Train the network that ships with the package on DAVIS and the stills in data, and evaluate it: under an hour
 	$(PYTHON) train.py experiment=mobile_stills resume=auto $(REAL)
 	$(PYTHON) train.py experiment=mobile_video resume=auto init=runs/mobile_stills/checkpoints/last.ckpt $(REAL)
+	$(PYTHON) train.py experiment=mobile_long resume=auto init=runs/mobile_video/checkpoints/last.ckpt $(REAL)
 
 tables: $(READY)  ## Run Tables 4 and 5 on procedural videos, three seeds: under an hour on 2 cores; resumes
 	$(PYTHON) train.py sweep=table4_synthetic seed=1,2,3 threads=1 launcher=parallel launcher.jobs=2

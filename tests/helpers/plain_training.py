@@ -27,8 +27,8 @@ def plain_training_step(network: STM, loss: SegmentationLoss, batch: ClipBatch, 
     size, slots = batch.frames.shape[-2:], max(batch.objects.tolist())
     frame_logits: list[list[Tensor]] = [[] for _ in range(batch.frames.shape[1])]
     for b in range(len(batch)):
-        frames, count = batch.frames[b].float() / 255, int(batch.objects[b])
-        masks = batch.object_masks(0)[b, :count]
+        frames, count = batch.frames[b].to(network.mean.dtype) / 255, int(batch.objects[b])
+        masks = batch.object_masks(0)[b, :count].to(frames.dtype)
         memories: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
         for t in range(1, len(frames)):
             for o in range(count):

@@ -96,7 +96,11 @@ def test_bad_input_is_one_line(case: Path, tmp_path: Path, capsys) -> None:
         write_mask(wrong / f"{t:05d}.png", np.ones((16, 24), np.uint8))
     with zipfile.ZipFile(tmp_path / "up.zip", "w") as archive:
         archive.writestr("../bear/00001.png", b"")
+    with zipfile.ZipFile(tmp_path / "broken.zip", "w") as archive:
+        for t in range(6):
+            archive.writestr(f"bear/{t:05d}.png", b"no PNG")
     for masks, message in (
+        (tmp_path / "broken.zip", "broken.zip/bear/00001.png: not an image"),
         (tmp_path / "nothing", "there is no such folder or zip"),
         (tmp_path / "text.zip", "must be a folder or a zip of masks"),
         (tmp_path / "empty", "holds no folder of a video, such as bear/"),

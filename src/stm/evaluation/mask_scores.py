@@ -201,7 +201,10 @@ def _opened(path: Path) -> Iterator[Path]:
             is_hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
             if name.lower().endswith(".png") and not is_hidden:
                 archive.extract(name, folder)  # zipfile removes absolute and parent parts
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except ValueError as error:
+            raise ValueError(str(error).replace(folder, str(path))) from error
 
 
 def _videos_folder(root: Path, videos: Sequence[Video], given: Path) -> Path:

@@ -39,6 +39,8 @@ PLACEHOLDERS = {
     "CHECKPOINT": "STM_weights.pth",
     "last.ckpt": "STM_weights.pth",
     "37:M37.png": "2:M37.png",
+    "runs/held_out": "FOLDER",
+    "best.ckpt": "a.ckpt",
     "bmx-trees": "bear",
     "00050": "00005",
     "120,200": "12,20",

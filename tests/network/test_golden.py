@@ -164,6 +164,11 @@ def test_a_file_without_a_state_dict_raises(tmp_path: Path) -> None:
         load_official(tmp_path / "list.pth")
 
 
+def test_a_folder_raises(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder: it must be a file"):
+        load_official(tmp_path)
+
+
 def test_a_missing_file_raises(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
         load_official(tmp_path / "missing.pth")

@@ -205,8 +205,12 @@ def read_checkpoint(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is broken, or contains anything else.
+        ValueError: it is a folder or broken, or contains anything else.
     """
+    if Path(path).is_dir():
+        raise ValueError(
+            f"checkpoint {path} is a folder: it must be a file, such as {Path(path) / 'last.ckpt'}"
+        )
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     if problem := download_problem(Path(path)):

@@ -71,9 +71,8 @@ def test_a_killed_process_of_the_trainer_ends_the_evaluation(tmp_path: Path, che
     assert contents(output) == contents(output_folder(tmp_path, "single"))
 
 
-@pytest.mark.parametrize(
-    "trainer", [(), pytest.param(TWO, marks=pytest.mark.slow)], ids=["one process", "two processes"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", [(), TWO], ids=["one process", "two processes"])
 def test_sigterm_ends_the_evaluation(tmp_path: Path, checkpoint: Path, trainer: tuple[str, ...]) -> None:
     running = start("evaluate.py", *command(checkpoint, "ended", *trainer, frames=300), folder=tmp_path)
     running.wait_until(lambda: bool(sequences(output_folder(tmp_path, "ended"))))

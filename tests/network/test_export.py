@@ -96,7 +96,10 @@ def compare(
     [
         pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"key_input": "image", "similarity": "l2", "read_stride": 8}, marks=pytest.mark.slow),
-        {"other_objects_channel": True, "similarity": "scaled_dot", "norm": "frozen"},
+        pytest.param(
+            {"other_objects_channel": True, "similarity": "scaled_dot", "norm": "frozen"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["paper", "image keys at stride 8", "others"],
 )

@@ -165,7 +165,7 @@ def test_a_file_without_a_state_dict_raises(tmp_path: Path) -> None:
 
 
 def test_a_folder_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is a folder: it must be a file"):
+    with pytest.raises(FileNotFoundError, match=r"is a folder: it must be a file"):
         load_official(tmp_path)
 
 

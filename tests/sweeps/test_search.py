@@ -68,6 +68,7 @@ def test_killed_search_continues(tmp_path: Path) -> None:
     assert groups == {"search_quickstart"}
 
 
+@pytest.mark.slow
 def test_failed_trial_does_not_end_the_search(tmp_path: Path) -> None:
     sweep = tmp_path / "runs" / "search_quickstart"
     space = ("trunk_lr=choice(0.5,-1,1.0)", "optimizer.lr=tag(log,interval(1e-4,1e-3))")
@@ -133,6 +134,7 @@ def test_every_parameter_composes(proposal: dict[str, Any], monkeypatch: pytest.
     assert config.name == "search/abc12345"
 
 
+@pytest.mark.slow
 def test_agent_command_runs(tmp_path: Path) -> None:
     """Started as by the agent, offline and small, the run belongs to the search and has the id from W&B."""
     smaller = (*TINY, "init=null", "steps=1", "validate_every=1", "logger.wandb.mode=offline")

@@ -84,7 +84,7 @@ class Slow(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_throughput_excludes_validations(tmp_path: Path, accumulated: int) -> None:
     log = CSVLogger(tmp_path)
     trainer = L.Trainer(

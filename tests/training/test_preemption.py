@@ -68,6 +68,7 @@ def exit_code_of_terminated_worker() -> int | None:
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_data_worker_exits_on_terminate() -> None:
     """In a new interpreter: a forked worker inherits the signal handlers that other tests set."""
     program = "from test_preemption import exit_code_of_terminated_worker as run; print('exit code', run())"

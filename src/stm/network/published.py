@@ -204,11 +204,11 @@ def read_checkpoint(path: str | Path) -> Any:
     """Read the weights and plain values of a file, without running any code that its pickle may contain.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is a folder or broken, or contains anything else.
+        FileNotFoundError: the file does not exist, or is a folder.
+        ValueError: the file is broken, or contains anything else.
     """
     if Path(path).is_dir():
-        raise ValueError(
+        raise FileNotFoundError(
             f"checkpoint {path} is a folder: it must be a file, such as {Path(path) / 'last.ckpt'}"
         )
     if not Path(path).is_file():

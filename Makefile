@@ -26,7 +26,7 @@ quickstart: $(READY)  ## Train a small STM from scratch on a CPU and evaluate it
 	$(PYTHON) train.py experiment=quickstart resume=auto
 
 test: $(READY)  ## Run the fast tests
-	$(PYTHON) -m pytest -n auto --dist loadfile -m "not slow"
+	$(PYTHON) -m pytest -n auto -m "not slow"
 
 test-slow: $(READY)  ## Run all tests, including slow ones
 	$(PYTHON) -m pytest -n auto
@@ -60,7 +60,7 @@ docs: $(READY)  ## Build the documentation site strictly into site/
 	$(VENV)/bin/mkdocs build --strict
 
 coverage: $(READY)  ## Run the fast tests and print their coverage
-	$(PYTHON) -m pytest -n auto --dist loadfile -m "not slow" --cov=stm --cov-report=term
+	$(PYTHON) -m pytest -n auto -m "not slow" --cov=stm --cov-report=term
 
 benchmark-data: $(READY)  ## Compare data loading with a plain PIL pipeline
 	$(PYTHON) benchmarks/data.py

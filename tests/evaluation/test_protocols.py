@@ -1,9 +1,7 @@
 """Measures of the benchmarks: equal to the public evaluators' values and to plain reimplementations."""
 
 import json
-import time
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -150,20 +148,3 @@ def test_frames_are_davis_s_own_without_void(masks):
         np.testing.assert_array_equal(ours["davis"]["J"][row], region_similarity(*pair, void))
         np.testing.assert_array_equal(ours["davis"]["F"][row], contour_accuracy(*pair, void))
         np.testing.assert_array_equal(ours["vost"]["J_corrected"][row], ours["davis"]["J"][row])
-
-
-def test_mosev2_costs_at_most_half_as_much_again_as_davis(golden):
-    """Usually they cost the same (`benchmarks/protocols.py`); the best of several rounds is compared."""
-    with np.load(golden / "metrics2026" / "mosev2_bmx.npz") as arrays:
-        masks = arrays["ground_truth"], arrays["prediction"]
-    times = {"davis": [], "mosev2": []}
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        for name in 7 * list(times):
-            began = time.perf_counter()
-            score_masks(name, *masks, [1, 2])
-            times[name].append(time.perf_counter() - began)
-    finally:
-        cv2.setNumThreads(threads)
-    assert min(times["mosev2"]) < 1.5 * min(times["davis"])

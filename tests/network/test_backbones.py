@@ -96,8 +96,15 @@ def test_training_mode_equals_evaluation_mode(name: str) -> None:
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         expected = trunk.eval()(image)
-    for feature, reference in zip(trunk.train()(image), expected, strict=True):
-        torch.testing.assert_close(feature, reference, rtol=1e-5, atol=1e-5)
+        exact = [feature.double() for feature in trunk.double()(image.double())]
+        folded = trunk.train()(image.double())
+        trunk.float().fold_norms(False)
+        unfolded = trunk(image)
+    for feature, reference in zip(unfolded, expected, strict=True):
+        assert torch.equal(feature, reference)
+    for feature, reference in zip(folded, exact, strict=True):
+        torch.testing.assert_close(feature, reference, rtol=1e-12, atol=1e-12)
+    trunk.train()
     sum(f.square().mean() for f in trunk(image)).backward()
     assert all(p.grad is not None for p in trunk.parameters())
 
@@ -131,6 +138,21 @@ def test_folded_norms_have_the_gradients_of_unfolded_ones(name: str) -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in trunk.parameters() if p.grad is not None]))
     assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[1].norm()
     assert sizes[0] < 0.8 * sizes[1], "fewer bytes of maps are kept for the gradient"
+
+
+def test_folding_continues_after_a_validation() -> None:
+    """Lightning restores the flags `training` of all modules, without calling `train()`."""
+    network = small.network(backbone="resnet18", norm="frozen").train()
+    trunk, image = network.query_encoder.trunk, torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before, modes = trunk(image), [(module, module.training) for module in network.modules()]
+        network.eval()
+        evaluated = trunk(image)
+        for module, is_training in modes:
+            module.training = is_training
+        after = trunk(image)
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert not all(torch.equal(*pair) for pair in zip(before, evaluated, strict=True)), "the ways differ"
 
 
 def test_mask_channels_equal_a_first_convolution_over_frame_and_masks() -> None:

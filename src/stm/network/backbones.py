@@ -17,7 +17,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import StochasticDepth
 
 from stm.network.efficientnet import FEATURE_STD, MEAN, REPEATS, STD, EfficientNetLite
-from stm.network.frozen_norms import FrozenBatchNorm2d, prepare_folding
+from stm.network.frozen_norms import NormalizingConv2d, prepare_folding
 from stm.network.timm_backbones import (
     build_features,
     has_timm,
@@ -90,14 +90,13 @@ class Trunk(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d | StochasticDepth):
                 module.eval()
-        self.fold_norms(mode)
         return self
 
     def fold_norms(self, mode: bool) -> None:
-        """Let convolutions apply the frozen norms after them, as in training: equal up to rounding."""
+        """Let convolutions apply the frozen norms after them, as in training mode: equal up to rounding."""
         for module in self.modules():
-            if isinstance(module, FrozenBatchNorm2d):
-                module.is_folded = mode
+            if isinstance(module, NormalizingConv2d):
+                module.train(mode)
 
 
 @dataclass(frozen=True)

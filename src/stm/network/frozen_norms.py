@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization that returns its input while a convolution applies it.
+    """Batch normalization that returns its input while the convolution before applies it.
 
     Args:
         norm: with fixed statistics; its parameters and buffers are shared.
@@ -22,11 +22,13 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, norm.eps)
         self._parameters, self._buffers = norm._parameters, norm._buffers
-        self.is_folded = False
+        self.conv: tuple[nn.Module, ...] = ()
+        """The convolution, in a tuple because it is registered elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (N, C, H, W), where the convolution before has not done so."""
-        return x if self.is_folded else super().forward(x)
+        (conv,) = self.conv
+        return x if conv.training else super().forward(x)
 
     def factor_and_shift(self) -> tuple[Tensor, Tensor]:
         """Return the factor and the shift of each channel, both (C,)."""
@@ -36,7 +38,9 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
 
 class NormalizingConv2d(nn.Conv2d):
-    """Convolution that also applies the frozen norm after it, where that is folded.
+    """Convolution that also applies the frozen norm after it in training mode.
+
+    Its own flag `training` decides, as Lightning sets these flags without calling `train()`.
 
     Args:
         conv: pads with zeros; its parameters are shared.
@@ -48,13 +52,14 @@ class NormalizingConv2d(nn.Conv2d):
         arguments = {name: getattr(conv, name) for name in names}
         super().__init__(**arguments, device="meta")  # draws no random weights
         self._parameters = conv._parameters
-        self.norm = (norm,)  # a tuple, because the norm is registered elsewhere
+        self.train(conv.training)
+        self.norm, norm.conv = (norm,), (self,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', H', W')."""
-        (norm,) = self.norm
-        if not norm.is_folded:
+        if not self.training:
             return super().forward(x)
+        (norm,) = self.norm
         factor, shift = norm.factor_and_shift()
         if self.bias is not None:
             shift = shift + self.bias * factor

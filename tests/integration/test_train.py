@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 import stm
 from stm.config.schema import CONF
-from stm.network import STM, fingerprint
+from stm.network import STM, fingerprint, strip
 from stm.runs import process_setup, training_run
 from stm.training.resume import find_resume_checkpoint
 
@@ -251,11 +251,16 @@ def test_the_process_settles() -> None:
 
 def test_fine_tuning_takes_the_network_of_its_checkpoint(tmp_path: Path) -> None:
     path = save(tmp_path / "mine.ckpt", seed=7)
+    strip(path, tmp_path / "calibrated.pth", score_exponent=2.0)
     config = OmegaConf.create(
-        {"init": str(path), "network": {"_target_": "stm.network.STM", "backbone": "resnet50"}}
+        {
+            "init": str(tmp_path / "calibrated.pth"),
+            "network": {"_target_": "stm.network.STM", "backbone": "resnet50"},
+        }
     )
-    adopted = training_run.with_network_of_init(config)
-    assert_same_weights(training_run.build_network(adopted), small.network(7))
+    adopted = training_run.build_network(training_run.with_network_of_init(config))
+    assert_same_weights(adopted, small.network(7))
+    assert adopted.score_exponent == 1, "it was fitted for the weights before"
     assert config.network.backbone == "resnet50"
     with pytest.raises(ValueError, match="init=null: must be a checkpoint with init_network=true"):
         training_run.with_network_of_init(OmegaConf.create({"init": None}))

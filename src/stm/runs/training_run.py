@@ -204,7 +204,9 @@ def with_network_of_init(config: DictConfig) -> DictConfig:
             "init=null: must be a checkpoint with init_network=true, whose network is trained further"
         )
     config = config.copy()
-    config.network = {"_target_": config.network._target_, "pretrained": False, **load(config.init).arguments}
+    arguments = load(config.init).arguments
+    kept = {key: value for key, value in arguments.items() if key not in CALIBRATION}  # of other weights
+    config.network = {"_target_": config.network._target_, "pretrained": False, **kept}
     return config
 
 

@@ -61,6 +61,8 @@ def test_an_evaluation_of_another_checkpoint_is_refused(weights: Path, tmp_path:
     assert cli.run(["calibrate", str(tmp_path / "a"), str(other), str(tmp_path / "new.pth")]) == 2
     message = capsys.readouterr().err
     assert "must be an evaluation of other.pth" in message and "it is one of w.pth" in message
+    assert cli.run(["calibrate", str(tmp_path), str(weights), str(tmp_path / "new.pth")]) == 2
+    assert "must be the folder of a finished evaluation" in capsys.readouterr().err
     assert not (tmp_path / "new.pth").exists()
 
 

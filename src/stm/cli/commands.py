@@ -149,12 +149,14 @@ def calibrate(
     from stm.network import fingerprint, load, strip
 
     _check_new_file(target)
+    if not (folder / "sequences").is_dir():
+        raise FileNotFoundError(f"{folder}: must be the folder of a finished evaluation, with sequences/")
     results = EvaluationResults(folder)
     evaluated, given = results.values["settings"]["checkpoint"], fingerprint(checkpoint)
     if evaluated.split(" ")[1:] != given.split(" ")[1:]:
         raise ValueError(f"{folder}: must be an evaluation of {given}; it is one of {evaluated}")
     pairs = [pair for row in results.sequences.values() for pair in row.confidence_and_j("score")]
-    exponent = fit_exponent(*zip(*pairs, strict=True)) if pairs else fit_exponent([], [])
+    exponent = fit_exponent([score for score, _ in pairs], [j for _, j in pairs])
     exponent = round(exponent * load(checkpoint).score_exponent, 3)
     strip(checkpoint, target, half, exponent)
     typer.echo(f"{target}: score_exponent={exponent}, from {len(pairs)} frames of objects")

@@ -53,11 +53,17 @@ def test_launcher(choice: str, name: str) -> None:
 
 
 PAIRS = {(backbone, "stm") for backbone in choices("backbone")} | {
-    (backbone, network) for backbone in ("resnet50",) for network in choices("network")
+    ("resnet50", network) for network in choices("network")
 }
+FURTHER_PAIRS = {
+    (backbone, network) for backbone in ("tiny", "mobilenet_v3_large") for network in choices("network")
+} - PAIRS
 
 
-@pytest.mark.parametrize(("backbone", "network"), sorted(PAIRS))
+@pytest.mark.parametrize(
+    ("backbone", "network"),
+    [*sorted(PAIRS), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in sorted(FURTHER_PAIRS))],
+)
 def test_every_backbone_and_every_network(backbone: str, network: str) -> None:
     name = {"imagenet": "resnet50", "timm": "convnextv2_atto"}.get(backbone, backbone)
     given = ["backbone.name=convnextv2_atto"] * (backbone == "timm")

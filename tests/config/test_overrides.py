@@ -46,7 +46,7 @@ def test_help_shows_groups_and_examples_without_loading_torch(script: str) -> No
         )
     examples = [line for line in done.stdout.splitlines() if line.startswith(f"  python {script}.py")]
     assert len(examples) == 6
-    assert max(len(line) for line in done.stdout.splitlines()) <= 320, "a group has too many choices"
+    assert max(len(line) for line in done.stdout.splitlines()) <= 271, "a group has too many choices"
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate"])

@@ -22,6 +22,7 @@ VARIANTS = {
     ),
     "average of the weights": ("callbacks=ema", "callbacks.average.decay=0.5"),
     "slow trunk": ("optimizer=adamw", "trunk_lr=0.1", "frozen_stages=1", "scheduler=cosine"),
+    "frozen norms": ("backbone.norm=frozen",),
     "stills": ("data=synthetic_stills", "data.crop=48"),
     "workers": ("data.num_workers=2",),
 }

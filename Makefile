@@ -15,7 +15,7 @@ setup: $(READY)  ## Create the environment, with uv where available
 
 $(READY): pyproject.toml
 	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && uv pip install --quiet --python $(PYTHON) -e '.[dev]'; \
+	  uv venv --quiet --allow-existing --python '>=3.11' $(VENV) && uv pip install --quiet --compile-bytecode --python $(PYTHON) -e '.[dev]'; \
 	else \
 	  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' && \
 	  python3 -m venv $(VENV) && $(PYTHON) -m pip install --quiet -e '.[dev]'; \
@@ -26,10 +26,10 @@ quickstart: $(READY)  ## Train a small STM from scratch on a CPU and evaluate it
 	$(PYTHON) train.py experiment=quickstart resume=auto
 
 test: $(READY)  ## Run the fast tests
-	$(PYTHON) -m pytest -n auto -m "not slow"
+	$(PYTHON) -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(READY)  ## Run all tests, including slow ones
-	$(PYTHON) -m pytest -n auto
+	$(PYTHON) -m pytest -n auto --dist worksteal
 
 golden: $(READY)  ## Compare network and metrics with recorded values of the published code
 	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/network/test_family_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
@@ -60,7 +60,7 @@ docs: $(READY)  ## Build the documentation site strictly into site/
 	$(VENV)/bin/mkdocs build --strict
 
 coverage: $(READY)  ## Run the fast tests and print their coverage
-	$(PYTHON) -m pytest -n auto -m "not slow" --cov=stm --cov-report=term
+	$(PYTHON) -m pytest -n auto --dist worksteal -m "not slow" --cov=stm --cov-report=term
 
 benchmark-data: $(READY)  ## Compare data loading with a plain PIL pipeline
 	$(PYTHON) benchmarks/data.py

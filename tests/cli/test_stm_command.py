@@ -1,7 +1,6 @@
 """The command `stm` in a shell: help, version, errors and completion."""
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,30 +22,13 @@ def shell(
 
 
 @pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
-def test_help_takes_well_under_a_second(words):
-    durations = []
-    for _ in range(5):
-        began = child_seconds()
-        result = shell(str(STM), *words)
-        durations.append(child_seconds() - began)
-        if durations[-1] < 0.6:
-            break
-    assert result.returncode == 0 and result.stderr == ""
-    assert result.stdout.startswith("Usage: stm")
-    assert min(durations) < 0.6
-
-
-def child_seconds() -> float:
-    """Return the CPU time of finished child processes, which other work on the machine hardly affects."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-@pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_imports_nothing_heavy(words):
+    """Importing torch alone would make the user of `--help` wait for seconds."""
     program = f"import sys; from stm.cli import main as cli; cli.run({words}); sys.stdout.flush(); "
     program += "print(sorted({'torch', 'numpy', 'cv2', 'hydra', 'PIL', 'av'} & sys.modules.keys()))"
-    assert shell(sys.executable, "-c", program).stdout.splitlines()[-1] == "[]"
+    result = shell(sys.executable, "-c", program)
+    assert result.stdout.startswith("Usage: stm") and result.stderr == ""
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 def test_without_arguments_every_command_is_listed():

@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_package_alone(installed: Path) -> None:
     tops = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"stm", "hydra_plugins"}
     assert {path.suffix for path in site.rglob("*") if path.is_file() and "stm" in path.parts} <= {
-        *(".py", ".typed", ".json", ".yaml", ".md", ".pth", ".js", ".css", ".html", "")
+        *(".py", ".typed", ".json", ".yaml", ".md", ".pth", ".mp4", ".npz", ".js", ".css", ".html", "")
     }
     assert (site / "stm" / "weights" / "mobile.md").exists()
 

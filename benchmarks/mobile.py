@@ -28,6 +28,7 @@ MOBILE = {
     "fine_channels": 32,
     "similarity": "l2",
     "key_input": "image",
+    "other_objects_channel": True,
     "fuse_strides": True,
 }
 NETWORKS = {

@@ -236,7 +236,7 @@ def browser():
         yield chrome
 
 
-@pytest.mark.parametrize("which", ["sweep", "evaluation"])
+@pytest.mark.parametrize("which", ["sweep", pytest.param("evaluation", marks=pytest.mark.slow)])
 def test_the_report_in_a_browser(browser, page, sweep, tmp_path, which):
     path = page if which == "sweep" else write_report(sweep / "0_first", tmp_path / "report.html")
     browser.get(path.resolve().as_uri())

@@ -60,11 +60,20 @@ def test_a_second_run_does_not_overwrite_the_first(trained: Path) -> None:
     assert "already holds a run: continue it with resume=auto, or start another with name=NEW_NAME" in output
 
 
-def test_resuming_with_other_settings_raises(trained: Path) -> None:
-    for setting in ("seed=9", "network.similarity=dot", "optimizer.lr=3e-4", "data.pixels=64"):
-        code, output = run("train.py", *TINY, "name=one", "resume=auto", setting, folder=trained)
-        assert code == 1 and "Traceback" not in output, output
-        assert f"that run started with {setting.split('.')[0].split('=')[0]}=" in output
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "network.similarity=dot",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ("seed=9", "optimizer.lr=3e-4", "data.pixels=64")),
+    ],
+)
+def test_resuming_with_other_settings_raises(setting: str, trained: Path) -> None:
+    code, output = run("train.py", *TINY, "name=one", "resume=auto", setting, folder=trained)
+    assert code == 1 and "Traceback" not in output, output
+    assert f"that run started with {setting.split('.')[0].split('=')[0]}=" in output
+
+
+def test_resuming_with_other_accumulation_raises_but_not_with_other_loading(trained: Path) -> None:
     accumulated = "trainer.accumulate_grad_batches=2"
     code, output = run("train.py", *TINY, "name=one", "resume=auto", accumulated, folder=trained)
     assert code == 1 and "that run started with trainer.accumulate_grad_batches=1; got" in output
@@ -122,7 +131,9 @@ def test_a_sweep_of_seeds_has_a_numbered_folder_per_job(trained: Path) -> None:
     assert not equal_weights(weights(folders[0]), weights(folders[1]))
 
 
-@pytest.mark.parametrize("preset", ["smoke", "overfit", "profile"])
+@pytest.mark.parametrize(
+    "preset", ["smoke", *(pytest.param(name, marks=pytest.mark.slow) for name in ("overfit", "profile"))]
+)
 def test_debug(preset: str, trained: Path) -> None:
     output = succeed("train.py", *TINY, f"debug={preset}", "steps=2", "validate_every=2", folder=trained)
     (folder,) = (trained / "runs").glob(f"debug_{preset}_*")

@@ -196,6 +196,7 @@ def hostile(data: st.DataObject, whole: bytes) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=110, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_hostile_files_are_read_or_rejected(data: st.DataObject, case: Path, capsys) -> None:

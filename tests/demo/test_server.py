@@ -194,6 +194,7 @@ def test_browsers_may_not_send_requests_to_other_servers(page):
     assert b'"analytics_enabled":false' in content.replace(b" ", b"")
 
 
+@pytest.mark.slow
 def test_the_command_serves_the_page_and_removes_its_files(tmp_path):
     stm = Path(sys.executable).with_name("stm")
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -25,11 +25,12 @@ def weights(golden: Path) -> dict[str, torch.Tensor]:
 
 
 SLOW_FORMS = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("prefixed", "compiled", "state_dict", "model")
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("file", "prefixed", "compiled", "state_dict", "model")
 ]
 
 
-@pytest.fixture(scope="module", params=["plain", "file", *SLOW_FORMS])
+@pytest.fixture(scope="module", params=["plain", *SLOW_FORMS])
 def network(
     request: pytest.FixtureRequest, weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
 ) -> STM:

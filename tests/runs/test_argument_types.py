@@ -154,6 +154,7 @@ ARGUMENTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(ARGUMENTS, min_size=1, max_size=2), st.booleans())
 def test_any_value_composes_or_is_refused(arguments: list[str], is_sweep: bool) -> None:

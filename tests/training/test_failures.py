@@ -22,7 +22,8 @@ TRAINING = (*TINY, "final_benchmark=null", "trainer.log_every_n_steps=1")
 LONG = (*TRAINING, "steps=400", "validate_every=400")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_run_that_gets_a_signal_leaves_a_checkpoint_and_continues(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -97,6 +98,7 @@ def test_truncated_checkpoint(tmp_path: Path) -> None:
     assert "previous.ckpt is truncated" in output
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path: Path, small_disk: Path) -> None:
     settings = (*LONG, "save_every=2", f"output_root={small_disk}", "name=run", "resume=auto")
     run_folder, filler = small_disk / "run", small_disk / "filler"
@@ -123,6 +125,7 @@ def test_full_disk(tmp_path: Path, small_disk: Path) -> None:
     assert checkpoint(run_folder)["global_step"] == steps
 
 
+@pytest.mark.slow
 def test_data_worker_is_killed(tmp_path: Path) -> None:
     running = start("train.py", *LONG, "save_every=1", "data.num_workers=1", "name=run", folder=tmp_path)
     running.wait_until((tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt").exists)

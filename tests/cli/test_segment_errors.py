@@ -80,6 +80,10 @@ def damage_pickle(path: Path) -> None:
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'touch %s'\ntR." % bytes(path.with_name("executed")))
 
 
+def damage_module(path: Path) -> None:
+    torch.save(torch.nn.Linear(1, 1), path)
+
+
 BAD = [
     ("0.png", Path.unlink, "0.png: there is no such file"),
     ("m0.png", Path.unlink, "m0.png: there is no such file"),
@@ -101,6 +105,7 @@ BAD = [
     ("w.ckpt", damage_config, "w.ckpt"),
     ("w.ckpt", damage_nan, "not finite"),
     ("w.ckpt", damage_pickle, "cannot be read"),
+    ("w.ckpt", damage_module, "weights only (UnpicklingError: Weights only load failed)"),
 ]
 
 

@@ -263,6 +263,7 @@ def test_errors_are_one_line(case: Path, capsys) -> None:
         (["--video", str(case / "cut.mp4")], "cut.mp4"),
         (["--video", str(case / "empty")], "holds no image"),
         (["--memory", "evry_5"], "Did you mean every_5?"),
+        (["--memory", ""], "--memory '' does not exist. The policies are "),
         (["--memory", "every_5,evry=3"], "Did you mean every?"),
         (["--memory", "every_5,every"], "must be key=value"),
         (["--memory", "every_5,every=often"], "every=often: must be int or null"),

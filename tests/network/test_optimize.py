@@ -65,9 +65,9 @@ def test_folding_batch_normalization_keeps_the_results(backbone: str) -> None:
 
 
 def test_the_copy_is_made_once_and_is_independent() -> None:
-    network = small.network()
+    network = small.network().train()
     ready = for_inference(network)
-    assert ready is not network
+    assert ready is not network and network.training and not ready.training
     assert for_inference(ready) is ready
     with torch.no_grad():
         network.decoder.predict.bias += 1

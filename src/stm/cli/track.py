@@ -57,7 +57,7 @@ def track(
         mask,
         weights,
         output,
-        parse_policy(memory) if memory else None,
+        None if memory is None else parse_policy(memory),
         size=size or default_size(weights),
         device=device,
         write_overlay=overlay,

@@ -40,7 +40,8 @@ def _read_policy(name: str) -> dict[str, Any]:
     names = policy_names()
     if name not in names:
         raise ValueError(
-            f"--memory {name} does not exist.{_did_you_mean(name, names)} The policies are {', '.join(names)}"
+            f"--memory {name or repr(name)} does not exist.{_did_you_mean(name, names)} "
+            f"The policies are {', '.join(names)}"
         )
     own = yaml.safe_load((CONF / "memory" / f"{name}.yaml").read_text(encoding="utf-8"))
     inherited: dict[str, Any] = {}

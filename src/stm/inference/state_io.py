@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def read_state(path: str | Path, network: STM) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=network.mean.device, weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = re.split(r"\. |\n", f"{type(error).__name__}: {error}")[0]  # torch adds advice
         raise ValueError(f"memory {path} cannot be read: damaged, or not plain values ({reason})") from error
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise ValueError(f"memory {path} was not written by Segmenter.save")

@@ -81,7 +81,7 @@ def compiled(network: STM) -> STM:
 def _folded(network: STM, min_shared: float = math.inf) -> STM:
     """Return a folded copy; convolutions with `min_shared` weights or more stay shared and unfolded."""
     shared = {id(w): nn.Parameter(w.detach()) for w in network.parameters() if w.numel() >= min_shared}
-    ready = copy.deepcopy(network, shared).requires_grad_(False)
+    ready = copy.deepcopy(network, shared).requires_grad_(False).eval()
     for module in ready.modules():
         for conv, norm in conv_norm_pairs(module):
             if getattr(module, conv).weight.numel() < min_shared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +219,7 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may raise almost any error
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = re.split(r"\. |\n", f"{type(error).__name__}: {error}")[0]  # torch adds advice
         raise ValueError(
             f"checkpoint {path} cannot be read: it must be an intact file of weights only ({reason})"
         ) from error

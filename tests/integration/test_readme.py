@@ -19,7 +19,11 @@ def name_of(page: Path) -> str:
 
 
 COMMANDS = [(name_of(page), line) for page in PAGES for line in commands(page)]
-PROGRAMS = sorted({line for _, line in COMMANDS if re.match(r"python (train|evaluate)\.py", line)})
+README = {line for page, line in COMMANDS if page == "README.md"}
+PROGRAMS = [  # those of docs run in test_doc_commands, too
+    line if line in README else pytest.param(line, marks=pytest.mark.slow)
+    for line in sorted({line for _, line in COMMANDS if re.match(r"python (train|evaluate)\.py", line)})
+]
 TARGETS = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

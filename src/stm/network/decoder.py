@@ -180,6 +180,7 @@ class Decoder(nn.Module):
             updated = self.sensory_update(x16, x8, x4, logits, sensory.flatten(0, 1))
             sensory = updated.unflatten(0, objects)
         del x16, x8, x4  # they take most of the memory
+        logits = logits.contiguous()  # with two channels last, this takes four times as long on a CPU
         logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
         logits = at_least_float32(logits)
         own_probability = (

@@ -145,12 +145,12 @@ def compare(arguments: tuple[str, int, int, int, int], repeats: int) -> None:
     """Run all forms for one number of objects, and print the table."""
     name, clips, objects, size, _ = arguments
     network, batch = prepare(*arguments)
+    peaks = {form: peak_bytes(arguments, form) for form in FORMS}  # before this process keeps what a step freed
     losses, gradients = exact_results(arguments)
     seconds: dict[str, list[float]] = {form: [] for form in FORMS}
     for repeat in range(repeats):
         for form in FORMS if repeat % 2 else FORMS[::-1]:
             seconds[form].append(run(network, batch, form)[0])
-    peaks = {form: peak_bytes(arguments, form) for form in FORMS}
     print(f"{name}, {size} pixels, batch {clips}, {objects} objects")
     for form in FORMS:
         ratios = np.percentile(np.array(seconds["plain"]) / np.array(seconds[form]), [25, 50, 75])

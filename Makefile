@@ -34,7 +34,7 @@ test-slow: $(READY)  ## Run all tests, including slow ones
 golden: $(READY)  ## Compare network and metrics with recorded values of the published code
 	$(PYTHON) -m pytest -v tests/network/test_golden.py tests/network/test_family_golden.py tests/evaluation/test_metrics.py -k "golden or davis"
 
-real: $(READY)  ## Train the network that ships with the package on DAVIS and the stills in data, and evaluate it: under an hour
+real: $(READY)  ## Train the network that ships with the package on DAVIS and the stills in data, and evaluate it: about an hour
 	$(PYTHON) train.py experiment=mobile_stills resume=auto $(REAL)
 	$(PYTHON) train.py experiment=mobile_video resume=auto init=runs/mobile_stills/checkpoints/last.ckpt $(REAL)
 	$(PYTHON) train.py experiment=mobile_long resume=auto init=runs/mobile_video/checkpoints/last.ckpt $(REAL)

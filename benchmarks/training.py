@@ -145,7 +145,7 @@ def compare(arguments: tuple[str, int, int, int, int], repeats: int) -> None:
     """Run all forms for one number of objects, and print the table."""
     name, clips, objects, size, _ = arguments
     network, batch = prepare(*arguments)
-    peaks = {form: peak_bytes(arguments, form) for form in FORMS}  # before this process keeps what a step freed
+    peaks = {form: peak_bytes(arguments, form) for form in FORMS}  # first: a process keeps what it frees
     losses, gradients = exact_results(arguments)
     seconds: dict[str, list[float]] = {form: [] for form in FORMS}
     for repeat in range(repeats):

@@ -164,6 +164,7 @@ def test_overfit_overfits(tmp_path: Path) -> None:
     assert sum(losses[-3:]) / 3 < 0.01
 
 
+@pytest.mark.slow
 def test_without_a_final_evaluation_the_score_is_the_best_validation(tmp_path: Path) -> None:
     """A hyper-parameter search uses the score that selected best.ckpt, not the last validation."""
     rates = (

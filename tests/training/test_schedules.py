@@ -38,7 +38,7 @@ def test_rates_of_a_share_are_those_of_torch() -> None:
 
 @pytest.mark.parametrize(
     ("experiment", "total"),
-    [("finetune", 300), ("mobile_stills", 1300), ("mobile_video", 700), ("mobile_long", 150)],
+    [("finetune", 300), ("mobile_stills", 1300), ("mobile_video", 700), ("mobile_long", 300)],
 )
 def test_rates_of_experiments(experiment: str, total: int) -> None:
     """Twenty steps up in equal increments, then down to a twentieth of the peak."""

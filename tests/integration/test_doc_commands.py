@@ -85,7 +85,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("DAVIS/Annotations/480p", "VOST/Annotations", "YouTubeVOS/train/Annotations"):
         shutil.copytree(root / "data" / folder, root / "masks", dirs_exist_ok=True)
     shutil.make_archive(str(root / "masks"), "zip", root / "masks")
-    for line in ("experiment=pretrain", "experiment=quickstart", "experiment=mobile_stills"):
+    mobile_video = "experiment=mobile_video init=runs/mobile_stills/checkpoints/last.ckpt"
+    for line in ("experiment=pretrain", "experiment=quickstart", "experiment=mobile_stills", mobile_video):
         commands.succeed("train.py", *doc_commands.shortened(f"python train.py {line}"), folder=root)
     for name in ("main_davis", "small_long"):
         shutil.copytree(root / "runs/pretrain", root / "runs" / name)

@@ -13,30 +13,27 @@ import time
 from statistics import median
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from stm import MemoryPolicy, Segmenter
 from stm.config.environment import tune_cpu
+from stm.config.schema import CONF
 from stm.network import STM
 
-MOBILE = {
-    "backbone": "efficientnet_lite0",
-    "memory_backbone": "micro",
-    "memory_norm": "group",
-    "key_channels": 48,
-    "value_channels": 96,
-    "decoder_channels": 48,
-    "fine_channels": 32,
-    "similarity": "l2",
-    "key_input": "image",
-    "other_objects_channel": True,
-    "fuse_strides": True,
-}
-NETWORKS = {
-    "resnet50, stride 16": {},
-    "mobile, stride 16": {**MOBILE, "read_stride": 16},
-    "mobile, stride 8": {**MOBILE, "read_stride": 8},
+NETWORKS: dict[str, list[str]] = {  # overrides of train.py
+    "resnet50, stride 16": ["network=stm", "backbone=resnet50"],
+    "mobile, stride 16": ["network=mobile", "backbone=efficientnet_lite0", "network.read_stride=16"],
+    "mobile, stride 8": ["network=mobile", "backbone=efficientnet_lite0", "network.read_stride=8"],
 }
 REFERENCE = "resnet50, stride 16"
+
+
+def build(overrides: list[str]) -> STM:
+    """Return a network of conf/ with random weights."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [*overrides, "backbone.pretrained=false"])
+    return instantiate(config.network).eval()
 
 
 def main() -> None:
@@ -57,7 +54,7 @@ def main() -> None:
     for number in range(arguments.objects):
         masks[height // 4 : height // 2, number * 40 : number * 40 + 40] = number + 1
     policy = MemoryPolicy(max_frames=6)
-    segmenters = {name: Segmenter(STM(**values).eval(), policy) for name, values in NETWORKS.items()}
+    segmenters = {name: Segmenter(build(overrides), policy) for name, overrides in NETWORKS.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in NETWORKS}
     for t in range(arguments.frames):
         frame = torch.rand(3, height, width)

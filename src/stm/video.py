@@ -153,7 +153,7 @@ class ArrayVideo(Video):
         """Return frame t, uint8 (H, W, 3), RGB."""
         return self._frames[t]
 
-    def mask(self, t: int) -> np.ndarray | None:
+    def mask(self, t: int) -> np.ndarray:
         """Return the index mask of frame t, uint8 or uint16 (H, W)."""
         return self._masks[t]
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from helpers.commands import ROOT, succeed
 from helpers.doc_commands import PAGES, arguments, commands
 
 from stm.cli.main import app
-from stm.data.synthetic.dataset import synthetic_videos
 
 
 def name_of(page: Path) -> str:
@@ -93,16 +93,10 @@ def test_its_five_lines_go_from_a_video_to_masks() -> None:
     assert block is not None
     lines = [line for line in block[1].splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 5
-    video = synthetic_videos(1, split="test")[0]
-    names = {
-        "first_frame": video.frame(0),
-        "first_mask": video.mask(0),
-        "other_frames": [video.frame(t) for t in range(1, len(video))],
-        "video": video,
-    }
+    names: dict[str, Any] = {}
     with pytest.warns(UserWarning, match="network that ships with stm"):
         exec(re.sub(r"stm\.load\([^)]*\)", "stm.load()", block[1]), names)
     video, masks = names["video"], names["masks"]
     truth = np.stack([video.mask(t) for t in range(1, len(video))]) > 0
     found = np.stack(masks) > 0
-    assert (found & truth).sum() / (found | truth).sum() > 0.5, "the network knows no drawn shapes"
+    assert (found & truth).sum() / (found | truth).sum() > 0.75

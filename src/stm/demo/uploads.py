@@ -14,15 +14,15 @@ from PIL import Image
 
 from stm.data.file_inspection import read_image_file, read_mask_prompt
 from stm.data.image_io import frame_size, natural
-from stm.data.synthetic.dataset import synthetic_videos
+from stm.data.synthetic.dataset import SyntheticVideo, synthetic_videos
 from stm.data.video_files import VideoFile
+from stm.demo.clip import libby
 from stm.inference.resize import resize_frame, resize_mask, resized_shape, shrunk_shape
 from stm.masks import object_ids
+from stm.video import ArrayVideo
 
 MAX_OBJECTS = 6
 """Objects of a session: as many colors can be distinguished on any frame."""
-CLIP = Path(__file__).with_name("clip")
-"""Folder of the real clip that ships with the package."""
 MAX_ASPECT_RATIO = 4
 """Resized frames may have at most as many pixels as a frame with this aspect ratio."""
 _IMAGES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
@@ -78,21 +78,18 @@ class DemoVideo:
 def example_video(index: int, folder: Path) -> DemoVideo:
     """Return an example with its true masks: first a real clip, then procedural videos.
 
-    The clip is "libby" of DAVIS's validation set, which no network of the package was trained on, at 240 rows
-    (CC BY 4.0, see `stm/demo/clip/README.md`). In the procedural videos, in turn, objects leave and return,
-    just move, or have a look-alike.
+    In the procedural videos, in turn, objects leave and return, just move, or have a look-alike.
     """
+    video: ArrayVideo | SyntheticVideo
     if index == 0:
-        clip = VideoFile(CLIP / "libby.mp4")
-        frames = _store_frames(clip.read(), len(clip), folder)
-        true_masks = np.load(CLIP / "libby_masks.npz")["masks"]
-        return DemoVideo("Clip libby of DAVIS", frames, clip.fps or 12, clip.size, true_masks)
-    index -= 1
-    kind = ("event", "plain", "distractor")[index % 3]
-    video = synthetic_videos(index // 3 + 4, 0, "test", kind, (96, 160))[-1]  # the first few are less varied
+        title, video = "Clip libby of DAVIS", libby()
+    else:
+        title, kind = f"Procedural video {index}", ("event", "plain", "distractor")[(index - 1) % 3]
+        count = (index - 1) // 3 + 4  # the first few are less varied
+        video = synthetic_videos(count, 0, "test", kind, (96, 160))[-1]
     frames = _store_frames((video.frame(t) for t in range(len(video))), len(video), folder)
     true_masks = np.stack([video.mask(t) for t in range(len(video))])
-    return DemoVideo(f"Procedural video {index + 1}", frames, 12, video.size, true_masks)
+    return DemoVideo(title, frames, 12, frames.shape[1:3], true_masks)
 
 
 def read_upload(files: Sequence[Path], folder: Path, limits: Limits) -> DemoVideo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from stm.atomic_io import atomic_path
 from stm.network import STM
+from stm.network.published import brief
 
 KIND = "stm memory 2"
 
@@ -35,8 +35,9 @@ def read_state(path: str | Path, network: STM) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=network.mean.device, weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
-        reason = re.split(r"\. |\n", f"{type(error).__name__}: {error}")[0]  # torch adds advice
-        raise ValueError(f"memory {path} cannot be read: damaged, or not plain values ({reason})") from error
+        raise ValueError(
+            f"memory {path} cannot be read: damaged, or not plain values ({brief(error)})"
+        ) from error
     if not isinstance(state, dict) or state.get("kind") != KIND:
         raise ValueError(f"memory {path} was not written by Segmenter.save")
     theirs, ours = state.get("network"), _signature(network)

@@ -219,10 +219,14 @@ def read_checkpoint(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file may raise almost any error
-        reason = re.split(r"\. |\n", f"{type(error).__name__}: {error}")[0]  # torch adds advice
         raise ValueError(
-            f"checkpoint {path} cannot be read: it must be an intact file of weights only ({reason})"
+            f"checkpoint {path} cannot be read: it must be an intact file of weights only ({brief(error)})"
         ) from error
+
+
+def brief(error: Exception) -> str:
+    """Return the kind and the first sentence of an error, which torch.load follows by advice."""
+    return re.split(r"\. |\n", f"{type(error).__name__}: {error}")[0]
 
 
 def download_problem(path: Path) -> str | None:

@@ -127,7 +127,6 @@ def test_real_backbones(name: str, tmp_path: Path) -> None:
     compare(network, Exported(tmp_path / "out"), [(64, 96), (112, 80)], [2, 1], 2e-4)
 
 
-@pytest.mark.slow
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     weights, out = save(tmp_path / "w.ckpt"), tmp_path / "deep" / "out"
     assert cli.run(["export", str(weights), str(out)]) == 0

@@ -138,12 +138,17 @@ def iterate_list_members(text: str) -> Iterator[tuple[str, Any]]:
     """
     decoder, space = json.JSONDecoder(), re.compile(r"[ \t\n\r]*")
 
+    def skip_space(at: int) -> int:
+        match = space.match(text, at)
+        assert match is not None, "it also matches nothing"
+        return match.end()
+
     def expect(at: int, allowed: str) -> tuple[str, int]:
         """Return the next character, which must be one of `allowed`, and the position of the next token."""
-        at = space.match(text, at).end()  # type: ignore[union-attr]
+        at = skip_space(at)
         if at >= len(text) or text[at] not in allowed:
             raise json.JSONDecodeError(f"Expecting one of {allowed}", text, at)
-        return text[at], space.match(text, at + 1).end()  # type: ignore[union-attr]
+        return text[at], skip_space(at + 1)
 
     _, at = expect(0, "{")
     has_more_keys = text[at : at + 1] != "}"

@@ -1,8 +1,8 @@
 """Time a frame of the network `mobile` beside the paper's ResNet-50 network, on the CPU, in turns.
 
-    python benchmarks/mobile.py [--size 480x854] [--objects 1] [--frames 24] [--threads 2]
+    python benchmarks/mobile.py [--size 480x854] [--objects 1] [--memory 6] [--frames 24] [--threads 2]
 
-Both segment the same random video with the memory policy `fifo` (at most 6 frames). Weights are random, since
+All segment the same random video with a memory of `--memory` frames, first in, first out. Weights are random:
 time does not depend on them. Prints the median time of a frame and its CPU time, once the memory is full.
 """
 
@@ -41,8 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", default="480x854", help="HEIGHTxWIDTH of the frames")
     parser.add_argument("--objects", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--warmup", type=int, default=8, help="first frames that do not count")
+    parser.add_argument("--memory", type=int, default=6, help="frames in memory")
+    parser.add_argument("--frames", type=int, default=24, help="frames that count, after the memory is full")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--reference-every", type=int, default=5, help="the ResNet-50 takes every n-th frame")
     arguments = parser.parse_args()
@@ -53,20 +53,24 @@ def main() -> None:
     masks = torch.zeros(height, width, dtype=torch.uint8)
     for number in range(arguments.objects):
         masks[height // 4 : height // 2, number * 40 : number * 40 + 40] = number + 1
-    policy = MemoryPolicy(max_frames=6)
+    warmup = arguments.memory + 2
+    policy = MemoryPolicy(max_frames=arguments.memory, every=1)  # `every` only fills the memory sooner
     segmenters = {name: Segmenter(build(overrides), policy) for name, overrides in NETWORKS.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in NETWORKS}
-    for t in range(arguments.frames):
+    for t in range(warmup + arguments.frames):
         frame = torch.rand(3, height, width)
         for name, segmenter in segmenters.items():
-            if name == REFERENCE and t % arguments.reference_every:
+            if name == REFERENCE and t >= warmup and t % arguments.reference_every:
                 continue
             wall, cpu = time.perf_counter(), time.process_time()
             segmenter.step(frame, masks.numpy() if t == 0 else None)
-            if t >= arguments.warmup:
+            if t >= warmup:
                 times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     reference = median(wall for wall, _ in times[REFERENCE])
-    print(f"{arguments.size}, {arguments.objects} object(s), {arguments.threads} threads, memory of 6 frames")
+    print(
+        f"{arguments.size}, {arguments.objects} object(s), {arguments.threads} threads, "
+        f"memory of {arguments.memory} frames"
+    )
     for name, pairs in times.items():
         wall, cpu = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
         print(f"{name:22s} {1000 * wall:8.0f} ms  {1 / wall:6.2f} fps  {1000 * cpu:8.0f} ms CPU", end="")

@@ -29,8 +29,9 @@ def run_and_output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]
     """Return the folder and the output of a training of four steps with two validations."""
     folder = tmp_path_factory.mktemp("progress")
     settings = ("callbacks.progress.seconds=0", "trainer.log_every_n_steps=1", "final_benchmark=null")
+    trunk = ("backbone=efficientnet_lite0", "backbone.pretrained=false", "trunk_lr=0.1")
     # with a small learning rate, the network's random predictions stay, and the scores are above 0
-    output = succeed("train.py", *TINY, *settings, "optimizer.lr=1e-5", "name=run", folder=folder)
+    output = succeed("train.py", *TINY, *trunk, *settings, "optimizer.lr=1e-5", "name=run", folder=folder)
     return folder / "runs" / "run", output
 
 
@@ -39,7 +40,8 @@ def test_step_lines_agree_with_the_logged_metrics(run_and_output: tuple[Path, st
     lines = re.findall(STEP + f"(?:, {REMAINING})?", output)
     metrics = [row for row in rows(run) if row["train/loss"]]
     assert [int(line[0]) for line in lines] == [1, 2, 3, 4]
-    rates = [float(row["lr-Adam"]) for row in rows(run) if row["lr-Adam"]]
+    names = ("lr-Adam/pg1", "lr-Adam/pg2")  # the trunks' and the others'
+    rates = [max(float(row[name]) for name in names) for row in rows(run) if row[names[0]]]
     for line, row, rate in zip(lines, metrics, rates, strict=True):
         assert float(line[1]) == pytest.approx(float(row["train/loss"]), abs=1e-4)
         assert float(line[2]) == pytest.approx(rate, rel=1e-2)

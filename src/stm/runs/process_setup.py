@@ -35,6 +35,7 @@ def setup_process(threads: int | None, seed: int | None = None) -> None:
         "`isinstance\\(treespec, LeafSpec\\)`",  # raised inside Lightning by newer versions of torch
         "It is recommended to use .*sync_dist=True",  # the scores are gathered already
         "The `srun` command is available",  # on a cluster's login node
+        "Found \\d+ module\\(s\\) in eval mode",  # section 3.5: batch normalization is frozen
         "The 'predict_dataloader' does not have many workers",  # the evaluator reads frames by itself
     ):
         warnings.filterwarnings("ignore", message)

@@ -65,8 +65,8 @@ class ProgressLog(ProgressBar):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ClipBatch, batch_idx: int
     ) -> None:
-        """Remember the learning rate of the step, which its end changes."""
-        self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        """Remember the learning rate of the step, which its end changes; that of the trunks may be lower."""
+        self._learning_rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: ClipBatch, batch_idx: int

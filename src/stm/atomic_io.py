@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes to a file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write text (as UTF-8) or bytes to a file atomically; after a power failure it has the content, too."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def has_content(path: Path) -> bool:
+    """Return whether a file exists and is not empty, as a crash of the machine may leave it."""
+    return path.is_file() and path.stat().st_size > 0

@@ -150,11 +150,13 @@ def object_ids(mask: np.ndarray) -> list[int]:
 def relabel(mask: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Map object ids to labels 1..len(ids), at most 254, in the given order, as uint8.
 
-    Void stays void, other ids become background.
+    Void stays void, other ids become background. An 8-bit mask may lack ids beyond 254 that others of its
+    video have.
     """
-    table = np.zeros(1 + void_label(mask), dtype=np.uint8)
-    table[-1] = VOID
+    void = void_label(mask)
+    table = np.zeros(1 + max([void, *ids]), dtype=np.uint8)
     table[list(ids)] = np.arange(1, len(ids) + 1)
+    table[void] = VOID
     return table.take(mask)
 
 

@@ -108,3 +108,17 @@ def test_a_sample_of_a_file_covers_its_size_ends_and_middle(tmp_path: Path) -> N
     assert sample_bytes(path) != before
     path.write_bytes(content)
     assert sample_bytes(path) == before
+
+
+def test_files_that_a_crash_emptied_are_written_again(tmp_path: Path, logged) -> None:
+    write_data(tmp_path / "data", 0)
+    first = run(tmp_path / "data", tmp_path / "out")
+    broken, mask = tmp_path / "out/sequences/a.json", tmp_path / "out/masks/b/00003.png"
+    content = mask.read_bytes()
+    for damaged in ("", "{}"):
+        broken.write_text(damaged)
+        mask.write_bytes(b"")
+        again = run(tmp_path / "data", tmp_path / "out")
+        assert again.overall == first.overall and mask.read_bytes() == content
+        assert f"{broken} is broken" in logged.text and "kept" not in logged.text
+        logged.clear()

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_networks as small
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 from torch import Tensor
 
 import stm
-from stm.masks import PALETTE
+from stm.inference.resize import resize_mask
+from stm.masks import PALETTE, object_ids
 from stm.video import VOID
 
 
@@ -34,7 +38,7 @@ def test_all_kinds_of_frames_and_masks_agree() -> None:
         "PIL": [Image.fromarray(array) for array in arrays],
     }.items():
         torch.testing.assert_close(run(inputs, mask), expected, msg=kind)
-    for given in (
+    for labels in (
         mask.numpy(),
         mask.long(),
         mask.numpy().astype(np.uint16),
@@ -44,7 +48,7 @@ def test_all_kinds_of_frames_and_masks_agree() -> None:
         read_only,
         palette,
     ):
-        assert torch.equal(run(list(frames), given), expected)
+        assert torch.equal(run(list(frames), labels), expected)
 
 
 def test_a_frame_and_a_mask_are_left_as_they_were() -> None:
@@ -92,6 +96,31 @@ def test_a_frame_of_another_size_is_named() -> None:
     segmenter.step(FRAME, MASK)
     with pytest.raises(ValueError, match=r"frame 1.*one size.*\(1, 3, 48, 32\)"):
         segmenter.step(FRAME.transpose(1, 2))
+
+
+def test_tiny_objects_that_meet_in_one_pixel_of_the_network() -> None:
+    mask = np.zeros((128, 128), np.uint8)
+    mask[0, 0], mask[1, 1], mask[40:80, 40:80] = 1, 2, 3
+    frames = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    segmenter = stm.Segmenter(small.network(), size=32)
+    labels = segmenter.labels(segmenter.step(frames[0], mask))
+    np.testing.assert_array_equal(labels, mask)
+    assert segmenter.step(frames[1]).shape[0] == 4 and list(segmenter.object_ids) == [1, 2, 3]
+
+
+@given(
+    hnp.arrays(np.uint8, (24, 40), elements=st.sampled_from([0, 1, 2, 3, 250, 254, 255]), fill=st.just(0)),
+    st.integers(3, 23),
+)
+def test_a_resized_mask_keeps_every_object(mask: np.ndarray, side: int) -> None:
+    assert object_ids(resize_mask(mask, (side, 2 * side))) == object_ids(mask)
+
+
+def test_more_objects_than_pixels_are_refused() -> None:
+    mask = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    assert object_ids(resize_mask(mask, (9, 11))) == list(range(1, 100))
+    with pytest.raises(ValueError, match="99 objects do not fit into the 3x5 pixels"):
+        resize_mask(mask, (3, 5))
 
 
 def test_a_batch_keeps_its_slots() -> None:

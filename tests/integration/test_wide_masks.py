@@ -11,12 +11,13 @@ from helpers.data_trees import write_frame
 from PIL import Image
 
 from stm.cli import main as cli
+from stm.data.synthetic.composite import composite_videos
 from stm.data.video_clips import VideoClips
 from stm.data.videos import folder
 from stm.evaluation import benchmarks
 from stm.evaluation.evaluate import evaluate
 from stm.inference import Segmenter
-from stm.masks import object_ids, read_mask, relabel, restore_ids, write_mask
+from stm.masks import narrow, object_ids, read_mask, relabel, restore_ids, write_mask
 from stm.visualization import object_color, overlay
 
 SIZE = (32, 48)
@@ -50,6 +51,8 @@ def test_files_of_16_bits_are_read_and_written(tmp_path: Path) -> None:
 def test_ids_map_to_labels_and_back() -> None:
     mask = np.array([[0, 300, 255, 9, 65_535]], np.uint16)
     assert relabel(mask, [300, 255]).tolist() == [[0, 1, 2, 0, 255]]
+    eight_bits = np.array([[0, 7, 9, 255]], np.uint8)  # a frame of the same video without ids beyond 254
+    assert relabel(eight_bits, [255, 7, 300]).tolist() == [[0, 2, 0, 255]]
     assert restore_ids(np.array([0, 1, 2]), [300, 255]).tolist() == [0, 300, 255]
     assert restore_ids(np.array([0, 1]), [255]).dtype == np.uint16  # 255 would be void in 8 bits
     assert object_color(256) == object_color(1)
@@ -124,3 +127,19 @@ def test_clips_are_drawn(root: Path) -> None:
         clip = VideoClips(videos, crop=32, num_frames=2, color=0).clip(0, np.random.default_rng(0))
         assert clip.masks.dtype == torch.uint8 and 1 <= clip.objects <= 3
         assert set(range(1, clip.objects + 1)) <= set(clip.masks[0].unique().tolist())
+
+
+def test_frames_without_ids_beyond_254(tmp_path: Path) -> None:
+    """Check clips and tracks of a video whose masks have 16 bits only where they need them."""
+    for t in range(24):
+        mask = np.zeros(SIZE, np.uint16)
+        mask[8:16, 8:20], mask[20:28, 20:32] = 7, MANY if t % 12 < 10 else 0
+        write_frame(tmp_path / f"JPEGImages/a/{t:05d}.jpg", np.full((*SIZE, 3), 9 * t, np.uint8))
+        write_mask(tmp_path / f"Annotations/a/{t:05d}.png", narrow(mask))
+    videos = folder(tmp_path)
+    assert {videos[0].annotated_mask(t).dtype.name for t in (0, 11)} == {"uint8", "uint16"}
+    clips = VideoClips(videos, crop=32, num_frames=3)
+    assert all(clips.clip(k, np.random.default_rng(k)).objects for k in range(12))
+    videos[0].name = "b"
+    pool = composite_videos([*videos, *folder(tmp_path)], 1, size=(64, 96))[0].pool
+    assert {(track.label, len(track.frames)) for track in pool.tracks} == {(7, 24), (MANY, 10)}

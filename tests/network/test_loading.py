@@ -144,9 +144,11 @@ def test_strip_rejects_other_files(tmp_path: Path, capsys: pytest.CaptureFixture
     path = checkpoint(tmp_path / "a.ckpt")
     torch.save({"Encoder_M.conv1.weight": torch.zeros(1)}, tmp_path / "official.pth")
     torch.save({"config": {"network": [1]}, "state_dict": {}}, tmp_path / "odd.pth")
+    torch.save({"config": {"network": {"backbone": "nosuch"}}, "state_dict": {}}, tmp_path / "timm.pth")
     (tmp_path / "existing.pth").write_bytes(b"mine")
     for words, message in [
         (["odd.pth", "new.pth"], "odd.pth: its weights do not fit its configuration"),
+        (["timm.pth", "new.pth"], "timm.pth: its weights do not fit its configuration: backbone=nosuch"),
         (["none.ckpt", "new.pth"], "none.ckpt does not exist"),
         (["official.pth", "new.pth"], "is not of this project"),
         (["existing.pth", "new.pth"], "cannot be read"),

@@ -127,6 +127,8 @@ def test_failed_and_missing_jobs_are_listed_with_their_commands(tmp_path):
     )
     write_job(tmp_path / "0_x", scores("mine", 0.5))
     write_job(tmp_path / "1_x", None, "failed", "FileNotFoundError: a b is not there\nmore")
+    (tmp_path / "2_x").mkdir()
+    (tmp_path / "2_x" / "job.json").write_text("")  # as a crash of the machine may leave it
     text = markdown(read_sweep(tmp_path))
     assert "1 of 3 jobs are finished." in text
     assert "- 1_x: FileNotFoundError: a b is not there\n" in text and "- 2_x: unfinished\n" in text

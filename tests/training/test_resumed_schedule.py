@@ -223,6 +223,30 @@ def test_resuming_without_a_meaning_is_refused(finished: Path, tmp_path: Path) -
         check_same_run(finished, SETTINGS, tmp_path / "new")
 
 
+def test_resuming_refuses_other_text_but_takes_other_paths(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    data = {"root": "data", "split": "train", "clips": {"kind": "plain", "images": "a/b"}, "num_workers": 1}
+    before = SETTINGS | {"data": data, "network": {"border": "black", "pretrained": True}}
+    torch.save({"optimizer_states": [], "config": before, "global_step": 3}, path)
+    moved = {"root": "/mnt", "split": "train", "clips": {"kind": "plain", "images": "c"}, "num_workers": 2}
+    assert check_same_run(path, before | {"data": moved, "network": {"border": "black"}}, tmp_path) == 3
+    event = data | {"clips": {"kind": "event", "images": "a/b"}}
+    for key, value in (
+        ("network", {"border": "mean", "pretrained": True}),
+        ("data", data | {"split": "val"}),
+        ("data", event),
+    ):
+        with pytest.raises(ValueError, match=f"that run started with {key}="):
+            check_same_run(path, before | {key: value}, tmp_path)
+
+
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.ckpt"
+    torch.save({"optimizer_states": [], "global_step": 3}, path)
+    with pytest.raises(ValueError, match=r"other\.ckpt: must be the checkpoint of a run of this project"):
+        check_same_run(path, SETTINGS, tmp_path)
+
+
 def test_another_runs_checkpoint_does_not_replace_a_run(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

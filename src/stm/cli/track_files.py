@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stm.atomic_io import write_atomically
+from stm.atomic_io import has_content, write_atomically
 
 COLUMNS = ("frame", "name", "object", "score", "mean_probability", "area")
 STATE = "resume.pth"
@@ -118,4 +118,4 @@ def delete_results(output: Path) -> None:
 
 def has_masks(output: Path, names: Sequence[str]) -> bool:
     """Return whether the masks of these frames exist."""
-    return all((output / "masks" / f"{name}.png").is_file() for name in names)
+    return all(has_content(output / "masks" / f"{name}.png") for name in names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stm import __version__
-from stm.atomic_io import write_atomically
+from stm.atomic_io import has_content, write_atomically
 from stm.evaluation.scores import SequenceScores
 from stm.masks import mask_files
 from stm.video import Video
@@ -49,21 +49,31 @@ class ResultStore:
         path = self._path(video.name)
         if not self.reuse or not path.exists():
             return None
-        sequence, data = self._read(path)
+        stored = self._read(path)
+        if stored is None:
+            return None
+        sequence, data = stored
         if data != _data_key(video):
             log.info("%s: frames, masks or the package changed since %s was written", video.name, path)
             return None
         masks = self.output / "masks" / video.name
         has_masks = all(
-            path.exists() for t in video.output_frames for path in mask_files(masks, video, t).values()
+            has_content(path) for t in video.output_frames for path in mask_files(masks, video, t).values()
         )
         return sequence if has_masks and (sequence.baselines or not self.baselines) else None
 
     def _path(self, name: str) -> Path:
         return self.output / "sequences" / f"{name}.json"
 
-    def _read(self, path: Path) -> tuple[SequenceScores, str | None]:
-        values = json.loads(path.read_text())
+    def _read(self, path: Path) -> tuple[SequenceScores, str | None] | None:
+        """Return scores and data of a file; None if it was lost, as a crash of the machine may leave it."""
+        try:
+            values = json.loads(path.read_text())
+        except ValueError:
+            values = {}
+        if "settings" not in values:
+            log.warning("%s is broken: its video is evaluated again", path)
+            return None
         recorded = values.pop("settings")
         differing = [
             f"{key} {recorded.get(key)} != {self.settings[key]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stm.masks import object_ids
+from stm.masks import object_ids, void_label
 
 
 def resized_shape(shape: tuple[int, int], size: int | None) -> tuple[int, int]:
@@ -29,11 +29,30 @@ def resize_frame(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize an index mask (H, W) to `shape`; an object too small for it keeps one pixel."""
+    """Resize an index mask (H, W) to `shape`; an object too small for it keeps one pixel.
+
+    That is the nearest pixel that is not the only one of another object.
+
+    Raises:
+        ValueError: the mask has more objects than `shape` has pixels.
+    """
     if mask.shape == shape:
         return mask
     resized = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    for label in sorted(set(object_ids(mask)) - set(object_ids(resized))):
-        row, column = (int(np.median(places)) for places in np.nonzero(mask == label))
-        resized[row * shape[0] // mask.shape[0], column * shape[1] // mask.shape[1]] = label
+    lost = sorted(set(object_ids(mask)) - set(object_ids(resized)))
+    counts = np.bincount(resized.ravel(), minlength=1 + void_label(mask))
+    counts[[0, void_label(mask)]] += resized.size  # background and void need no pixel
+    for label in lost:
+        center = [np.median(places) for places in np.nonzero(mask == label)]
+        row, column = (int(c) * new // old for c, new, old in zip(center, shape, mask.shape, strict=True))
+        free = np.argwhere(counts[resized] > 1)
+        if len(free) == 0:
+            raise ValueError(
+                f"mask: {len(object_ids(mask))} objects do not fit into the {shape[0]}x{shape[1]} pixels "
+                "that the network sees; let it see larger frames"
+            )
+        nearest = tuple(free[np.square(free - (row, column)).sum(1).argmin()])
+        counts[resized[nearest]] -= 1
+        counts[label] += 1
+        resized[nearest] = label
     return resized

@@ -127,7 +127,7 @@ def _network(path: Path, checkpoint: dict[str, Any]) -> STM:
     try:
         network = STM(**_arguments(checkpoint))
         network.load_state_dict(weights)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(f"checkpoint {path}: its weights do not fit its configuration: {error}") from error
     return network.eval()
 

@@ -63,10 +63,10 @@ def train(config: DictConfig) -> Score | None:
         log.info("%s: finished before", folder)
         return finished_score(folder)
     validate_config(config)
-    if config.init_network:
-        config = with_network_of_init(config)
-    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     checkpoint, step = find_resume_checkpoint(config.resume, folder), 0
+    if config.init_network:
+        config = with_network_of(checkpoint or config.init, config)
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     if checkpoint is not None:
         step = check_same_run(checkpoint, plain, folder)
         config = config.copy()
@@ -94,7 +94,7 @@ def train(config: DictConfig) -> Score | None:
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
     callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values() if callback]
     if not loggers:
-        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor)]
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     callbacks.append(CheckSameResumeStep(checkpoint, step))
     trainer = build_trainer(
         config.trainer,
@@ -110,7 +110,7 @@ def train(config: DictConfig) -> Score | None:
     with logging_session(loggers, selected_groups(), plain), manage_ddp_processes(trainer) as trained:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         trained()
-        result = next((best_score(one) for one in callbacks if isinstance(one, SaveLastAndBest)), None)
+        result = next((best_score(saver) for saver in callbacks if isinstance(saver, SaveLastAndBest)), None)
         for name, scores in final_evaluations(config, trainer, folder, policy):
             log_scores(loggers, name, scores)
             if name == "test" or config.final_benchmark is None:
@@ -144,11 +144,11 @@ def validate_config(config: DictConfig) -> None:
     refuse_unread_keys(config, "backbone")
     refuse_unread_keys(config, "data", data_arguments(config))
     require_srun(config.trainer)
-    there = sorted(key for key in config.benchmark if key != "_target_")
+    known = sorted(key for key in config.benchmark if key != "_target_")
     for key in config.final_benchmark or ():
-        if key not in there:
+        if key not in known:
             raise ValueError(
-                f"final_benchmark.{key}: the benchmark has no such key; there are {', '.join(there)}"
+                f"final_benchmark.{key}: the benchmark has no such key; there are {', '.join(known)}"
             )
 
 
@@ -181,7 +181,9 @@ def final_evaluations(
     if checkpoint is None or not (is_shared or trainer.is_global_zero):
         return
     network = load(checkpoint).to(trainer.strategy.root_device)
-    policies = {key: instantiate(one) for key, one in (config.final_policies or {}).items()} or {"": policy}
+    policies = {key: instantiate(values) for key, values in (config.final_policies or {}).items()} or {
+        "": policy
+    }
     for (name, benchmark_config), (label, policy) in itertools.product(benchmarks.items(), policies.items()):
         benchmark: Benchmark = instantiate(benchmark_config)
         if label:
@@ -193,25 +195,25 @@ def final_evaluations(
         yield name, scores
 
 
-def with_network_of_init(config: DictConfig) -> DictConfig:
-    """Return the configuration with the arguments of the network in the checkpoint `init`.
+def with_network_of(checkpoint: str | Path | None, config: DictConfig) -> DictConfig:
+    """Return the configuration with the arguments of a checkpoint's network.
 
     Raises:
-        ValueError: there is no `init`.
+        ValueError: there is no checkpoint.
     """
-    if config.init is None:
+    if checkpoint is None:
         raise ValueError(
             "init=null: must be a checkpoint with init_network=true, whose network is trained further"
         )
     config = config.copy()
-    arguments = load(config.init).arguments
+    arguments = load(checkpoint).arguments
     kept = {key: value for key, value in arguments.items() if key not in CALIBRATION}  # of other weights
     config.network = {"_target_": config.network._target_, "pretrained": False, **kept}
     return config
 
 
 def build_network(config: DictConfig) -> STM:
-    """The configured network, with the weights of `config.init` where that is given.
+    """Build the configured network, with the weights of `config.init` where that is given.
 
     Raises:
         ValueError: the checkpoint holds a network with other arguments; the message names them.
@@ -224,7 +226,7 @@ def build_network(config: DictConfig) -> STM:
     differing = [key for key in sorted(compared) if source.arguments[key] != network.arguments[key]]
     if differing:
         theirs, ours = (
-            ", ".join(f"{key}={one.arguments[key]}" for key in differing) for one in (source, network)
+            ", ".join(f"{key}={side.arguments[key]}" for key in differing) for side in (source, network)
         )
         raise ValueError(
             f"init={config.init}: must hold a network with this run's arguments; it has {theirs}; got {ours}"

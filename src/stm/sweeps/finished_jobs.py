@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from stm.config.resolvers import is_neutral
 from stm.config.schema import JOB
 from stm.config.user_errors import UserError
 from stm.evaluation.scores import Scores
+
+log = logging.getLogger(__name__)
 
 CONFIG = Path(".hydra") / "config.yaml"
 """A job's configuration in its folder, as Hydra writes it."""
@@ -42,10 +45,13 @@ def headline_score(scores: Scores) -> Score | None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return how the job of a folder ended; its status is 'unfinished' where it has not."""
+    """Return how the job of a folder ended; its status is 'unfinished' where it has not, or that is lost."""
     try:
         return json.loads((folder / JOB).read_text())
     except FileNotFoundError:
+        return {"status": "unfinished", "error": ""}
+    except ValueError:
+        log.warning("%s is broken: the job is repeated", folder / JOB)
         return {"status": "unfinished", "error": ""}
 
 

@@ -10,11 +10,10 @@ from typing import Any
 from zipfile import is_zipfile
 
 import lightning as L
-import torch
 
 from stm.evaluation.sharding import all_gather_object
 from stm.network import local_path
-from stm.network.published import download_problem
+from stm.network.published import download_problem, read_checkpoint
 
 FIXED_SETTINGS = (
     *("seed", "batch_size", "trainer.accumulate_grad_batches"),
@@ -25,6 +24,11 @@ FIXED_SETTINGS = (
 
 SCORE_SETTINGS = ("monitor", "benchmark", "memory", "trainer.limit_val_batches")
 """Settings without which two scores of a validation are not comparable."""
+
+_NOT_COMPARED = ("num_workers", "pretrained")
+"""Keys that change no clip; nor do ImageNet weights, since a checkpoint replaces them."""
+_PATHS = ("root", "stills", "images", "masks")
+"""Ends of the keys of paths."""
 
 log = logging.getLogger(__name__)
 
@@ -86,17 +90,21 @@ def check_same_run(checkpoint: Path, config: dict[str, Any], folder: Path) -> in
 
     Raises:
         ValueError: A setting of the network, the clips, the loss or the optimizer differs, no step is left
-            where one is needed, or the file only holds weights.
+            where one is needed, the file only holds weights, or it is of another program.
     """
-    contents = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    contents = read_checkpoint(checkpoint)
     if "optimizer_states" not in contents:
         raise ValueError(
             f"resume={checkpoint}: must be the checkpoint of a run; it only holds weights, with which a new "
             f"run starts by init={checkpoint}"
         )
+    if not {"config", "global_step"} <= contents.keys():
+        raise ValueError(
+            f"resume={checkpoint}: must be the checkpoint of a run of this project; it holds no configuration"
+        )
     original = contents["config"]
     for key in FIXED_SETTINGS:
-        before, now = (_relevant(_setting(one, key)) for one in (original, config))
+        before, now = (_relevant(_setting(settings, key)) for settings in (original, config))
         if before != now:
             raise ValueError(
                 f"resume={checkpoint}: that run started with {key}={before}; got {key}={now}; continue with "
@@ -164,12 +172,15 @@ def _setting(config: dict[str, Any], key: str) -> Any:
 
 
 def _relevant(values: Any) -> Any:
-    """Return settings without those that change no clip: paths, other text, workers, ImageNet weights."""
+    """Return settings without those of `_NOT_COMPARED` and without paths: data may move."""
     if not isinstance(values, dict):
         return values
-    relevant_texts = ("_target_", "key_input", "similarity", "backbone", "memory_backbone", "norm")
     return {
         key: _relevant(value)
         for key, value in values.items()
-        if key not in ("num_workers", "pretrained") and (key in relevant_texts or not isinstance(value, str))
+        if key not in _NOT_COMPARED and not (isinstance(value, str) and _is_path(key, value))
     }
+
+
+def _is_path(key: str, value: str) -> bool:
+    return key.endswith(_PATHS) or "/" in value

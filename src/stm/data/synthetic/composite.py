@@ -97,7 +97,7 @@ def _track(video: Video, label: int) -> Track | None:
     for t in video.annotated:
         mask = video.mask(t)
         assert mask is not None
-        area = int(label_areas(mask)[label])
+        area = int(np.count_nonzero(mask == label))
         border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]) == label
         is_whole = border.sum() <= 0.1 * math.sqrt(max(area, 1))
         is_next = not run or t == run[-1][0] + 1

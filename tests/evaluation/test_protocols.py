@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers.printed_measures import as_printed, printed_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,10 +86,10 @@ def test_overall_measures_are_the_evaluator_s(case):
 def test_mosev2_s_printed_values_are_the_evaluator_s(case):
     _, expected, _, objects = case
     overall = mosev2.summarize(objects)
-    printed = [mosev2.as_printed(overall[key]) for key in expected["overall_names"]]
+    printed = [as_printed(overall[key]) for key in expected["overall_names"]]
     np.testing.assert_array_equal(printed, expected["overall_printed"])
     rows = [f"clip_{label}" for label in expected["objects"]]
-    printed = dict(zip(rows, mosev2.printed_objects(objects), strict=True))
+    printed = dict(zip(rows, printed_objects(objects), strict=True))
     assert printed == json.loads(str(expected["object_printed"]))
 
 

@@ -22,11 +22,6 @@ def world_size() -> int:
     return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
 
 
-def local_rank() -> int:
-    """Return this process's rank on its machine, which selects its GPU."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
-
-
 def cpus() -> int:
     """Return the number of CPUs that this process may use, in a SLURM job those of its task."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

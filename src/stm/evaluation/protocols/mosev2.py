@@ -7,7 +7,6 @@ evaluator adds 1 to intersection and union), and F and Fdot with a centered disk
 from __future__ import annotations
 
 from math import ceil, inf, sqrt
-from typing import Any
 
 import numpy as np
 
@@ -74,13 +73,6 @@ def summarize_objects(scores: Scores) -> ObjectMeasures:
     return {**result, **disappearance_measures(scores, RUN_MEASURES)}
 
 
-def missing_objects(count: int) -> ObjectMeasures:
-    """Return what the evaluator scores for the objects of a video that was not predicted."""
-    scores: Scores = {name: np.empty((count, 0)) for name in MEASURES}
-    frames = np.empty(0, dtype=np.int64)
-    return summarize_objects({**scores, "empty": np.empty((count, 0), dtype=bool), "frames": frames})
-
-
 def summarize(objects: ObjectMeasures) -> dict[str, float]:
     """Compute the means over objects; the corrected ones' names end in `_corrected`."""
     return {
@@ -101,29 +93,6 @@ def _overall(objects: ObjectMeasures, suffix: str) -> dict[str, float]:
         "F": f,
         "J&F": (j + f) / 2,
     }
-
-
-def as_printed(value: float) -> float:
-    """Round a measure to per cent with two digits, as the evaluator does."""
-    return float(np.round(100 * np.float64(value), 2))
-
-
-def printed_objects(objects: ObjectMeasures) -> list[dict[str, Any]]:
-    """Return each object's row of the evaluator's `metrics.json`; None where an object has no such run."""
-    j, fdot, f = (objects[f"{name}_mean"] for name in ("J", "Fdot", "F"))
-    columns = {
-        "J&F_new": (j + fdot) / 2,
-        "J": j,
-        "F_new": fdot,
-        "disappear_J&F_new": (objects["J_d_mean"] + objects["Fdot_d_mean"]) / 2,
-        "reappear_J&F_new": (objects["J_r_mean"] + objects["Fdot_r_mean"]) / 2,
-        "F": f,
-        "J&F": (j + f) / 2,
-    }
-    return [
-        {name: None if np.isnan(values[i]) else as_printed(values[i]) for name, values in columns.items()}
-        for i in range(len(j))
-    ]
 
 
 MOSEV2 = Protocol(

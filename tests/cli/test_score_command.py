@@ -63,6 +63,16 @@ def test_scores_equal_those_of_the_evaluation(
     assert "all objects" in printed and "frames/s" not in printed
 
 
+def test_the_report_of_the_scores(case: Path, tmp_path: Path) -> None:
+    masks, output = case / "ours" / "masks", tmp_path / "scores"
+    assert cli.run(command(case, masks, "--output", output)) == 0
+    assert cli.run(["report", str(output)]) == 0
+    text = (output / "report.html").read_text()
+    assert f"davis2017-val: {masks}" in text and "no longer exist" not in text
+    for row in measures(output)["sequences"]:
+        assert f"<td>{row['sequence']}</td><td>{row['object']}</td>" in text
+
+
 def test_a_missing_mask_is_an_error_unless_allowed(case: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(case / "ours" / "masks", tmp_path / "masks")
     (tmp_path / "masks" / "camel" / "00003.png").unlink()

@@ -30,7 +30,7 @@ from stm.config.schema import JOB, PLAN
 from stm.evaluation.calibration import KINDS, calibration
 from stm.evaluation.overlays import LEGEND, overlay_sheet
 from stm.evaluation.scores import protocol_of
-from stm.evaluation.tables import describe_policy
+from stm.evaluation.tables import headline
 from stm.sweeps.results import Row, Sweep, read_sweep, table_rows
 from stm.sweeps.sweep_tables import markdown, short_value
 from stm.video import Video
@@ -109,9 +109,10 @@ def _evaluation_sections(results: EvaluationResults, folder: Path, attention: bo
             f"J over the relative time of the videos, with frames of the worst ones: {LEGEND}.",
         )
     yield from _calibration_section({"": [results]}, folder / "reliability")
-    yield from _video_section(results)
-    if attention:
-        yield from _attention_section(results, folder)
+    if "masks" not in values["settings"]:  # those of another program are scored without a network
+        yield from _video_section(results)
+        if attention:
+            yield from _attention_section(results, folder)
     yield "<h2>All objects</h2>"
     protocol = protocol_of(values["settings"].get("protocol"))
     rows = sorted(values["sequences"], key=lambda row: protocol.headline_value(row) or 0.0)
@@ -122,10 +123,10 @@ def _evaluation_sections(results: EvaluationResults, folder: Path, attention: bo
 
 def _headline(results: EvaluationResults) -> str:
     settings, speed = results.values["settings"], results.values["speed"]
-    size = "original size" if settings["size"] is None else f"short side {settings['size']}"
-    policy = describe_policy(settings["policy"])
+    if "masks" in settings:  # of another program, without a network or timing
+        return headline(settings)
     return (
-        f"{settings['benchmark']}, {size}; {settings['checkpoint']}; memory: {policy}; "
+        f"{headline(settings)}; {settings['checkpoint']}; "
         f"{speed['frames_per_second']:.1f} frames/s, peak memory {speed['peak_memory_mb']:.0f} MB"
     )
 
@@ -204,8 +205,12 @@ def _calibration_section(groups: Mapping[str, Sequence[EvaluationResults]], path
 def _reproduction_section(results: EvaluationResults) -> Iterator[str]:
     """Yield everything that is needed to repeat the evaluation."""
     yield "<h2>Reproduction</h2>"
-    rows = [["checkpoint", str(results.values["settings"]["checkpoint"])]]
-    rows += [["data", results.data_fingerprint() or "no longer exist"]]
+    settings = results.values["settings"]
+    if "masks" in settings:
+        rows = [[name, str(settings[name])] for name in ("masks", "source")]
+    else:
+        rows = [["checkpoint", str(settings["checkpoint"])]]
+        rows += [["data", results.data_fingerprint() or "no longer exist"]]
     if results.job is not None and (results.job / JOB).exists():
         record = json.loads((results.job / JOB).read_text())
         rows += [[name, str(value)] for name, value in record.get("made_by", {}).items()]

@@ -25,7 +25,7 @@ HEADINGS = ["J", "F", "J&F"]
 def print_scores(scores: Scores, console: Console | None = None) -> None:
     """Print the measures of each sequence and overall, with the copy-first baseline, and the notes below."""
     console = console or Console()
-    console.print(_headline(scores), soft_wrap=True, highlight=False)
+    console.print(headline(scores.settings), soft_wrap=True, highlight=False)
     console.print(score_table(scores))
     for line in notes(scores):
         console.print(line, soft_wrap=True, highlight=False)
@@ -60,9 +60,9 @@ def _protocol(scores: Scores) -> Protocol:
     return protocol_of(scores.settings.get("protocol"))
 
 
-def _headline(scores: Scores) -> str:
-    settings = scores.settings
-    if "masks" in settings:  # of another program
+def headline(settings: Mapping[str, Any]) -> str:
+    """Return the benchmark, and the masks of another program or the resolution and memory of a network."""
+    if "masks" in settings:
         return f"{settings.get('benchmark')}: {settings['masks']}"
     size = settings.get("size")
     resolution = "the frames' own size" if size is None else f"short side {size}"

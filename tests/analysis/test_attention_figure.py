@@ -188,6 +188,15 @@ def test_user_errors(folder, words, message):
     assert message in str(caught.value)
 
 
+def test_without_the_data_the_error_names_folder_and_source(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / ".hydra" / "config.yaml").write_text(
+        f"benchmark:\n  _target_: stm.evaluation.benchmarks.davis\n  root: {tmp_path / 'gone'}\n"
+    )
+    with pytest.raises(ValueError, match=rf"^{copy}: must be .* \(48 pixels\) can be read$"):
+        run_command(copy)
+
+
 def test_a_replaced_checkpoint_is_an_error(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = copy / ".hydra" / "config.yaml"

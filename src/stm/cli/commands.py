@@ -65,17 +65,22 @@ def attention(
     if not (folder / "scores.json").exists():
         raise FileNotFoundError(f"{folder}: must be the folder of an evaluation; it has no scores.json")
     results = EvaluationResults(folder)
-    attentions = [
-        attend_frame_from_results(results, name, object, frame, pixels)
-        for name in sequence or results.examples().values()
-    ]
+    names = sequence or list(results.examples().values())
+    if not names:
+        source = results.values["settings"]["source"]
+        raise ValueError(
+            f"{folder}: must be an evaluation whose data exist; none of its videos ({source}) can be read"
+        )
+    attentions = [attend_frame_from_results(results, name, object, frame, pixels) for name in names]
     target = output or folder / "figures"
     write_figure(attention_figure.plot_attention_maps(attentions), target / "attention")
     write_figure(attention_figure.plot_attention_over_time(attentions), target / "attention_over_time")
-    for one in attentions:
-        names = one.video.frame_names
-        shares = ", ".join(f"{names[m]} {share:.1%}" for m, share in sorted(one.shares.items()))
-        typer.echo(f"{one.video.name}, frame {names[one.t]}, object {one.object} reads {shares}")
+    for result in attentions:
+        frame_names = result.video.frame_names
+        shares = ", ".join(f"{frame_names[m]} {share:.1%}" for m, share in sorted(result.shares.items()))
+        typer.echo(
+            f"{result.video.name}, frame {frame_names[result.t]}, object {result.object} reads {shares}"
+        )
     typer.echo(f"figures   {target / 'attention.png'}, {target / 'attention_over_time.png'}, and as .svg")
 
 

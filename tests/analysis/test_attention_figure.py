@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -195,6 +196,17 @@ def test_without_the_data_the_error_names_folder_and_source(folder, tmp_path):
     )
     with pytest.raises(ValueError, match=rf"^{copy}: must be .* \(48 pixels\) can be read$"):
         run_command(copy)
+
+
+def test_a_checkpoint_at_an_address(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config, address = copy / ".hydra" / "config.yaml", "memory://attention/weights.ckpt"
+    config.write_text(config.read_text().replace(str(folder / "weights.ckpt"), address))
+    with pytest.raises(FileNotFoundError, match=f"{address} no longer exists"):
+        run_command(copy)
+    fsspec.filesystem("memory").put_file(str(folder / "weights.ckpt"), "/attention/weights.ckpt")
+    ours, theirs = EvaluationResults(copy).network, EvaluationResults(folder).network
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
 
 
 def test_a_replaced_checkpoint_is_an_error(folder, tmp_path):

@@ -137,21 +137,27 @@ class EvaluationResults:
 
         from stm.network import fingerprint, for_inference, load
 
-        path, expected = self._checkpoint, self.values["settings"]["checkpoint"]
-        if path is None or not path.exists():
-            raise FileNotFoundError(f"{self.folder}: the checkpoint {path or expected} no longer exists")
-        if fingerprint(path) != expected:
-            raise ValueError(f"{path}: must be the evaluated {expected}; got {fingerprint(path)}")
-        return for_inference(load(path).to("cuda" if torch.cuda.is_available() else "cpu"))
+        checkpoint, expected = self._checkpoint, self.values["settings"]["checkpoint"]
+        missing = f"{self.folder}: the checkpoint {checkpoint or expected} no longer exists"
+        if checkpoint is None:
+            raise FileNotFoundError(missing)
+        try:
+            actual = fingerprint(checkpoint)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(missing) from error
+        if actual != expected:
+            raise ValueError(f"{checkpoint}: must be the evaluated {expected}; got {actual}")
+        return for_inference(load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu"))
 
     @property
-    def _checkpoint(self) -> Path | None:
-        """Path of the evaluated weights; a training evaluates its best or its last checkpoint."""
+    def _checkpoint(self) -> str | Path | None:
+        """Path or address of the evaluated weights; a training evaluates its best or its last checkpoint."""
         config = self.configuration
         if config is None or self.job is None:
             return None
         if config.get("checkpoint"):
-            return self._working_folder / config.checkpoint
+            is_address = "://" in config.checkpoint
+            return config.checkpoint if is_address else self._working_folder / config.checkpoint
         name = self.values["settings"]["checkpoint"].split(" ")[0]
         return self.job / "checkpoints" / name
 

@@ -268,6 +268,18 @@ def test_the_table_of_a_search_names_its_measure(tmp_path):
     assert "- trial 2: ValueError: lr=9" in text
 
 
+def test_the_trials_of_a_search_may_have_different_keys(tmp_path):
+    settings = [{"lr": "1"}, {"lr": "2", "steps": "9"}, {"steps": "8"}]
+    for number in range(3):
+        write_job(tmp_path / f"{number}_x", None, score=0.1 * number, measure="J&F", seconds=3.0)
+    jobs = [{"number": n, "folder": f"{n}_x", "settings": values} for n, values in enumerate(settings)]
+    text = write_trials(tmp_path, jobs)
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [(row["lr"], row["steps"]) for row in rows] == [("", "8"), ("2", "9"), ("1", "")]
+    assert "| lr | steps |" in text
+    assert write_trials(tmp_path / "none", []) == ""
+
+
 def test_a_score_keeps_its_measure_in_another_process():
     score = pickle.loads(pickle.dumps(Score(0.5, "J_tr")))
     assert (score, score.measure, json.dumps(score)) == (0.5, "J_tr", "0.5")

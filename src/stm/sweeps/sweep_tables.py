@@ -163,12 +163,20 @@ def write_tables(sweep: Sweep) -> None:
 
 
 def write_trials(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Write `table.csv` and `table.md` of a search, best trial first, and return the Markdown."""
+    """Write `table.csv` and `table.md` of a search, best trial first, and return the Markdown.
+
+    A search without trials yet has no table: nothing is written, and the Markdown is empty.
+    """
+    if not jobs:
+        return ""
     records = [read_record(folder / job["folder"]) for job in jobs]
     measures = {record["measure"] for record in records if "measure" in record}
     measure = measures.pop() if len(measures) == 1 else "score"
+    # a search may continue with other fixed settings, so that its trials have different keys
+    keys = list(dict.fromkeys(key for job in jobs for key in job["settings"]))
     rows = [
-        {"trial": job["number"], **job["settings"], measure: record.get("score")}
+        {"trial": job["number"], **{key: job["settings"].get(key) for key in keys}}
+        | {measure: record.get("score")}
         | {key: record.get(key) for key in ("seconds", "status")}
         | {"error": record["error"]}
         for job, record in zip(jobs, records, strict=True)

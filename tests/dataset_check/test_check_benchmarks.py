@@ -77,3 +77,14 @@ def test_lists_of_vost_and_objects_of_sav(tmp_path: Path) -> None:
     assert check_issues(tmp_path / "sav") == [
         ("error", "mask-size", "Annotations_6fps/sav_000001/001/00004.png")
     ]
+
+
+def test_lists_of_sav(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    CLEAN["sav"](root)
+    (root / "README.txt").write_text("SA-V\n")
+    (root / "license.txt").write_bytes(b"\xff\xfe\xfd")
+    assert check_issues(root) == []
+    for content in (b"", b"sav_\xe9"):
+        (root / "sav_val.txt").write_bytes(content)
+        assert check_issues(root) == [("error", "list-broken", "sav_val.txt")]

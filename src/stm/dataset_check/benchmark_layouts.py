@@ -165,9 +165,14 @@ def list_sav(dataset: DatasetFiles) -> None:
     root = dataset.root
     frames, masks = root / "JPEGImages_24fps", root / "Annotations_6fps"
     names = [path.name for path in folders(frames)]
-    for path in sorted(root.glob("*.txt")):
-        dataset.list_files.append(path)
-        for name in sorted(set(video_names(path)) - set(names)):
+    dataset.list_files = sorted(root.glob("sav_*.txt"))
+    for path in dataset.list_files:
+        try:
+            listed = set(video_names(path))
+        except (OSError, ValueError) as error:
+            dataset.add_issue("list-broken", path, error_reason(error, path))
+            continue
+        for name in sorted(listed - set(names)):
             dataset.add_issue("listed-missing", path, f"it names {name!r}, which is missing")
     for name in names:
         every_frame = dataset.files_by_name(frames / name, FRAME_SUFFIXES)

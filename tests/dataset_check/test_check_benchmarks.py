@@ -1,5 +1,6 @@
 """`stm check` on MOSE, LVOS, VOST and SA-V: each planted fault is the only issue."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_an_object_of_lvos_that_enters_late(tmp_path: Path) -> None:
     write_mask(root / "val" / "Annotations" / "valid" / "00000006.png", boxes({1: A}))
     expected = ("warning", "meta-no-mask", "val/Annotations/valid/00000006.png")
     assert check_issues(root) == [expected]
+
+
+def test_an_object_of_lvos_without_frames(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    CLEAN["lvos"](root)
+    meta = root / "test" / "test_meta.json"
+    meta.write_text(meta.read_text().replace('"frame_nums": 4', '"frame_nums": 0', 1))
+    assert check_issues(root) == [("error", "meta-broken", "test/test_meta.json")]
+    (issue,) = json.loads((tmp_path / "set.json").read_text())["issues"]
+    assert "frame_nums=0 for object 1: must be at least 1" in str(issue)
 
 
 def test_lists_of_vost_and_objects_of_sav(tmp_path: Path) -> None:

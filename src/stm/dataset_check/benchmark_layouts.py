@@ -100,11 +100,13 @@ def list_lvos(dataset: DatasetFiles) -> None:
     """List the splits of LVOS; `test` has masks only where objects enter."""
 
     def parse(video: Any) -> dict[int, range]:
-        ranges = {parse_object_id(k): one["frame_range"] for k, one in video["objects"].items()}
-        return {
-            label: range(int(r["start"]), int(r["start"]) + 5 * int(r["frame_nums"]), 5)
-            for label, r in ranges.items()
-        }
+        files = {}
+        for label, entry in video["objects"].items():
+            start, count = (int(entry["frame_range"][key]) for key in ("start", "frame_nums"))
+            if count < 1:
+                raise ValueError(f"frame_nums={count} for object {label}: must be at least 1")
+            files[parse_object_id(label)] = range(start, start + 5 * count, 5)
+        return files
 
     for meta_file in _lvos_metas(dataset.root):
         split, kind = meta_file.parent, meta_file.name.partition("_")[0]

@@ -80,6 +80,18 @@ def test_overlapping_objects_of_sav(tmp_path: Path) -> None:
         sav(tmp_path)
 
 
+def test_objects_of_sav_enter_where_the_index_mask_shows_them(tmp_path: Path) -> None:
+    CLEAN["sav"](tmp_path)
+    masks = tmp_path / "Annotations_6fps" / "sav_000001"
+    write_mask(masks / "001" / "00000.png", boxes({}))  # empty
+    write_mask(masks / "002" / "00000.png", boxes({1: A}))  # object 1 once more, of which one is on top
+    for t, folder in ((4, "001"), (8, "002"), (8, "003")):
+        write_mask(masks / folder / f"{t:05d}.png", boxes({1: B}))
+    (video,) = sav(tmp_path)
+    assert video.mask(0).max() == 3 and dict(video.first_frames) == {3: 0, 1: 4, 2: 4, 4: 8}
+    assert set(np.unique(video.prompt_mask(4))) == {0, 1, 2}
+
+
 def test_frames_and_masks_of_sav_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = write_sav_train(tmp_path / "sav_000", "sav_000001")
     (video,) = sav_train(tmp_path)

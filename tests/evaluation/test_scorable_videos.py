@@ -2,9 +2,11 @@
 
 import codecs
 import json
+import shutil
 
 import numpy as np
 import pytest
+from helpers.check_trees import CLEAN
 from helpers.data_trees import boxes, write_video
 
 from stm.data.dataset_lists import video_names
@@ -83,6 +85,17 @@ def test_objects_of_meta_json_must_have_a_mask_where_they_enter(tmp_path, is_mis
     )
     with pytest.raises(ValueError, match=f"v {fault}"):
         benchmarks.youtube_vos(tmp_path)
+
+
+def test_an_object_of_sav_that_no_index_mask_shows_is_refused(tmp_path):
+    CLEAN["sav"](tmp_path)
+    masks = tmp_path / "Annotations_6fps" / "sav_000001"
+    shutil.copytree(masks / "000", masks / "001")
+    with pytest.raises(ValueError, match=f"sav_000001 must show object 1: {masks}/000 is empty, or others"):
+        benchmarks.sav(tmp_path)
+    write_mask(masks / "000" / "00004.png", boxes({1: B}))
+    (video,) = benchmarks.sav(tmp_path).videos
+    assert video.first_frames == {1: 4, 2: 0}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from stm.data.dataset_lists import video_names
 from stm.data.image_io import MASK_SUFFIXES, check_size, list_folders, list_images, read_frame, sample_bytes
-from stm.masks import read_mask, stack_to_labels
+from stm.masks import object_ids, read_mask, stack_to_labels
 from stm.video import Video
 
 
@@ -59,6 +59,21 @@ class ObjectFoldersVideo(Video):
         self.annotated = sorted(set().union(*self.object_frames.values()))
         self.output_frames = self.annotated
         self.scored_objects = list(files)
+
+    @cached_property
+    def first_frames(self) -> Mapping[int, int]:
+        """Object id -> index of the first frame whose index mask shows it.
+
+        In SA-V this is the first frame. An object whose first file is missing or empty, or that others cover
+        there, enters later. An object that no index mask shows has no entry.
+        """
+        first_frames: dict[int, int] = {}
+        for t in self.annotated:
+            for label in object_ids(self.annotated_mask(t)):
+                first_frames.setdefault(label, t)
+            if len(first_frames) == len(self.object_folders):
+                break  # after one frame in SA-V, so that listing a benchmark reads few masks
+        return first_frames
 
     @cached_property
     def _frames_of(self) -> dict[int, frozenset[int]]:

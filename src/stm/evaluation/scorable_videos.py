@@ -85,4 +85,8 @@ def _fault(video: Any) -> str:
             return f"has no mask {video.mask_path(t)}, where object {min(entering)} enters"
         if missing := entering - set(object_ids(video.annotated_mask(t))):
             return f"must show object {min(missing)}, which enters at {video.mask_path(t)}"
+    hidden = set(video.scored_objects) - set(video.first_frames)
+    if hidden and video.object_folders:  # these objects overlap, but the segmenter takes index masks
+        folder = f"{video.masks_folder}/{video.object_folders[min(hidden)]}"
+        return f"must show object {min(hidden)}: {folder} is empty, or others cover it in each frame"
     return ""

@@ -30,6 +30,17 @@ def test_a_memory_loaded_goes_on_bit_by_bit(name: str, keys: str, tmp_path: Path
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["memory.pth"]
 
 
+@pytest.mark.parametrize("keys", ["image_mask", "image"])
+def test_a_memory_goes_on_bit_by_bit_under_autocast(keys: str, tmp_path: Path) -> None:
+    network = small.network(key_input=keys)
+    with torch.autocast("cpu", torch.bfloat16):
+        segmenter = begun(network)
+        segmenter.save(tmp_path / "memory.pth")
+        loaded = Segmenter.load(tmp_path / "memory.pth", network)
+        for ours, theirs in zip(go_on(loaded), go_on(segmenter), strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_a_sensory_and_a_long_term_memory_go_on_bit_by_bit(tmp_path: Path) -> None:
     changes = {"key_input": "image", "similarity": "anisotropic_l2", "decoder": "xmem", "sensory_channels": 4}
     network = small.network(**changes, border="mean", mask_merging="aggregate")
@@ -123,6 +134,7 @@ def test_a_memory_whose_parts_do_not_fit_is_refused(tmp_path: Path) -> None:
         {"groups": [group | {"keys": group["keys"][..., :-1]}]},
         {"groups": [group | {"metadata": group["metadata"][..., :-1]}]},
         {"groups": [group | {"values": group["values"][:, :1]}]},
+        {"groups": [group | {"values": group["values"].long()}]},
         {"groups": [group | {"slots": [0, 7]}]},
         {"groups": [group | {"frames": [(0, True, True, 2, 5)]}]},
         {"policy": {"every": 0}},

@@ -231,7 +231,7 @@ class ObjectManager:
             if "keys" in group and not check_state_matches(
                 group["keys"], group["values"], self.network, len(slots)
             ):
-                raise ValueError("the shapes of keys or values are not the network's")
+                raise ValueError("keys and values must be floats of the network's shapes")
             bank = MemoryBank.from_state(group, self.policy, self.length, *self._of_network)
             self.groups.append(ObjectGroup(bank, slots))
         self.sensory, self._last_deep_update = state["sensory"], state["last_deep_update"]

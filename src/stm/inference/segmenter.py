@@ -239,6 +239,8 @@ class Segmenter:
     def load(cls, path: str | Path, network: STM) -> Segmenter:
         """Restore a saved segmenter; call `next_video` to use its memory on another video.
 
+        A memory that was saved under autocast is loaded and continued under the same autocast.
+
         Raises:
             FileNotFoundError: the file does not exist.
             ValueError: the file is not a saved memory, or another network's.

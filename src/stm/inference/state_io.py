@@ -52,14 +52,18 @@ def read_state(path: str | Path, network: STM) -> dict[str, Any]:
 
 
 def check_state_matches(keys: Tensor, values: Tensor, network: STM, objects: int) -> bool:
-    """Return whether a bank's keys and values have the network's shapes for a number of objects."""
+    """Return whether a bank's keys and values are floats of the network's shapes for a number of objects.
+
+    Under autocast, their types are not those of the parameters.
+    """
     signature = _signature(network)
     key_objects = 1 if signature["keys shared by objects"] else objects
     return (
         keys.shape[:-1] == (1, key_objects, signature["key channels"])
         and values.shape[:-1] == (1, objects, signature["value channels"])
         and keys.shape[-1] == values.shape[-1]
-        and keys.dtype == values.dtype == next(network.parameters()).dtype
+        and keys.is_floating_point()
+        and values.is_floating_point()
     )
 
 

@@ -240,8 +240,12 @@ def test_invalid_coco_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"instances\.json: must have images"):
         coco(tmp_path, tmp_path / "instances.json")
     stills = write_coco(tmp_path, [{"segmentation": {"counts": [1, 2, 3], "size": [40, 60]}}])
-    with pytest.raises(ValueError, match="must add up to 40x60 pixels; got 6"):
+    place = f"{tmp_path}/instances.json: the annotations of 000000000000.jpg are broken"
+    with pytest.raises(ValueError, match=f"^{place}: run lengths must add up to 40x60 pixels; got 6"):
         stills.read(0)
+    message = "instances.json: .*a polygon of image 100 must have pairs of coordinates; got 7 numbers"
+    with pytest.raises(ValueError, match=message):
+        write_coco(tmp_path, [{"segmentation": [[1, 1, 9, 1, 9, 9, 1]]}])
 
 
 # --- frames of videos ---

@@ -67,10 +67,14 @@ class CocoStills:
 
         Raises:
             FileNotFoundError: the image is missing.
-            ValueError: the image is broken, or its size differs from the JSON file's.
+            ValueError: the image or an annotation is broken, or the image has another size than in the file.
         """
-        path = f"{self._images}/{self._names[i].decode()}"
-        mask = self.mask(i)
+        name = self._names[i].decode()
+        path = f"{self._images}/{name}"
+        try:
+            mask = self.mask(i)
+        except ValueError as error:
+            raise ValueError(f"{self._json}: the annotations of {name} are broken: {error}") from error
         check_size(path, "its COCO annotation", mask.shape)
         return read_frame(path), mask
 
@@ -120,6 +124,9 @@ def flatten_annotations(text: str) -> dict[str, np.ndarray]:
             stored, values = (segmentation, points) if polygons else ([_counts(segmentation)], runs)
             for part in stored:
                 if not polygons or len(part) >= 6:
+                    if polygons and len(part) % 2:
+                        place = f"a polygon of image {member['image_id']}"
+                        raise ValueError(f"{place} must have pairs of coordinates; got {len(part)} numbers")
                     begin.append(len(values))
                     values.extend(part)
                     end.append(len(values))

@@ -75,15 +75,15 @@ def _find_evaluation(folder: Path) -> Path:
     """Return the folder itself, or the latest evaluation of a training run, if they hold `scores.json`."""
     if (folder / "scores.json").exists():
         return folder
-    found = sorted(folder.glob("*/scores.json"), key=lambda path: -path.stat().st_mtime)
-    if not found:
+    paths = sorted(folder.glob("*/scores.json"), key=lambda path: -path.stat().st_mtime)
+    if not paths:
         raise FileNotFoundError(f"{folder}: must hold an evaluation (scores.json) or a sweep ({PLAN})")
-    if not (folder / ".hydra").exists() and len(found) > 1:
+    if not (folder / ".hydra").exists() and len(paths) > 1:
         raise ValueError(
-            f"{folder}: must hold one evaluation or a sweep; got {len(found)} evaluations without a {PLAN}; "
-            f"choose one, such as {found[0].parent}"
+            f"{folder}: must hold one evaluation or a sweep; got {len(paths)} evaluations without a {PLAN}; "
+            f"choose one, such as {paths[0].parent}"
         )
-    return found[0].parent
+    return paths[0].parent
 
 
 # --- sections of an evaluation ---

@@ -229,7 +229,7 @@ def _extract(file: Path, contents: Sequence[str], folder: Path) -> None:
         except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise ValueError(f"{file}: is no intact archive ({error}); remove it and try again") from error
         places = [Path(temporary), *sorted(path for path in Path(temporary).rglob("*") if path.is_dir())]
-        place = next((one for one in places if all((one / name).is_dir() for name in contents)), None)
+        place = next((path for path in places if all((path / name).is_dir() for name in contents)), None)
         if place is None:
             raise ValueError(f"{file}: must hold the folders {', '.join(contents)}; it does not")
         for path in place.iterdir():

@@ -56,15 +56,15 @@ def lvos(
 
 
 def _ranges(video: Any) -> dict[int, tuple[int, int, int]]:
-    ranges = {parse_object_id(label): one["frame_range"] for label, one in video["objects"].items()}
+    ranges = {parse_object_id(label): entry["frame_range"] for label, entry in video["objects"].items()}
     return {label: (int(r["start"]), int(r["end"]), int(r["frame_nums"])) for label, r in ranges.items()}
 
 
 def _unseen(root: Path, folder: Path, path: str | Path | None) -> set[str]:
     if path is None:
         beside = [root.parent, *sorted(p for p in root.resolve().parent.iterdir() if p.is_dir())]
-        found = [place / UNSEEN for place in (folder, root, Path(), *beside) if (place / UNSEEN).is_file()]
-        if not found:
+        lists = [place / UNSEEN for place in (folder, root, Path(), *beside) if (place / UNSEEN).is_file()]
+        if not lists:
             return set()
-        path = found[0]
+        path = lists[0]
     return set(read_text(Path(path)).split())

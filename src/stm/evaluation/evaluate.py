@@ -128,7 +128,7 @@ def evaluate(
     }
     if augmentation is not None:
         settings["augmentation"] = augmentation.settings()
-    for name, count in Counter(one.name for one in benchmark.videos).items():
+    for name, count in Counter(input_video.name for input_video in benchmark.videos).items():
         if count > 1:
             raise ValueError(f"{benchmark.name}: two videos are named {name!r}; names must be unique")
     store = None if output is None else ResultStore(Path(output), settings, baselines, reuse)
@@ -141,28 +141,28 @@ def evaluate(
     kept = 0
     with VideoProgress(benchmark.name, len(videos), progress and rank == 0) as shown:
 
-        def finish(one: Video, evaluated: VideoEvaluator | SequenceScores) -> SequenceScores:
+        def finish(input_video: Video, evaluated: VideoEvaluator | SequenceScores) -> SequenceScores:
             is_new = isinstance(evaluated, VideoEvaluator)
             sequence = evaluated.scores() if isinstance(evaluated, VideoEvaluator) else evaluated
             if store is not None:
                 if is_new:
-                    store.write(one, sequence)
-                write_overlays(one, store.output, sequence, overlays, video, is_new, pool.failed)
+                    store.write(input_video, sequence)
+                write_overlays(input_video, store.output, sequence, overlays, video, is_new, pool.failed)
             shown.advance(sequence)
             return sequence
 
         with background_pool(workers) as pool:
-            for one in videos:
-                stored = None if store is None else store.read(one)
+            for input_video in videos:
+                stored = None if store is None else store.read(input_video)
                 if stored is not None:
                     kept += 1
-                    results.append(pool.submit(finish, one, stored))
+                    results.append(pool.submit(finish, input_video, stored))
                     continue
-                shown.begin(one)
-                masks = None if store is None else store.output / "masks" / one.name
-                evaluator = VideoEvaluator(one, benchmark.protocol, baselines, masks)
+                shown.begin(input_video)
+                masks = None if store is None else store.output / "masks" / input_video.name
+                evaluator = VideoEvaluator(input_video, benchmark.protocol, baselines, masks)
                 evaluator.segment(network, policy, benchmark.size, pool, augmentation)
-                results.append(pool.submit(finish, one, evaluator))
+                results.append(pool.submit(finish, input_video, evaluator))
         sequences = [result.result() for result in results]
     if kept:
         log.info("%s: %d videos kept from an earlier run (reuse=false evaluates anew)", benchmark.name, kept)
@@ -174,7 +174,7 @@ def evaluate(
                 "another process failed; finished videos are kept, and the same command resumes"
             ) from error
     by_name = {sequence.name: sequence for sequence in sequences}
-    in_order = tuple(by_name[one.name] for one in benchmark.videos)
+    in_order = tuple(by_name[input_video.name] for input_video in benchmark.videos)
     scores = Scores(settings, in_order, benchmark.seen, None if store is None else store.output)
     if store is not None and rank == 0:
         write_scores(scores, store.output)

@@ -59,7 +59,7 @@ def _hints(target: str) -> dict[str, Any]:
     built: Any = get_object(target)
     function = vars(built).get("__init__") if isinstance(built, type) else built
     annotations = {
-        key: one for key, one in getattr(function, "__annotations__", {}).items() if key != "return"
+        key: hint for key, hint in getattr(function, "__annotations__", {}).items() if key != "return"
     }
     namespace = getattr(function, "__globals__", {})
     return get_type_hints(types.SimpleNamespace(__annotations__=annotations), namespace)
@@ -70,7 +70,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return True  # an object, whose arguments are checked by themselves
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, one) for one in arguments)
+        return any(_fits(value, argument) for argument in arguments)
     if origin is Literal:
         return value in arguments
     if hint is float:
@@ -82,10 +82,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Path:
         return isinstance(value, str)
     if _is_list(hint):
-        items = [one for one in arguments if one is not Ellipsis]
+        items = [argument for argument in arguments if argument is not Ellipsis]
         # a name that consists of digits is a number in YAML
         item = items[0] | int if items == [str] else Union[tuple(items)] if items else Any  # noqa: UP007
-        return isinstance(value, list) and all(_fits(one, item) for one in value)
+        return isinstance(value, list) and all(_fits(element, item) for element in value)
     return isinstance(value, dict) if isinstance(origin, type) and issubclass(origin, Mapping) else True
 
 

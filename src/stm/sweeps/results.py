@@ -23,7 +23,9 @@ from stm.sweeps.finished_jobs import read_record
 from stm.sweeps.paper_numbers import TABLES, VIDEOS, PaperRow
 
 MEASURES = ("J", "F", "J&F", "G", "J-Seen", "F-Seen", "J-Unseen", "F-Unseen")
-COLUMNS = tuple(dict.fromkeys((*(c for one in PROTOCOLS.values() for c in one.columns), *MEASURES)))
+COLUMNS = tuple(
+    dict.fromkeys((*(heading for protocol in PROTOCOLS.values() for heading in protocol.columns), *MEASURES))
+)
 """Headings of the measures of all benchmarks."""
 ECE = {kind: f"ECE-{kind}" for kind in KINDS}
 SWEEP_ONLY = ("hydra.", "hydra/", "launcher")
@@ -145,7 +147,9 @@ class Row:
 
     def values(self, measure: str) -> list[float]:
         """Return the values of the repetitions that have the measure."""
-        return [one.measures[measure] for one in self.evaluations if measure in one.measures]
+        return [
+            evaluation.measures[measure] for evaluation in self.evaluations if measure in evaluation.measures
+        ]
 
     @property
     def objects(self) -> dict[tuple[str, Any], float]:
@@ -222,7 +226,7 @@ def read_evaluation(path: Path) -> Evaluation:
     halves = {name: values["global"].get(name) for name in MEASURES if name not in protocol.columns}
     measures |= {name: 100 * value for name, value in halves.items() if value is not None}
     calibrations = values.get("calibration", {})  # missing in files of earlier versions
-    measures |= {name: one["ece"] for kind, name in ECE.items() if (one := calibrations.get(kind))}
+    measures |= {name: result["ece"] for kind, name in ECE.items() if (result := calibrations.get(kind))}
     speed = values["speed"]
     if speed["frames"]:
         measures |= {"seconds": speed["seconds"] / speed["frames"], "MB": speed["peak_memory_mb"]}
@@ -272,7 +276,7 @@ def _compared(row: Row, rows: Iterable[Row], baseline: Mapping[str, str]) -> Row
         return row
     for other in rows:
         if other.setting == setting and other.benchmark == row.benchmark:
-            names = dict.fromkeys(name for one in row.evaluations for name in one.runs)
+            names = dict.fromkeys(name for evaluation in row.evaluations for name in evaluation.runs)
             runs = {name: paired_bootstrap(row.run_objects(name), other.run_objects(name)) for name in names}
             return replace(row, difference=paired_bootstrap(row.objects, other.objects), run_differences=runs)
     return row

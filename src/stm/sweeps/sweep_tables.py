@@ -36,11 +36,11 @@ def markdown(sweep: Sweep) -> str:
 def _table(rows: Sequence[Row], baseline: Mapping[str, str]) -> str:
     hidden = {"J-Seen", "F-Seen", "J-Unseen", "F-Unseen"}
     measures = [name for name in COLUMNS if name not in hidden and any(row.values(name) for row in rows)]
-    compared = {one.compared for row in rows for one in row.evaluations}
+    compared = {evaluation.compared for row in rows for evaluation in row.evaluations}
     measure = compared.pop() if len(compared) == 1 else "headline measure"
     keys, has_paper = list(rows[0].setting), any(row.paper for row in rows)
     is_repeated = any(len(row.evaluations) > 1 for row in rows)
-    known = {name for row in rows for name, one in row.run_differences.items() if one}
+    known = {name for row in rows for name, difference in row.run_differences.items() if difference}
     runs = [name for name in measures if name in known]
     settings = ", ".join(f"{key}={value}" for key, value in baseline.items())
     head = [*keys, "benchmark", *(["runs"] if is_repeated else []), *measures, "s/frame", "MB"]
@@ -102,7 +102,7 @@ def _notes(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     table = TABLES.get(sweep.paper_table or "")
     if table is None:
         return notes
-    if any(row.paper and not all(one.is_complete for one in row.evaluations) for row in rows):
+    if any(row.paper and not all(evaluation.is_complete for evaluation in row.evaluations) for row in rows):
         notes.append(
             "No difference to the paper is given where the scored videos are not those of its benchmark."
         )
@@ -141,17 +141,17 @@ def align_columns(head: Sequence[str], lines: Sequence[Sequence[str]], left: int
 def csv_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """Return a row for every job on every benchmark, without averaging over repetitions."""
     keys = list(dict.fromkeys(key for job in sweep.jobs for key in job.settings))
-    known = {name for job in sweep.jobs for one in job.evaluations for name in one.measures}
+    known = {name for job in sweep.jobs for evaluation in job.evaluations for name in evaluation.measures}
     others = (*(name for name in COLUMNS if name not in MEASURES), *ECE.values())
     names = (*MEASURES, *(name for name in others if name in known), "seconds", "MB")
     rows = []
     for job in sweep.jobs:
         evaluations: Sequence[Evaluation | None] = job.evaluations or [None]
-        for one in evaluations:
+        for evaluation in evaluations:
             row: dict[str, Any] = {"job": job.number, "folder": str(job.folder), "status": job.status}
             row |= {key: job.settings.get(key, "") for key in keys if key != "benchmark"}
-            row["benchmark"] = one.benchmark if one else job.settings.get("benchmark", "")
-            row |= {name: one.measures.get(name, "") if one else "" for name in names}
+            row["benchmark"] = evaluation.benchmark if evaluation else job.settings.get("benchmark", "")
+            row |= {name: evaluation.measures.get(name, "") if evaluation else "" for name in names}
             rows.append(row)
     return rows
 

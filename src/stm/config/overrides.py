@@ -129,7 +129,7 @@ def _wrong_choice(override: Override) -> str | None:
     available = _group_files(name)
     value = override.value()
     if name in SEVERAL and isinstance(value, list):
-        selected: list[str | None] = [str(one) for one in value]
+        selected: list[str | None] = [str(choice) for choice in value]
     else:
         selected = override_values(override, available)
     listed = f"Choices of {name}: {', '.join(available)}"

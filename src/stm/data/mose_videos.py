@@ -51,7 +51,7 @@ def mose(
                     masks, meta = candidate, known
     if folder.name == "train":
         is_holdout = split == "holdout"
-        meta = {name: one for name, one in meta.items() if is_held_out(name, holdout_share) == is_holdout}
+        meta = {name: entry for name, entry in meta.items() if is_held_out(name, holdout_share) == is_holdout}
     frames = folder / "JPEGImages"
     return _videos(meta, frames if frames.is_dir() else None, masks / "Annotations")
 

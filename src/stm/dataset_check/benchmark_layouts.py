@@ -187,7 +187,7 @@ def list_sav(dataset: DatasetFiles) -> None:
                 break
             video.name = f"{name}/{folder.name}"
             if number:  # the first object's entry has all frames, which are checked once
-                video.frames = {one: path for one, path in every_frame.items() if one in video.masks}
+                video.frames = {frame: path for frame, path in every_frame.items() if frame in video.masks}
             video.binary_masks, video.allows_late_objects, video.for_training = "expected", True, False
             dataset.videos.append(video)
     dataset.add_orphan_mask_folders(masks, names)

@@ -160,8 +160,8 @@ def _score(video: Video, tally: Tally, folder: Path) -> SequenceScores:
                 ]
             )
         predictions = {"masks": labels, COPY_FIRST: copied[t], ALL_BACKGROUND: np.zeros(shape, np.uint8)}
-        for name, one in tallies.items():
-            one.add(t, predictions[name], truth)
+        for name, prediction_tally in tallies.items():
+            prediction_tally.add(t, predictions[name], truth)
     objects = {name: tally.objects() for name, tally in tallies.items()}
     return SequenceScores(video.name, len(video), 0, 0.0, 0, objects.pop("masks"), objects)
 

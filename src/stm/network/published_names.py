@@ -170,5 +170,5 @@ PUBLISHED: dict[str, Published] = {
 def recognize(names: Iterable[str]) -> str | None:
     """Return the key of `PUBLISHED` whose checkpoint has such names; None for an unknown checkpoint."""
     names = list(names)
-    matching = (key for key, one in PUBLISHED.items() if any(re.match(one.signature, n) for n in names))
+    matching = (key for key, layout in PUBLISHED.items() if any(re.match(layout.signature, n) for n in names))
     return next(matching, None)

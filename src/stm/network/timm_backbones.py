@@ -107,7 +107,9 @@ def _chain(net: nn.Module, ends: set[str]) -> Iterator[tuple[str, nn.Module]]:
 
 def _take_first_convolution(part: nn.Module) -> nn.Conv2d:
     """Remove the first convolution from a module and return it."""
-    path, conv = next((name, one) for name, one in part.named_modules() if isinstance(one, nn.Conv2d))
+    path, conv = next(
+        (name, module) for name, module in part.named_modules() if isinstance(module, nn.Conv2d)
+    )
     parent, _, name = path.rpartition(".")
     setattr(part.get_submodule(parent), name, nn.Identity())
     return conv

@@ -146,7 +146,7 @@ class TrialTable(JobRecord):
 
     def _refuse(self, config: DictConfig) -> None:
         if config.get("final_benchmark") is None and "callbacks" in config:
-            if not any(one and "monitor" in one for one in (config.callbacks or {}).values()):
+            if not any(callback and "monitor" in callback for callback in (config.callbacks or {}).values()):
                 raise UserError(
                     "a search needs a score: callbacks must have one that keeps the best checkpoint"
                 )

@@ -173,7 +173,9 @@ class LogClipImages(L.Callback):
         if not trainer.is_global_zero or not is_step or step % self.every:
             return
         loggers = [
-            one for one in trainer.loggers if hasattr(one, "log_image") or isinstance(one, TensorBoardLogger)
+            logger
+            for logger in trainer.loggers
+            if hasattr(logger, "log_image") or isinstance(logger, TensorBoardLogger)
         ]
         if not loggers:
             return

@@ -159,8 +159,9 @@ class STMModule(L.LightningModule):
             ValueError: No validated video has ground truth.
         """
         assert self.benchmark is not None
-        gathered = {one.name: one for sequences in all_gather_object(self._validated) for one in sequences}
-        sequences = tuple(sorted(gathered.values(), key=lambda one: one.name))
+        gathered = [sequence for sequences in all_gather_object(self._validated) for sequence in sequences]
+        by_name = {sequence.name: sequence for sequence in gathered}
+        sequences = tuple(by_name[name] for name in sorted(by_name))
         self.scores = scores = Scores({}, sequences, self.benchmark.seen)
         self._validated.clear()
         if not scores.overall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import platform
@@ -77,7 +78,8 @@ class JobRecord(Callback):
         self.start_time = time.time()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Write the record."""
+        """Free the job's memory, which the next one needs, and write the record."""
+        gc.collect()  # trainers are part of reference cycles, with the network and the rendered videos
         if rank() > 0:
             return
         # `return_value` raises a failed job's error and prints to stderr (facebookresearch/hydra#1465)

@@ -54,6 +54,15 @@ def test_the_network_keeps_its_masks_and_gets_the_exponent(weights: Path, tmp_pa
         assert np.array_equal(read_mask(mask), read_mask(other))
 
 
+def test_strip_takes_the_exponent_of_another_training(weights: Path, tmp_path: Path, capsys) -> None:
+    words = ["strip", str(weights), str(tmp_path / "new.pth"), "--score-exponent"]
+    assert cli.run([*words, "0"]) == 2 and "--score-exponent" in capsys.readouterr().err
+    assert cli.run([*words, "3.5"]) == 0
+    before, after = stm.load(weights), stm.load(tmp_path / "new.pth")
+    assert (before.score_exponent, after.score_exponent) == (1, 3.5)
+    assert all(torch.equal(w, after.state_dict()[name]) for name, w in before.state_dict().items())
+
+
 def test_an_evaluation_of_another_checkpoint_is_refused(weights: Path, tmp_path: Path, capsys) -> None:
     scored(weights, tmp_path / "a")
     other = tmp_path / "other.pth"

@@ -180,6 +180,10 @@ def strip(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT.pth", help="The file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights in float16.")] = False,
+    score_exponent: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Exponent of the confidence, fitted for another training of its recipe."),
+    ] = None,
 ) -> None:
     """Write only the network of a checkpoint: a third of its size, without paths and other settings.
 
@@ -188,7 +192,7 @@ def strip(
     from stm.network import strip
 
     _check_new_file(target)
-    strip(checkpoint, target, half)
+    strip(checkpoint, target, half, score_exponent)
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 

@@ -181,9 +181,7 @@ def final_evaluations(
     if checkpoint is None or not (is_shared or trainer.is_global_zero):
         return
     network = load(checkpoint).to(trainer.strategy.root_device)
-    policies = {key: instantiate(values) for key, values in (config.final_policies or {}).items()} or {
-        "": policy
-    }
+    policies = {key: instantiate(keys) for key, keys in (config.final_policies or {}).items()} or {"": policy}
     for (name, benchmark_config), (label, policy) in itertools.product(benchmarks.items(), policies.items()):
         benchmark: Benchmark = instantiate(benchmark_config)
         if label:
@@ -205,8 +203,7 @@ def with_network_of(checkpoint: str | Path | None, config: DictConfig) -> DictCo
         raise ValueError(
             "init=null: must be a checkpoint with init_network=true, whose network is trained further"
         )
-    config = config.copy()
-    arguments = load(checkpoint).arguments
+    config, arguments = config.copy(), load(checkpoint).arguments
     kept = {key: value for key, value in arguments.items() if key not in CALIBRATION}  # of other weights
     config.network = {"_target_": config.network._target_, "pretrained": False, **kept}
     return config

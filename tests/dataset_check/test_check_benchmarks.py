@@ -7,6 +7,7 @@ import pytest
 from helpers.check_trees import CLEAN, A, check_issues, write_json
 from helpers.data_trees import boxes
 
+from stm.data.lvos_videos import lvos
 from stm.masks import write_mask
 
 FAULTS = {
@@ -74,7 +75,9 @@ def test_an_object_of_lvos_without_frames(tmp_path: Path) -> None:
     meta.write_text(meta.read_text().replace('"frame_nums": 4', '"frame_nums": 0', 1))
     assert check_issues(root) == [("error", "meta-broken", "test/test_meta.json")]
     (issue,) = json.loads((tmp_path / "set.json").read_text())["issues"]
-    assert "frame_nums=0 for object 1: must be at least 1" in str(issue)
+    assert "frame_nums=0 of object 1: must be at least 1" in str(issue)
+    with pytest.raises(ValueError, match=f"{meta}: .*frame_nums=0 of object 1: must be at least 1"):
+        lvos(root, "test")
 
 
 def test_lists_of_vost_and_objects_of_sav(tmp_path: Path) -> None:

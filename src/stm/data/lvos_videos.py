@@ -50,14 +50,25 @@ def lvos(
             categories=dict.fromkeys(ranges, "unseen" if video in unseen else "seen"),
             frame_ranges=ranges,
         )
-        for video, ranges in read_videos_json(meta, "{objects.<id>.frame_range}", _ranges).items()
+        for video, ranges in read_videos_json(meta, "{objects.<id>.frame_range}", frame_ranges).items()
         if name != "train" or is_held_out(video, holdout_share) == is_holdout
     ]
 
 
-def _ranges(video: Any) -> dict[int, tuple[int, int, int]]:
-    ranges = {parse_object_id(label): entry["frame_range"] for label, entry in video["objects"].items()}
-    return {label: (int(r["start"]), int(r["end"]), int(r["frame_nums"])) for label, r in ranges.items()}
+def frame_ranges(video: Any) -> dict[int, tuple[int, int, int]]:
+    """Return object id -> (start, end, frame_nums) of a video's entry in a meta file.
+
+    Raises:
+        KeyError: the entry does not have the official form.
+        ValueError: an object has no frame.
+    """
+    ranges = {}
+    for label, entry in video["objects"].items():
+        start, end, count = (int(entry["frame_range"][key]) for key in ("start", "end", "frame_nums"))
+        if count < 1:
+            raise ValueError(f"frame_nums={count} of object {label}: must be at least 1")
+        ranges[parse_object_id(label)] = start, end, count
+    return ranges
 
 
 def _unseen(root: Path, folder: Path, path: str | Path | None) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from stm.data.dataset_lists import parse_object_id, read_videos_json, video_names
 from stm.data.image_io import FRAME_SUFFIXES
+from stm.data.lvos_videos import frame_ranges
 from stm.dataset_check.dataset_files import DatasetFiles, VideoFiles, error_reason, folders
 
 
@@ -100,13 +101,10 @@ def list_lvos(dataset: DatasetFiles) -> None:
     """List the splits of LVOS; `test` has masks only where objects enter."""
 
     def parse(video: Any) -> dict[int, range]:
-        files = {}
-        for label, entry in video["objects"].items():
-            start, count = (int(entry["frame_range"][key]) for key in ("start", "frame_nums"))
-            if count < 1:
-                raise ValueError(f"frame_nums={count} for object {label}: must be at least 1")
-            files[parse_object_id(label)] = range(start, start + 5 * count, 5)
-        return files
+        return {
+            label: range(start, start + 5 * count, 5)
+            for label, (start, _, count) in frame_ranges(video).items()
+        }
 
     for meta_file in _lvos_metas(dataset.root):
         split, kind = meta_file.parent, meta_file.name.partition("_")[0]

@@ -115,7 +115,7 @@ def test_files_that_a_crash_emptied_are_written_again(tmp_path: Path, logged) ->
     first = run(tmp_path / "data", tmp_path / "out")
     broken, mask = tmp_path / "out/sequences/a.json", tmp_path / "out/masks/b/00003.png"
     content = mask.read_bytes()
-    for damaged in ("", "{}"):
+    for damaged in ("", "{}", "null"):
         broken.write_text(damaged)
         mask.write_bytes(b"")
         again = run(tmp_path / "data", tmp_path / "out")

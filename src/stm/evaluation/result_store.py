@@ -70,8 +70,8 @@ class ResultStore:
         try:
             values = json.loads(path.read_text())
         except ValueError:
-            values = {}
-        if "settings" not in values:
+            values = None
+        if not isinstance(values, dict) or "settings" not in values:
             log.warning("%s is broken: its video is evaluated again", path)
             return None
         recorded = values.pop("settings")

@@ -51,7 +51,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {"status": "unfinished", "error": ""}
     except ValueError:
-        log.warning("%s is broken: the job is repeated", folder / JOB)
+        log.warning("%s is broken: the job counts as unfinished", folder / JOB)
         return {"status": "unfinished", "error": ""}
 
 

@@ -40,6 +40,8 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         return mask
     resized = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     lost = sorted(set(object_ids(mask)) - set(object_ids(resized)))
+    if not lost:
+        return resized
     counts = np.bincount(resized.ravel(), minlength=1 + void_label(mask))
     counts[[0, void_label(mask)]] += resized.size  # background and void need no pixel
     for label in lost:

@@ -128,7 +128,7 @@ def evaluate_run(config: DictConfig) -> Score | None:
         )
 
     module = EvaluationModule(network, run)
-    loggers = [instantiate(values) for values in (config.logger or {}).values() if trainer.is_global_zero]
+    loggers = [instantiate(logger) for logger in (config.logger or {}).values() if trainer.is_global_zero]
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     with logging_session(loggers, selected_groups(), plain), manage_ddp_processes(trainer) as done:
         once: Any = [0]  # one step: the videos are dealt out inside

@@ -1,9 +1,11 @@
 """Time a frame of the network `mobile` beside the paper's ResNet-50 network, on the CPU, in turns.
 
     python benchmarks/mobile.py [--size 480x854] [--objects 1] [--memory 6] [--frames 24] [--threads 2]
+        [--precisions float32 bfloat16]
 
 All segment the same random video with a memory of `--memory` frames, first in, first out. Weights are random:
-time does not depend on them. Prints the median time of a frame and its CPU time, once the memory is full.
+time does not depend on them. Prints the median time of a frame and its CPU time, once the memory is full, and
+the speed relative to the ResNet-50 at the first of `--precisions`.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=6, help="frames in memory")
     parser.add_argument("--frames", type=int, default=24, help="frames that count, after the memory is full")
     parser.add_argument("--threads", type=int, default=2)
+    precisions = ("float32", "bfloat16")
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=precisions)
     parser.add_argument("--reference-every", type=int, default=5, help="the ResNet-50 takes every n-th frame")
     arguments = parser.parse_args()
     height, width = (int(side) for side in arguments.size.split("x"))
@@ -55,26 +59,31 @@ def main() -> None:
         masks[height // 4 : height // 2, number * 40 : number * 40 + 40] = number + 1
     warmup = arguments.memory + 2
     policy = MemoryPolicy(max_frames=arguments.memory, every=1)  # `every` only fills the memory sooner
-    segmenters = {name: Segmenter(build(overrides), policy) for name, overrides in NETWORKS.items()}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in NETWORKS}
+    segmenters = {
+        (name, precision): Segmenter(build(overrides), policy)
+        for name, overrides in NETWORKS.items()
+        for precision in arguments.precisions
+    }
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in segmenters}
     for t in range(warmup + arguments.frames):
         frame = torch.rand(3, height, width)
-        for name, segmenter in segmenters.items():
+        for (name, precision), segmenter in segmenters.items():
             if name == REFERENCE and t >= warmup and t % arguments.reference_every:
                 continue
             wall, cpu = time.perf_counter(), time.process_time()
-            segmenter.step(frame, masks.numpy() if t == 0 else None)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                segmenter.step(frame, masks.numpy() if t == 0 else None)
             if t >= warmup:
-                times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    reference = median(wall for wall, _ in times[REFERENCE])
+                times[name, precision].append((time.perf_counter() - wall, time.process_time() - cpu))
+    reference = median(wall for wall, _ in times[REFERENCE, arguments.precisions[0]])
     print(
         f"{arguments.size}, {arguments.objects} object(s), {arguments.threads} threads, "
         f"memory of {arguments.memory} frames"
     )
-    for name, pairs in times.items():
+    for (name, precision), pairs in times.items():
         wall, cpu = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
-        print(f"{name:22s} {1000 * wall:8.0f} ms  {1 / wall:6.2f} fps  {1000 * cpu:8.0f} ms CPU", end="")
-        print(f"  {reference / wall:6.1f} x")
+        print(f"{name:20s} {precision:8s} {1000 * wall:8.0f} ms  {1 / wall:6.2f} fps", end="")
+        print(f"  {1000 * cpu:8.0f} ms CPU  {reference / wall:6.1f} x")
 
 
 if __name__ == "__main__":

@@ -45,11 +45,13 @@ def paths(file: Path) -> list[str]:
     return [text for text in texts if re.search(r"[/\\@:]", text)]
 
 
-def test_a_real_clip_is_tracked(shared_data: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_real_clip_is_tracked(dtype: torch.dtype, shared_data: Path) -> None:
     (video,) = davis(shared_data / "DAVIS", only=["blackswan"]).videos
     segmenter = stm.Segmenter(stm.load(BUNDLED_CHECKPOINT), size=160)
-    segmenter.step(video.frame(0), video.mask(0))
-    masks = [segmenter.labels(segmenter.step(video.frame(t))) for t in range(1, 6)]
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        segmenter.step(video.frame(0), video.mask(0))
+        masks = [segmenter.labels(segmenter.step(video.frame(t))) for t in range(1, 6)]
     truth = np.stack([video.mask(t) for t in range(1, 6)])
     assert region_similarity(truth == 1, np.stack(masks) == 1).mean() > 0.85
 

@@ -29,6 +29,7 @@ NETWORKS: dict[str, list[str]] = {  # overrides of train.py
     "mobile, stride 8": ["network=mobile", "backbone=efficientnet_lite0", "network.read_stride=8"],
 }
 REFERENCE = "resnet50, stride 16"
+PRECISIONS = ("float32", "bfloat16")
 
 
 def build(overrides: list[str]) -> STM:
@@ -46,8 +47,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=6, help="frames in memory")
     parser.add_argument("--frames", type=int, default=24, help="frames that count, after the memory is full")
     parser.add_argument("--threads", type=int, default=2)
-    precisions = ("float32", "bfloat16")
-    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=precisions)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=PRECISIONS)
     parser.add_argument("--reference-every", type=int, default=5, help="the ResNet-50 takes every n-th frame")
     arguments = parser.parse_args()
     height, width = (int(side) for side in arguments.size.split("x"))

@@ -22,6 +22,12 @@ SETTINGS = (
     "resume=auto",
 )
 
+LATE_RESTART = """
+import os, time
+if (os.environ.get("TORCHELASTIC_RESTART_COUNT"), os.environ.get("RANK")) == ("1", "1"):
+    time.sleep(5)
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
@@ -30,8 +36,9 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_an_uninterrupted_one(
 ) -> None:
     """The uninterrupted one is that of trainer.devices=2; both end with equal weights, bit for bit.
 
-    On one node, torchrun restarts the processes. Two nodes are two torchruns with one process each, which end
-    and are started again, as Kubernetes restarts the pods of a job.
+    On one node, torchrun restarts the processes; rank 1 comes late, when rank 0 already looks for it. Two
+    nodes are two torchruns with one process each, which end and are started again, as Kubernetes restarts the
+    pods of a job.
     """
     meeting = ("--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={slurm_cluster.free_ports(1)[0]}")
     options = ("--nproc-per-node=2", "--standalone", "--max-restarts=1")
@@ -40,7 +47,11 @@ def test_a_killed_worker_is_restarted_and_the_run_ends_as_an_uninterrupted_one(
         for more in ([options] if nodes == 1 else [(*meeting, f"--node-rank={node}") for node in (0, 1)])
     ]
     cut, whole, log = tmp_path / "runs" / "cut", tmp_path / "runs" / "whole", tmp_path / "log.txt"
-    environment = shell_environment()
+    late = tmp_path / "late"
+    late.mkdir()
+    (late / "sitecustomize.py").write_text(LATE_RESTART)
+    path = os.pathsep.join([str(late), os.environ.get("PYTHONPATH", "")])
+    environment = shell_environment(PYTHONPATH=path, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
     with log.open("a") as file:
         start = partial(subprocess.Popen, cwd=tmp_path, env=environment, stdout=file, stderr=file)
         agents = [start(command) for command in commands]

@@ -27,7 +27,7 @@ def test_images_are_read_in_natural_order(tmp_path):
     given = write_frames(tmp_path / "given")
     video = read_upload(given, make_empty(tmp_path / "own"), Limits())
     np.testing.assert_array_equal(video.frames, FRAMES[[1, 0, 2, 3]])
-    assert [path.name for path in (tmp_path / "own").iterdir()] == ["frames.npy"], "names were used as paths"
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["frames.raw"], "names were used as paths"
 
 
 def test_a_video_is_cut_and_resized_to_the_limits(tmp_path):

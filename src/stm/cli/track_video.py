@@ -77,7 +77,7 @@ def track_video(
         fresh: delete earlier results in `output` first.
 
     Returns:
-        The exit code, 1 if the video file was cut short.
+        The exit code, 1 if the video file was cut short or damaged.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -124,7 +124,7 @@ def track_video(
     print(f"{output}: {_describe(record)}")
     if frames.missing:
         print(
-            f"stm: {video}: the file was cut short: {frames.missing} are missing; "
+            f"stm: {video}: {frames.missing}; "
             f"masks of the {len(frames)} frames that it holds are in {output / 'masks'}",
             file=sys.stderr,
         )

@@ -166,10 +166,9 @@ def _read_video(file: Path, folder: Path, limits: Limits) -> DemoVideo:
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{file}: the video cannot be read") from error
     video = VideoFile(file)
-    count = min(len(video), limits.max_frames)
-    frames = _store_frames((_shrink(frame, limits.size) for frame in video.read()), count, folder)
+    frames = _store_frames((_shrink(frame, limits.size) for frame in video.read()), limits.max_frames, folder)
     fps = min(max(video.fps or 24, 1), 60)
-    return DemoVideo(file.name, frames, fps, video.size, num_dropped=len(video) - count)
+    return DemoVideo(file.name, frames, fps, video.size, num_dropped=len(video) - len(frames))
 
 
 def _read_images(files: Sequence[Path], folder: Path, limits: Limits) -> DemoVideo:
@@ -199,23 +198,19 @@ def _validate_size(height: int, width: int, limits: Limits) -> None:
         raise ValueError(f"frames of {size} are too long and narrow")
 
 
-def _store_frames(frames: Iterable[np.ndarray], count: int, folder: Path) -> np.ndarray:
+def _store_frames(frames: Iterable[np.ndarray], limit: int, folder: Path) -> np.ndarray:
     """Store frames on disk, because several sessions would fill the memory; return uint8 (T, H, W, 3)."""
     iterator: Iterator[np.ndarray] = iter(frames)
     first = next(iterator)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)}
-    path, num_stored = folder / "frames.npy", 0
+    path, num_stored = folder / "frames.raw", 0
     # Written before it is mapped: a full disk raises an error here, but would kill the process in a mapping.
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for t, frame in enumerate(islice(chain([first], iterator), count)):
+        for frame in islice(chain([first], iterator), limit):
             if frame.shape != first.shape:
-                raise ValueError(f"frame {t} has another size than the first frame")
+                raise ValueError(f"frame {num_stored} has another size than the first frame")
             file.write(np.ascontiguousarray(frame).data)
-            num_stored = t + 1
-    if num_stored < count:
-        raise ValueError(f"the video ends after {num_stored} of {count} frames")
-    return np.load(path, mmap_mode="r+")
+            num_stored += 1
+    return np.memmap(path, np.uint8, "r+", shape=(num_stored, *first.shape))
 
 
 def _message_without_folders(error: Exception, files: Sequence[Path]) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from traceback import walk_tb
 
 from hydra.errors import CompactHydraException, InstantiationException
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 _OUT_OF_MEMORY = ("Insufficient memory", "t allocate memory", "CUDA out of memory")
 """Parts of the messages of OpenCV and torch."""
+_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
 class UserError(CompactHydraException):
@@ -50,6 +52,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def _worker_message(error: BaseException) -> str | None:
+    """Return the message of a mistake that a DataLoader's worker met: it arrives as a printed traceback."""
+    first, _, printed = str(error).partition("\n")
+    files = re.findall(r'^  File "(.+)", line', printed, re.MULTILINE)
+    if not re.match(r"Caught \w+ in DataLoader worker process \d+", first) or not files:
+        return None
+    is_ours = Path(files[-1]).is_relative_to(Path(__file__).parents[1])
+    if not isinstance(error, _FILE_ERRORS) and not (isinstance(error, ValueError) and is_ours):
+        return None
+    return re.split(rf"^{type(error).__name__}: ", printed, flags=re.MULTILINE)[-1].strip()
+
+
 def _message(error: BaseException) -> str | None:
     if isinstance(error, InstantiationException):
         key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
@@ -59,9 +73,11 @@ def _message(error: BaseException) -> str | None:
         kind = "" if is_clear else f"{type(error).__name__}: "
         name, text = key[1] if key else "configuration", f"{kind}{error}"
         return text if re.match(rf"{re.escape(name)}[:.=]", text) else f"{name}: {text}"
+    if (of_worker := _worker_message(error)) is not None:
+        return of_worker
     if isinstance(error, OmegaConfBaseException):  # such as an interpolation of a key that does not exist
         return str(error)
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
+    if isinstance(error, _FILE_ERRORS):
         return str(error)
     if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
         reason = " ".join(str(error).split())[:200] or "MemoryError"

@@ -172,6 +172,10 @@ def test_the_command(folder, tmp_path):
         assert "<svg" in (tmp_path / f"{stem}.svg").read_text()[:1000]
 
 
+def test_a_video_that_is_worst_median_and_best_is_drawn_once(folder, tmp_path):
+    assert run_command(folder, "--output", tmp_path).count(" reads ") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -254,7 +254,8 @@ def test_errors_are_one_line(case: Path, capsys) -> None:
     (case / "cut.mp4").write_bytes((case / "cut.mp4").read_bytes()[:-800])
     (case / "empty").mkdir()
     for changes, named in (
-        (["--mask", f"20:{case}/m7.png"], "the video has 20 frames, the last is 19"),
+        (["--mask", f"20:{case}/m7.png"], "the frame must be in 0..19; got 20"),
+        (["--mask", f"-1:{case}/m7.png"], "the frame must be in 0..19; got -1"),
         (["--mask", f"{case}/m7.png"], "frame 0 has the mask"),
         (["--mask", f"3:{case}/wide.png"], "48x32 (width x height); got 50x32"),
         (["--mask", "3:absent.png"], "absent.png: there is no such file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -42,14 +43,14 @@ def contents(video: CompositeVideo) -> tuple[np.ndarray, np.ndarray]:
 
 def test_masks_cover_the_pasted_pixels(sources: list[ArrayVideo]) -> None:
     """Labeled pixels are the objects' own pixels, up to smoothed edges."""
-    for video in composite_videos(sources, 4, kind="event", size=SIZE):
+    for video in composite_videos(sources, 4, kind="event", frame_size=SIZE):
         for t in range(0, 8, 2):  # before the colors drift far
             red, labeled = reddish(video.frame(t)), video.mask(t) > 0
             assert np.count_nonzero(labeled & ~red) <= 0.15 * np.count_nonzero(labeled) + 8
 
 
 def test_objects_are_absent_in_an_event_and_return(sources: list[ArrayVideo]) -> None:
-    for video in composite_videos(sources, 4, seed=3, kind="event", size=SIZE):
+    for video in composite_videos(sources, 4, seed=3, kind="event", frame_size=SIZE):
         start, back = video.absence or (0, 0)
         _, masks = contents(video)
         assert 4 <= back - start <= 8
@@ -59,12 +60,12 @@ def test_objects_are_absent_in_an_event_and_return(sources: list[ArrayVideo]) ->
 
 
 def test_a_video_depends_on_seed_and_number_only(sources: list[ArrayVideo]) -> None:
-    first, second = (composite_videos(sources, 3, seed=1, size=SIZE) for _ in range(2))
+    first, second = (composite_videos(sources, 3, seed=1, frame_size=SIZE) for _ in range(2))
     second[2].frame(0)  # another order of access
     restored = pickle.loads(pickle.dumps(first[1]))
     for a, b in ((first[1], second[1]), (first[1], restored)):
         assert all(np.array_equal(x, y) for x, y in zip(contents(a), contents(b), strict=True))
-    other = composite_videos(sources, 3, seed=2, size=SIZE)[1]
+    other = composite_videos(sources, 3, seed=2, frame_size=SIZE)[1]
     assert not np.array_equal(first[1].frame(0), other.frame(0))
 
 
@@ -72,10 +73,16 @@ def test_cut_off_objects_are_not_used(sources: list[ArrayVideo]) -> None:
     masks = np.zeros((12, 80, 120), np.uint8)
     masks[:, :40, :40] = 1
     cut_off = ArrayVideo("cut-off", np.zeros((12, 80, 120, 3), np.uint8), masks)
-    videos = composite_videos([*sources, cut_off], 1, size=SIZE)
+    videos = composite_videos([*sources, cut_off], 1, frame_size=SIZE)
     assert {track.video.name for track in videos[0].pool.tracks} == {video.name for video in sources}
-    with pytest.raises(ValueError, match="at least 2 videos"):
-        composite_videos([sources[0], cut_off], 1, size=SIZE)[0].frame(0)
+    with pytest.raises(ValueError, match=rf"at least 2 videos .* got {sources[0].name} of .*cut-off$"):
+        composite_videos([sources[0], cut_off], 1, frame_size=SIZE)[0].frame(0)
+
+
+@pytest.mark.parametrize("frame_size", [[0, 0], [-5, 200], [96], [240], [16, 64], [64, 64, 3]])
+def test_frame_sizes_are_checked(sources: list[ArrayVideo], frame_size: list[int]) -> None:
+    with pytest.raises(ValueError, match=rf"frame_size={re.escape(str(frame_size))}: must be .* at least 32"):
+        composite_videos(sources, 1, frame_size=frame_size)
 
 
 def test_unknown_kinds_and_short_videos_are_named(sources: list[ArrayVideo]) -> None:

@@ -254,3 +254,8 @@ def test_confidence_is_the_expected_overlap() -> None:
     drawn = torch.rand((2000, 40, 50), generator=generator) < p
     overlap = (drawn & mask).sum() / (drawn | mask).sum()
     assert score == pytest.approx(float(overlap), abs=2e-3)
+
+
+def test_a_policy_is_no_name() -> None:
+    with pytest.raises(ValueError, match="memory='every_5': must be a MemoryPolicy"):
+        Segmenter(small.network(), "every_5")  # type: ignore[arg-type]

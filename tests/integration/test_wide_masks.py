@@ -141,5 +141,5 @@ def test_frames_without_ids_beyond_254(tmp_path: Path) -> None:
     clips = VideoClips(videos, crop=32, num_frames=3)
     assert all(clips.clip(k, np.random.default_rng(k)).objects for k in range(12))
     videos[0].name = "b"
-    pool = composite_videos([*videos, *folder(tmp_path)], 1, size=(64, 96))[0].pool
+    pool = composite_videos([*videos, *folder(tmp_path)], 1, frame_size=(64, 96))[0].pool
     assert {(track.label, len(track.frames)) for track in pool.tracks} == {(7, 24), (MANY, 10)}

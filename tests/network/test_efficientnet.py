@@ -155,3 +155,13 @@ def test_the_mobile_network_is_small_and_folds(read_stride: int) -> None:
     logits = [n.segment(frame, n.memorize(frame, masks)) for n in (network, ready)]
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-3)
     assert torch.isfinite(logits[0]).all()
+
+
+def test_a_package_without_its_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "efficientnet_lite4_pytorch_model").mkdir()
+    (tmp_path / "efficientnet_lite4_pytorch_model" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        RuntimeError, match="lite4-pytorch-model, which is not installed or incomplete"
+    ):
+        weights_path("efficientnet_lite4")

@@ -77,7 +77,9 @@ def _find_evaluation(folder: Path) -> Path:
         return folder
     paths = sorted(folder.glob("*/scores.json"), key=lambda path: -path.stat().st_mtime)
     if not paths:
-        raise FileNotFoundError(f"{folder}: must hold an evaluation (scores.json) or a sweep ({PLAN})")
+        raise FileNotFoundError(
+            f"{folder}: must hold an evaluation (scores.json), a training run with one, or a sweep ({PLAN})"
+        )
     if not (folder / ".hydra").exists() and len(paths) > 1:
         raise ValueError(
             f"{folder}: must hold one evaluation or a sweep; got {len(paths)} evaluations without a {PLAN}; "
@@ -173,7 +175,8 @@ def _attention_section(results: EvaluationResults, folder: Path, suffix: str = "
     """Yield Figure 5 for the example sequences."""
     yield "<h2>Attention to the memory</h2>"
     try:
-        attentions = [attend_frame_from_results(results, name) for name in results.examples().values()]
+        names = dict.fromkeys(results.examples().values())
+        attentions = [attend_frame_from_results(results, name) for name in names]
     except (FileNotFoundError, ValueError) as error:
         yield f"<p>No attention figures: {html.escape(str(error))}.</p>"
         return

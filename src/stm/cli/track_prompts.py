@@ -41,7 +41,7 @@ def _find_files(arguments: Sequence[str], frames: Frames) -> dict[int, Path]:
     """Return frame -> mask file."""
     files: dict[int, Path] = {}
     for argument in arguments:
-        match = re.fullmatch(r"(\d+):(.+)", argument)
+        match = re.fullmatch(r"(-?\d+):(.+)", argument)
         path = Path(match[2] if match else argument)
         if path.is_dir():
             if match:
@@ -50,10 +50,8 @@ def _find_files(arguments: Sequence[str], frames: Frames) -> dict[int, Path]:
         else:
             found = {int(match[1]) if match else 0: path}
         for t, file in found.items():
-            if t >= len(frames):
-                raise ValueError(
-                    f"--mask {argument}: the video has {len(frames)} frames, the last is {len(frames) - 1}"
-                )
+            if not 0 <= t < len(frames):
+                raise ValueError(f"--mask {argument}: the frame must be in 0..{len(frames) - 1}; got {t}")
             if t in files:
                 raise ValueError(f"--mask {argument}: frame {t} has the mask {files[t]} already")
             files[t] = file

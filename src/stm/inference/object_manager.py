@@ -22,7 +22,7 @@ from stm.inference.object_groups import (
 )
 from stm.inference.pending_frame import PendingFrame
 from stm.inference.state_io import check_state_matches
-from stm.masks import object_ids
+from stm.masks import object_ids, void_label
 from stm.memory import MemoryBank, MemoryPolicy
 from stm.memory.long_term import Potentiate
 from stm.memory.policy import MEGABYTE
@@ -108,7 +108,9 @@ class ObjectManager:
             return MaskPrompt(masks, frozenset(range(masks.shape[1])))
         labels = object_ids(mask)
         if not labels and not self.ids:
-            raise ValueError("mask: must show an object; got only background and void")
+            raise ValueError(
+                f"mask: must show an object; got only background (0) and void ({void_label(mask)})"
+            )
         absent_slots = frozenset(self.slot(label) for label in absent)
         if both := sorted(set(absent) & set(labels)):
             raise ValueError(f"absent: the mask shows object {both[0]}")

@@ -50,6 +50,8 @@ class Segmenter:
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"size={size}: must be at least 1, or None for the frames' own size")
+        if not isinstance(memory, MemoryPolicy | None):
+            raise ValueError(f"memory={memory!r}: must be a MemoryPolicy, such as MemoryPolicy(every=5)")
         self.network = self._network = network
         self.policy = memory or network.policy or MemoryPolicy()
         self.size = size

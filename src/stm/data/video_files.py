@@ -134,7 +134,8 @@ class VideoFile(Frames):
                 _check_size(image, self.size, f"{self.path}, frame {t}")
                 yield image
         if t + 1 < len(self):
-            self.missing = f"{len(self) - t - 1} of {len(self)} frames cannot be decoded"
+            damaged = f"{len(self) - t - 1} of {len(self)} frames cannot be decoded"
+            self.missing = f"{self.missing}; {damaged}" if self.missing else damaged
             self.names = self.names[: t + 1]
 
     def _decode(self) -> Iterator[av.VideoFrame]:

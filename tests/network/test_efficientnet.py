@@ -161,7 +161,5 @@ def test_a_package_without_its_weights_is_named(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "efficientnet_lite4_pytorch_model").mkdir()
     (tmp_path / "efficientnet_lite4_pytorch_model" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        RuntimeError, match="lite4-pytorch-model, which is not installed or incomplete"
-    ):
+    with pytest.raises(RuntimeError, match="lite4-pytorch-model, which is not installed or incomplete"):
         weights_path("efficientnet_lite4")

@@ -1,5 +1,7 @@
 """The training step, against section 3.5 written out frame by frame."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +28,9 @@ def module(network: STM, **changes: Any) -> STMModule:
     return STMModule(network, **({"loss": SegmentationLoss(), "optimizer": ADAM} | changes)).train()
 
 
-def section_3_5(network: STM, batch: ClipBatch) -> Tensor:
+def section_3_5(
+    network: STM, batch: ClipBatch, disturb: Callable = lambda masks, indices, t: masks
+) -> Tensor:
     """Compute the loss; each frame after the first is segmented, then memorized with its prediction."""
     frames = batch.frames.float() / 255
     memories = [network.memorize(frames[:, 0], batch.object_masks(0))]
@@ -35,7 +39,8 @@ def section_3_5(network: STM, batch: ClipBatch) -> Tensor:
         keys, values = (torch.stack(parts, dim=3) for parts in zip(*memories, strict=True))
         logits = network.segment(frames[:, t], (keys, values))
         loss = loss + F.cross_entropy(logits, batch.masks[:, t].long())
-        memories.append(network.memorize(frames[:, t], torch.softmax(logits, dim=1)[:, 1:]))
+        predicted = disturb(torch.softmax(logits, dim=1), batch.indices.tolist(), t)
+        memories.append(network.memorize(frames[:, t], predicted[:, 1:]))
     return loss
 
 
@@ -55,6 +60,23 @@ def test_training_step_follows_section_3_5(changes: dict[str, Any], count: int) 
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for ours, theirs in zip(network.parameters(), gradients, strict=True):
         torch.testing.assert_close(ours.grad, theirs, atol=1e-5, rtol=1e-3)
+
+
+def test_disturbed_masks_are_memorized_instead_of_the_prediction() -> None:
+    network = small.network()
+    clips = [replace(small.clip(2, 4, seed=seed), index=7 + seed) for seed in range(2)]
+    batch = ClipBatch.collate(clips)
+
+    def stripes(probabilities: Tensor, indices: list[int], t: int) -> Tensor:
+        masks = torch.zeros_like(probabilities)
+        for b, index in enumerate(indices):
+            masks[b, 1, :, : 4 * t + index] = 1
+        return masks
+
+    expected = section_3_5(network, batch, stripes)
+    assert expected.item() != pytest.approx(section_3_5(network, batch).item(), rel=1e-3)
+    loss = module(network, mask_disturbance=stripes).training_step(batch, 0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_gradient_of_a_batch_is_the_mean_of_those_of_its_parts() -> None:

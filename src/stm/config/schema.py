@@ -42,6 +42,7 @@ class TrainConfig:
         trunk_lr: Learning rate of the trunks, relative to `optimizer.lr`; 0 freezes them.
         frozen_stages: Stages of the trunks that are frozen: 0 for none, 1 to 3 (the whole trunk).
         decay_norms: Apply `optimizer.weight_decay` to biases and norms, too.
+        mask_disturbance: What is done to predicted masks before training memorizes them; null for nothing.
         checkpoint_activations: Recompute the encoders' activations for gradients: less memory, more time.
         compile: Fuse the network with torch.compile, which takes minutes at the start.
         channels_last: Train in channels-last layout: equal up to rounding, faster for small networks on CPUs.
@@ -75,6 +76,7 @@ class TrainConfig:
     network: Any = MISSING
     memory: Any = MISSING
     loss: Any = MISSING
+    mask_disturbance: Any = None
     data: Any = MISSING
     benchmark: Any = MISSING
     optimizer: Any = MISSING

@@ -43,6 +43,8 @@ class ObjectManager:
     """
 
     def __init__(self, policy: MemoryPolicy, length: int | None, network: STM) -> None:
+        if not isinstance(policy, MemoryPolicy):
+            raise ValueError(f"memory={policy!r}: must be a MemoryPolicy, such as MemoryPolicy(every=5)")
         self.policy, self.length, self.network = policy, length, network
         self.ids: list[int] = []
         self.groups: list[ObjectGroup] = []

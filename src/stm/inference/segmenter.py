@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -50,8 +50,6 @@ class Segmenter:
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"size={size}: must be at least 1, or None for the frames' own size")
-        if not isinstance(memory, MemoryPolicy | None):
-            raise ValueError(f"memory={memory!r}: must be a MemoryPolicy, such as MemoryPolicy(every=5)")
         self.network = self._network = network
         self.policy = memory or network.policy or MemoryPolicy()
         self.size = size
@@ -160,6 +158,11 @@ class Segmenter:
             full_prompt=full_prompt and full_prompt.over(pending.full_prompt),
         )
         return self._pending.full_probabilities()[0]
+
+    def disturb(self, disturbance: Callable[[Tensor], Tensor]) -> None:
+        """Change the last frame's probabilities (B, O + 1, h', w') before they are memorized."""
+        assert self._pending is not None, "there is no last frame yet"
+        self._pending = replace(self._pending, padded=disturbance(self._pending.padded))
 
     def remove(self, object_id: int) -> None:
         """Forget an object: its memory is dropped, and in the last frame it becomes background.

@@ -89,6 +89,7 @@ def train(config: DictConfig) -> Score | None:
         config.trunk_lr,
         config.frozen_stages,
         config.decay_norms,
+        instantiate(config.mask_disturbance),
     )
     data = build_data(config, benchmark.videos)
     loggers = [instantiate(logger) for logger in (config.logger or {}).values()]

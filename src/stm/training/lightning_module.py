@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -45,6 +46,8 @@ class STMModule(L.LightningModule):
         trunk_lr: Learning rate of the trunks, relative to the others'; 0 freezes them.
         frozen_stages: Stages of the trunks that are frozen; see `freeze_stages`.
         decay_norms: Apply weight decay to biases and norms, too.
+        mask_disturbance: Probabilities of a frame, indices of the clips and frame -> what is memorized; None
+            for the probabilities themselves, as in the paper.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class STMModule(L.LightningModule):
         trunk_lr: float = 1.0,
         frozen_stages: int = 0,
         decay_norms: bool = False,
+        mask_disturbance: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -67,6 +71,7 @@ class STMModule(L.LightningModule):
         self.benchmark, self.policy = benchmark, policy
         self.config = config or {}
         self.trunk_lr, self.decay_norms = trunk_lr, decay_norms
+        self.mask_disturbance = mask_disturbance
         freeze_stages(network, frozen_stages if trunk_lr else 3)
         self.scores: Scores | None = None
         """Scores of the last validation."""
@@ -100,6 +105,8 @@ class STMModule(L.LightningModule):
             segmenter.step(batch.frames[:, t])
             assert segmenter.logits is not None
             losses.append(self.loss(segmenter.logits, batch.masks[:, t], self.global_step))
+            if self.mask_disturbance is not None:
+                segmenter.disturb(partial(self.mask_disturbance, indices=batch.indices.tolist(), t=t))
         loss = torch.stack(losses).sum()
         self._batch = batch
         self._require_finite("train/loss", loss, segmenter.logits)

@@ -83,7 +83,7 @@ def test_files_outside_of_the_served_folder_are_not_readable(page, folder, tmp_p
     uploaded = upload(page, "a.png", b"hello")
     assert get(f"{page}gradio_api/file={uploaded}")[1] == b"hello", "a valid path is refused"
     call(page, "load_page")
-    stored = next(folder.glob("stm-explore-*/session-*/*/frames.npy"))
+    stored = next(folder.glob("stm-explore-*/session-*/*/frames.raw"))
     own = Path(__file__).resolve()
     up = "../" * 12 + str(secret)[1:]
     paths = [str(secret), up, f"{folder}/{up}", secret.as_uri(), str(stored), str(own), "pyproject.toml"]
@@ -100,7 +100,7 @@ def test_files_outside_of_the_served_folder_are_not_readable(page, folder, tmp_p
 
 def test_only_uploaded_files_are_accepted(page, folder):
     call(page, "load_page")
-    stored = next(folder.glob("stm-explore-*/session-*/*/frames.npy"))
+    stored = next(folder.glob("stm-explore-*/session-*/*/frames.raw"))
     image = io.BytesIO()
     Image.fromarray(small.frames(1, SIZE)[0].permute(1, 2, 0).numpy()).save(image, "PNG")
     uploaded = file_data(upload(page, "a.png", image.getvalue()))

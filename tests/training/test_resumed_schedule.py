@@ -235,6 +235,7 @@ def test_resuming_refuses_other_text_but_takes_other_paths(tmp_path: Path) -> No
         ("network", {"border": "mean", "pretrained": True}),
         ("data", data | {"split": "val"}),
         ("data", event),
+        ("mask_disturbance", {"warp": 0.5}),
     ):
         with pytest.raises(ValueError, match=f"that run started with {key}="):
             check_same_run(path, before | {key: value}, tmp_path)

@@ -17,7 +17,7 @@ from stm.network.published import download_problem, read_checkpoint
 
 FIXED_SETTINGS = (
     *("seed", "batch_size", "trainer.accumulate_grad_batches"),
-    *("network", "loss", "optimizer", "data", "callbacks.average"),
+    *("network", "loss", "mask_disturbance", "optimizer", "data", "callbacks.average"),
     *("trunk_lr", "frozen_stages", "decay_norms"),
 )
 """Settings that a resumed run must not change: they determine the clips, their order and their use."""

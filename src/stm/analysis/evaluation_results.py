@@ -73,10 +73,16 @@ class EvaluationResults:
         return sorted((n for n in means if means[n]), key=lambda n: float(np.mean(list(means[n].values()))))
 
     def examples(self) -> dict[str, str]:
-        """Return the worst, median and best sequence, or the first three without scores, if they exist."""
+        """Return the worst, median and best sequence, or the first three without scores, if they exist.
+
+        Each sequence is listed once: of two, there is no median, and of one, no best either.
+        """
         chosen = {f"number {n}": name for n, name in enumerate(list(self.sequences)[:3], start=1)}
-        if ranked := self.ranked():
+        ranked = self.ranked()
+        if len(ranked) > 2:
             chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+        elif ranked:
+            chosen = dict(zip(("worst", "best"), ranked, strict=False))
         return {rank: name for rank, name in chosen.items() if name in self.videos}
 
     def mask(self, video: Video, t: int) -> np.ndarray:

@@ -175,8 +175,7 @@ def _attention_section(results: EvaluationResults, folder: Path, suffix: str = "
     """Yield Figure 5 for the example sequences."""
     yield "<h2>Attention to the memory</h2>"
     try:
-        names = dict.fromkeys(results.examples().values())
-        attentions = [attend_frame_from_results(results, name) for name in names]
+        attentions = [attend_frame_from_results(results, name) for name in results.examples().values()]
     except (FileNotFoundError, ValueError) as error:
         yield f"<p>No attention figures: {html.escape(str(error))}.</p>"
         return

@@ -65,7 +65,7 @@ def attention(
     if not (folder / "scores.json").exists():
         raise FileNotFoundError(f"{folder}: must be the folder of an evaluation; it has no scores.json")
     results = EvaluationResults(folder)
-    names = sequence or list(dict.fromkeys(results.examples().values()))
+    names = sequence or list(results.examples().values())
     if not names:
         source = results.values["settings"]["source"]
         raise ValueError(

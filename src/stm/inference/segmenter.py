@@ -161,7 +161,8 @@ class Segmenter:
 
     def disturb(self, disturbance: Callable[[Tensor], Tensor]) -> None:
         """Change the last frame's probabilities (B, O + 1, h', w') before they are memorized."""
-        assert self._pending is not None, "there is no last frame yet"
+        if self._pending is None:
+            raise ValueError("there is no last frame yet: call step first")
         self._pending = replace(self._pending, padded=disturbance(self._pending.padded))
 
     def remove(self, object_id: int) -> None:

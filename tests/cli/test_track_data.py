@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from helpers import small_networks as small
 from helpers.small_networks import only, save
+from helpers.video_files import encode
 from PIL import Image
 
 from stm.cli import main as cli
@@ -95,17 +95,8 @@ def test_a_folder_of_masks_of_a_video_file_is_named_by_frame_numbers(case):
     assert np.array_equal(masks(case)[5], MASKS[5])
 
 
-def write_lossless(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for image in FRAMES:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def test_a_video_file_that_was_cut_short_is_reported_and_its_masks_are_kept(case, capsys):
-    write_lossless(case / "v.mkv")
+    encode(case / "v.mkv", "ffv1", FRAMES)
     assert VideoFile(case / "v.mkv").missing == ""
     content = (case / "v.mkv").read_bytes()
     (case / "v.mkv").write_bytes(content[: len(content) // 2])
@@ -119,16 +110,9 @@ def test_a_video_file_that_was_cut_short_is_reported_and_its_masks_are_kept(case
 
 
 def test_a_damaged_video_file_is_reported_and_its_masks_are_kept(case, capsys):
-    with av.open(str(case / "v.mkv"), "w") as container:
-        stream = container.add_stream("mjpeg", rate=24)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
-        packets = [stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")) for image in FRAMES]
-        packets.append(stream.encode())
-        contents = [bytes(packet) for of_frame in packets for packet in of_frame]
-        for of_frame in packets:
-            container.mux(of_frame)
+    packets = encode(case / "v.mkv", "mjpeg", FRAMES)
     content = (case / "v.mkv").read_bytes()
-    (case / "v.mkv").write_bytes(content.replace(contents[3], b"\x01" * len(contents[3])))
+    (case / "v.mkv").write_bytes(content.replace(packets[3], b"\x01" * len(packets[3])))
     for _ in range(2):
         assert track(case, video="v.mkv") == 1
         assert f"v.mkv: 1 of {LENGTH} frames cannot be decoded" in capsys.readouterr().err

@@ -2,12 +2,12 @@
 
 import itertools
 import struct
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from helpers.video_files import encode
 
 from stm.data.video_files import VideoFile
 from stm.visualization import write_video
@@ -21,30 +21,6 @@ FRAMES = [
 """uint8 (64, 96, 3)."""
 
 
-def encode(
-    path: Path, codec: str, frames: list = FRAMES, times: list | None = None, **options: str
-) -> list[bytes]:
-    """Write a video of 24 frames a second; return the content of its packets."""
-    with av.open(
-        str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}
-    ) as container:
-        stream = container.add_stream(codec, rate=24, options=options)
-        height, width = frames[0].shape[:2]
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        contents = []
-        for t, image in zip(times or range(len(frames)), frames, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = t, Fraction(1, 24)
-            packets = stream.encode(frame)
-            contents += [bytes(packet) for packet in packets]
-            container.mux(packets)
-        packets = stream.encode()
-        contents += [bytes(packet) for packet in packets]
-        container.mux(packets)
-    return contents
-
-
 def read(path: Path) -> tuple[VideoFile, list[np.ndarray]]:
     video = VideoFile(path)
     return video, list(video.read())
@@ -52,7 +28,7 @@ def read(path: Path) -> tuple[VideoFile, list[np.ndarray]]:
 
 @pytest.mark.parametrize("options", [{"bf": "2"}, {"bf": "0"}], ids=["with B-frames", "without"])
 def test_of_a_cut_mp4_all_whole_frames_are_read(tmp_path: Path, options: dict[str, str]) -> None:
-    encode(tmp_path / "v.mp4", "libx264", g="6", **options)
+    encode(tmp_path / "v.mp4", "libx264", FRAMES, g="6", **options)
     whole, frames = read(tmp_path / "v.mp4")
     assert len(frames) == LENGTH and not whole.missing
     content = (tmp_path / "v.mp4").read_bytes()
@@ -72,7 +48,7 @@ def test_of_a_cut_mp4_all_whole_frames_are_read(tmp_path: Path, options: dict[st
 
 def test_frames_without_their_key_frame_are_left_out(tmp_path: Path) -> None:
     """A recording that starts between two key frames."""
-    encode(tmp_path / "v.mkv", "libx264", g="10", bf="0", sc_threshold="0")
+    encode(tmp_path / "v.mkv", "libx264", FRAMES, g="10", bf="0", sc_threshold="0")
     _, frames = read(tmp_path / "v.mkv")
     with av.open(str(tmp_path / "v.mkv")) as source, av.open(str(tmp_path / "tail.mkv"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -86,7 +62,7 @@ def test_frames_without_their_key_frame_are_left_out(tmp_path: Path) -> None:
 
 
 def test_frames_that_cannot_be_decoded_are_left_out(tmp_path: Path) -> None:
-    packets = encode(tmp_path / "v.mkv", "mjpeg")
+    packets = encode(tmp_path / "v.mkv", "mjpeg", FRAMES)
     content = (tmp_path / "v.mkv").read_bytes()
     (tmp_path / "v.mkv").write_bytes(content.replace(packets[7], b"\x01" * len(packets[7])))
     video = VideoFile(tmp_path / "v.mkv")
@@ -106,7 +82,7 @@ def test_repeated_frames_of_an_avi_file_are_not_missing(tmp_path: Path) -> None:
 
 
 def test_subtitles_may_outlast_the_video(tmp_path: Path) -> None:
-    encode(tmp_path / "v.mkv", "mpeg4")
+    encode(tmp_path / "v.mkv", "mpeg4", FRAMES)
     (tmp_path / "s.srt").write_text("1\n00:00:00,500 --> 00:00:09,500\na line\n")
     sources = [av.open(str(tmp_path / name)) for name in ("v.mkv", "s.srt")]
     with sources[0], sources[1], av.open(str(tmp_path / "s.mkv"), "w") as target:

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from helpers.small_networks import network
 from PIL import Image
 
 from stm.data.image_io import sample_bytes
+from stm.data.videos import FileVideo
 from stm.evaluation import benchmarks
 from stm.evaluation.evaluate import evaluate
+from stm.inference.ensemble import Augmentation
 from stm.masks import write_mask
 
 
@@ -29,7 +32,7 @@ def write_data(root: Path, seed: int) -> None:
             write_mask(root / "Annotations" / name / f"{t:05d}.png", mask)
 
 
-def run(root: Path, output: Path, **more: bool):
+def run(root: Path, output: Path, **more: Any):
     return evaluate(network(), None, benchmarks.folder(root), output, progress=False, workers=0, **more)
 
 
@@ -122,3 +125,40 @@ def test_files_that_a_crash_emptied_are_written_again(tmp_path: Path, logged) ->
         assert again.overall == first.overall and mask.read_bytes() == content
         assert f"{broken} is broken" in logged.text and "kept" not in logged.text
         logged.clear()
+
+
+def test_changed_lists_of_a_video_are_evaluated_anew(tmp_path: Path) -> None:
+    """What a data set's lists say of a video decides its scores as its pixels do."""
+    write_data(tmp_path, 0)
+    folders = tmp_path / "JPEGImages" / "a", tmp_path / "Annotations" / "a"
+    plain = FileVideo("a", *folders).fingerprint()
+    names = ["00003", "00001"]
+    variants = [
+        {"categories": {1: "unseen"}},
+        {"first_frames": {1: "00002"}},
+        {"scored_objects": [1]},
+        {"output_frames": names},
+        {"late_objects": True},
+        {"frame_ranges": {1: (0, 4, 1)}},
+    ]
+    fingerprints = [FileVideo("a", *folders, **given).fingerprint() for given in variants]
+    assert len({plain, *fingerprints}) == 1 + len(variants)
+    assert FileVideo("a", *folders, output_frames=set(names)).fingerprint() == fingerprints[3]
+
+
+def test_an_interrupted_evaluation_anew_leaves_no_score_of_overwritten_masks(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", 0)
+    run(tmp_path / "data", tmp_path / "out")
+    stored = tmp_path / "out" / "sequences"
+    interrupted = benchmarks.folder(tmp_path / "data")
+    interrupted.videos[0].frame = lambda t, shrink=1: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        evaluate(network(), None, interrupted, tmp_path / "out", progress=False, workers=0, reuse=False)
+    assert [path.name for path in stored.iterdir()] == ["b.json"]
+
+
+def test_scores_averaged_at_test_time_are_not_those_of_the_network_alone(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", 0)
+    run(tmp_path / "data", tmp_path / "out", augmentation=Augmentation(flip=True))
+    with pytest.raises(ValueError, match=r"comes from other settings \(augmentation {.*} != None\)"):
+        run(tmp_path / "data", tmp_path / "out")

@@ -7,10 +7,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
+from stm.config.schema import CONF
 from stm.evaluation.scores import MEASURES, ObjectScores, Scores, SequenceScores
-from stm.evaluation.tables import describe_policy, print_scores, scores_dict, write_scores
+from stm.evaluation.tables import describe_policy, headline, print_scores, scores_dict, write_scores
+from stm.inference.ensemble import Augmentation
 from stm.memory import MemoryPolicy
 
 
@@ -133,3 +137,19 @@ def test_g_of_youtube_vos():
 def test_scores_round_trip_through_json(scores):
     for sequence in scores.sequences:
         assert SequenceScores.from_dict(json.loads(json.dumps(sequence.to_dict()))) == sequence
+
+
+def test_the_headline_says_what_was_averaged(scores):
+    augmentation = Augmentation(flip=True, sizes=(480, 600), names=("weights-0a",)).settings()
+    settings = {"benchmark": "mine", "size": 480, "policy": {"every": 5}}
+    plain = headline({**settings, "augmentation": None})
+    averaged = headline({**settings, "augmentation": augmentation})
+    assert averaged == f"{plain}; mean over short sides 480, 600; the video and its mirror image; 2 networks"
+
+
+def test_the_folder_of_an_evaluation_is_named_by_what_was_averaged():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        averaged = ["tta=flip", "sizes=[480,600]", "ensemble=[b/checkpoints/best.ckpt]"]
+        config = compose("evaluate", ["checkpoint=a/last.ckpt", *averaged], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    assert config.name == "last_davis2017_flip_480-600_b-best_every_5"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString, Sweep
 from omegaconf import OmegaConf
 
 from stm.config.environment import rank
@@ -47,12 +47,20 @@ def settings_label(settings: Mapping[str, str]) -> str:
 
 def quote_override(path: str | Path) -> str:
     """Return a path as the value of an override, in quotes where Hydra's grammar needs them."""
-    return str(path) if re.fullmatch(r"[\w./+-]+", str(path)) else f"'{path}'"
+    if re.fullmatch(r"[\w./+-]+", str(path)):
+        return str(path)
+    return QuotedString(str(path), Quote.single).with_quotes()
 
 
 def size_suffix(size: int | None) -> str:
     """Return the part of a folder's name for the network's frame size in pixels: `_240`; empty for None."""
     return "" if size is None else f"_{size}"
+
+
+def augmentation_suffix(tta: str | None, sizes: Sequence[int] | None, ensemble: Sequence[str]) -> str:
+    """Return the part of a folder's name for what is averaged at test time: `_flip_480-600_RUN-last`."""
+    parts = [*([tta] if tta else []), *(["-".join(map(str, sizes))] if sizes else [])]
+    return "".join(f"_{part}" for part in (*parts, *map(checkpoint_name, ensemble)))
 
 
 def weight_of(path: str | None, weight: float) -> float:
@@ -188,6 +196,7 @@ def job_setup(lines: Sequence[str]) -> list[str]:
 
 
 _RESOLVERS: tuple[Callable[..., Any], ...] = (
+    augmentation_suffix,
     checkpoint_name,
     console_level,
     gpu_of_job,

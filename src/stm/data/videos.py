@@ -82,6 +82,9 @@ class FileVideo(Video):
         if scored_objects is not None:
             self.scored_objects = sorted(scored_objects)
         self.frame_ranges = frame_ranges
+        mappings = [value and sorted(value.items()) for value in (first_frames, categories, frame_ranges)]
+        lists = [value and sorted(value) for value in (output_frames, scored_objects)]
+        self._given = f"{late_objects} {mappings} {lists}"
 
     def _indices(self, names: Collection[str]) -> list[int]:
         index = {name: t for t, name in enumerate(self.frame_names)}
@@ -94,8 +97,8 @@ class FileVideo(Video):
         return [index[name] for name in names]
 
     def fingerprint(self) -> str:
-        """Return a short hash of the video's files: their names, sizes, and samples of their bytes."""
-        digest = hashlib.sha256(f"{self.name} {self._merge} {self._binary}\n".encode())
+        """Return a short hash of the video's lists, its masks, and names, sizes and samples of its frames."""
+        digest = hashlib.sha256(f"{self.name} {self._merge} {self._binary} {self._given}\n".encode())
         for path in map(self.frame_path, range(len(self))):
             digest.update(f"{Path(path).name} ".encode() + sample_bytes(path))
         for path in map(self.mask_path, self.annotated):

@@ -125,9 +125,8 @@ def evaluate(
         "policy": _plain(policy),
         "checkpoint": checkpoint,
         "precision": _precision(network),
+        "augmentation": None if augmentation is None else augmentation.settings(),
     }
-    if augmentation is not None:
-        settings["augmentation"] = augmentation.settings()
     for name, count in Counter(input_video.name for input_video in benchmark.videos).items():
         if count > 1:
             raise ValueError(f"{benchmark.name}: two videos are named {name!r}; names must be unique")
@@ -158,6 +157,8 @@ def evaluate(
                     kept += 1
                     results.append(pool.submit(finish, input_video, stored))
                     continue
+                if store is not None:
+                    store.discard(input_video)
                 shown.begin(input_video)
                 masks = None if store is None else store.output / "masks" / input_video.name
                 evaluator = VideoEvaluator(input_video, benchmark.protocol, baselines, masks)

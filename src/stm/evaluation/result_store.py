@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class ResultStore:
     """Scores of videos in files of an evaluation's folder.
 
-    Scores are reused only for the same frames, masks, settings and version of the package.
+    Scores are reused only for the same settings, version of the package and `Video.fingerprint`.
 
     Args:
         output: the evaluation's folder.
@@ -62,6 +62,10 @@ class ResultStore:
         )
         return sequence if has_masks and (sequence.baselines or not self.baselines) else None
 
+    def discard(self, video: Video) -> None:
+        """Delete the scores of a video, whose masks are about to be overwritten."""
+        self._path(video.name).unlink(missing_ok=True)
+
     def _path(self, name: str) -> Path:
         return self.output / "sequences" / f"{name}.json"
 
@@ -76,9 +80,9 @@ class ResultStore:
             return None
         recorded = values.pop("settings")
         differing = [
-            f"{key} {recorded.get(key)} != {self.settings[key]}"
-            for key in self.settings
-            if recorded.get(key) != self.settings[key]
+            f"{key} {recorded.get(key)} != {self.settings.get(key)}"
+            for key in {**self.settings, **recorded}
+            if recorded.get(key) != self.settings.get(key)
         ]
         if differing:
             raise ValueError(

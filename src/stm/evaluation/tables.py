@@ -66,7 +66,20 @@ def headline(settings: Mapping[str, Any]) -> str:
         return f"{settings.get('benchmark')}: {settings['masks']}"
     size = settings.get("size")
     resolution = "the frames' own size" if size is None else f"short side {size}"
-    return f"{settings.get('benchmark')} at {resolution}; memory: {describe_policy(settings.get('policy'))}"
+    policy = describe_policy(settings.get("policy"))
+    averaged = describe_augmentation(settings.get("augmentation"))
+    return f"{settings.get('benchmark')} at {resolution}; memory: {policy}{averaged and '; ' + averaged}"
+
+
+def describe_augmentation(augmentation: Mapping[str, Any] | None) -> str:
+    """Return what is averaged at test time, such as `mean of short sides 480, 600, mirrored, 2 networks`."""
+    if augmentation is None:
+        return ""
+    sizes, networks = augmentation["sizes"], 1 + len(augmentation["networks"])
+    parts = [f"short sides {', '.join(map(str, sizes))}"] if sizes else []
+    parts += ["the video and its mirror image"] if augmentation["flip"] else []
+    parts += [f"{networks} networks"] if networks > 1 else []
+    return f"mean over {'; '.join(parts)}"
 
 
 def describe_policy(policy: Any) -> str:
@@ -113,11 +126,12 @@ def notes(scores: Scores) -> list[str]:
 
 
 def scores_dict(scores: Scores) -> dict[str, Any]:
-    """Return the content of `scores.json`: the evaluator's measures, and a row for each object."""
+    """Return the content of `scores.json`: measures of the evaluator, videos, and a row for each object."""
     empty = dict.fromkeys(MEASURES)  # null without ground truth
     return {
         "global": _without_nan(scores.overall or empty),
         "baselines": {name: _without_nan(values or empty) for name, values in scores.baselines.items()},
+        "videos": [sequence.name for sequence in scores.sequences],
         "sequences": [_without_nan(row.row()) for row in scores.objects],
         "calibration": {kind: calibration_dict(scores, kind) for kind in KINDS},
         "settings": dict(scores.settings),

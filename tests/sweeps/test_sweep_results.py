@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import shlex
 import weakref
@@ -27,6 +28,7 @@ def scores(benchmark, j, frames=100, seconds=5.0, videos=3):
         "global": measures,
         "baselines": {},
         "sequences": rows,
+        "calibration": {},
         "settings": {"benchmark": benchmark, "size": None, "checkpoint": "x", "policy": {}},
         "speed": {"frames": frames, "seconds": seconds, "frames_per_second": 20, "peak_memory_mb": 512.4},
     }
@@ -298,3 +300,15 @@ def test_memory_of_a_job_is_free_for_the_next(monkeypatch):
     monkeypatch.setenv("RANK", "1")  # a process that writes no record
     JobRecord().on_job_end(OmegaConf.create(), JobReturn())
     assert reference() is None
+
+
+def test_a_benchmark_that_is_scored_twice_has_two_rows(tmp_path):
+    """Such as at two sizes; of a run that was trained further, the newest evaluation counts."""
+    plan(tmp_path, [{"experiment": "e"}])
+    write_job(tmp_path / "0_x", None)
+    for seconds, (name, value) in enumerate((("test_0a", 0.1), ("test_0b", 0.5), ("small_0b", 0.4))):
+        folder = tmp_path / "0_x" / name
+        write_job(folder, scores("davis2017-val", value))
+        os.utime(folder / "scores.json", (seconds, seconds))
+    rows = {row.benchmark: row.evaluations[0].measures["J"] for row in table_rows(read_sweep(tmp_path))}
+    assert rows == pytest.approx({"davis2017-val (small)": 40, "davis2017-val (test)": 50})

@@ -210,12 +210,23 @@ def _job_evaluations(folder: Path, job: Mapping[str, Any], record: Mapping[str, 
 
 
 def read_evaluations(folder: Path) -> list[Evaluation]:
-    """Read the scores of an evaluation or a training's final evaluations, the newest for each benchmark."""
+    """Read the scores of an evaluation, or the newest of each of a training's final evaluations.
+
+    Where two of these have the same benchmark, such as at two sizes, the names in the configuration tell them
+    apart: `davis2017-val (small)`.
+    """
     paths = sorted(
         [*folder.glob("scores.json"), *folder.glob("*/scores.json")], key=lambda path: path.stat().st_mtime
     )
-    newest = {evaluation.benchmark: evaluation for evaluation in map(read_evaluation, paths)}
-    return [newest[name] for name in sorted(newest)]
+    newest: dict[str, dict[str, Evaluation]] = {}
+    for path in paths:
+        evaluation, label = read_evaluation(path), path.parent.name.rsplit("_", 1)[0]
+        newest.setdefault(evaluation.benchmark, {})[label] = evaluation
+    return [
+        evaluation if len(group) == 1 else replace(evaluation, benchmark=f"{benchmark} ({label})")
+        for benchmark, group in sorted(newest.items())
+        for label, evaluation in sorted(group.items())
+    ]
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -225,7 +236,7 @@ def read_evaluation(path: Path) -> Evaluation:
     measures = {name: 100 * value for name, value in protocol.column_values(values["global"]).items()}
     halves = {name: values["global"].get(name) for name in MEASURES if name not in protocol.columns}
     measures |= {name: 100 * value for name, value in halves.items() if value is not None}
-    calibrations = values.get("calibration", {})  # missing in files of earlier versions
+    calibrations = values["calibration"]
     measures |= {name: result["ece"] for kind, name in ECE.items() if (result := calibrations.get(kind))}
     speed = values["speed"]
     if speed["frames"]:

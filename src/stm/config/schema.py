@@ -48,7 +48,7 @@ class TrainConfig:
         channels_last: Train in channels-last layout: equal up to rounding, faster for small networks on CPUs.
         final_benchmark: Benchmark keys that differ in the final evaluation; null skips that evaluation.
         extra_benchmarks: Further benchmarks of the final evaluation, by name.
-        final_policies: Memory policies of the final evaluation, by name; null for `memory`.
+        final_policies: Memory policies of the final evaluation, by name; without any, `memory` alone.
     """
 
     name: str = MISSING
@@ -70,8 +70,8 @@ class TrainConfig:
     compile: bool = False
     channels_last: bool = False
     final_benchmark: dict[str, Any] | None = field(default_factory=dict)
-    extra_benchmarks: dict[str, Any] | None = None
-    final_policies: dict[str, Any] | None = None
+    extra_benchmarks: dict[str, Any] | None = field(default_factory=dict)
+    final_policies: dict[str, Any] | None = field(default_factory=dict)
     backbone: Any = MISSING
     network: Any = MISSING
     memory: Any = MISSING

@@ -55,8 +55,8 @@ def train(config: DictConfig) -> Score | None:
     """Train as the configuration says, then evaluate the best checkpoint.
 
     Returns:
-        The headline measure of the final evaluation, or of the best validation where there is none, for
-        sweepers.
+        The headline measure for sweepers: of the first final evaluation (the first of `final_policies` on
+        `final_benchmark`, else on the first extra benchmark), or of the best validation where there is none.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN and is_finished(folder, config):
@@ -112,10 +112,10 @@ def train(config: DictConfig) -> Score | None:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         trained()
         result = next((best_score(saver) for saver in callbacks if isinstance(saver, SaveLastAndBest)), None)
-        for name, scores in final_evaluations(config, trainer, folder, policy):
+        for number, (name, scores) in enumerate(final_evaluations(config, trainer, folder, policy)):
             log_scores(loggers, name, scores)
-            if name == "test" or config.final_benchmark is None:
-                result = result if scores.headline is None else headline_score(scores)
+            if number == 0 and scores.headline is not None:
+                result = headline_score(scores)
     return result
 
 

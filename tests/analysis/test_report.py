@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,3 +260,12 @@ def test_the_report_in_a_browser(browser, page, sweep, tmp_path, which):
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"] == []
     addresses = requested_urls(browser)
     assert addresses and all(address.startswith("file:") for address in addresses)
+
+
+def test_scores_of_an_earlier_evaluation_of_more_videos_are_left_out(tmp_path):
+    benchmark = synthetic(**BENCHMARK)
+    for videos in (benchmark.videos, benchmark.videos[:1]):
+        few = replace(benchmark, videos=videos)
+        evaluate(network(), None, few, tmp_path, progress=False, workers=0)
+    assert len(list((tmp_path / "sequences").iterdir())) == 3
+    assert list(EvaluationResults(tmp_path).sequences) == [benchmark.videos[0].name]

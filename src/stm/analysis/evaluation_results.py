@@ -40,9 +40,10 @@ class EvaluationResults:
 
     @cached_property
     def sequences(self) -> dict[str, SequenceScores]:
-        """Name -> scores of each object in each frame."""
+        """Name -> scores of each object in each frame; files of earlier evaluations are ignored."""
         sequences = {}
-        for path in sorted((self.folder / "sequences").glob("*.json")):
+        paths = (self.folder / "sequences" / f"{name}.json" for name in sorted(self.values["videos"]))
+        for path in filter(Path.is_file, paths):  # scores of another program's masks have none
             values = json.loads(path.read_text())
             for key in ("settings", "data"):  # what the scores were computed from, see `ResultStore`
                 values.pop(key, None)

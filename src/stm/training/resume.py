@@ -16,11 +16,14 @@ from stm.network import local_path
 from stm.network.published import download_problem, read_checkpoint
 
 FIXED_SETTINGS = (
-    *("seed", "batch_size", "trainer.accumulate_grad_batches"),
+    *("seed", "batch_size", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
     *("network", "loss", "mask_disturbance", "optimizer", "data", "callbacks.average"),
     *("trunk_lr", "frozen_stages", "decay_norms"),
 )
-"""Settings that a resumed run must not change: they determine the clips, their order and their use."""
+"""Settings that a resumed run must not change: they determine the clips, their order and their use.
+
+Devices and their precision may change.
+"""
 
 SCORE_SETTINGS = ("monitor", "benchmark", "memory", "trainer.limit_val_batches")
 """Settings without which two scores of a validation are not comparable."""
@@ -104,7 +107,7 @@ def check_same_run(checkpoint: Path, config: dict[str, Any], folder: Path) -> in
         )
     original = contents["config"]
     for key in FIXED_SETTINGS:
-        before, now = (_relevant(_setting(settings, key)) for settings in (original, config))
+        before, now = (_relevant(_setting(settings, key), key) for settings in (original, config))
         if before != now:
             raise ValueError(
                 f"resume={checkpoint}: that run started with {key}={before}; got {key}={now}; continue with "
@@ -171,16 +174,16 @@ def _setting(config: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _relevant(values: Any) -> Any:
-    """Return settings without those of `_NOT_COMPARED` and without paths: data may move."""
+def _relevant(values: Any, group: str) -> Any:
+    """Return the settings of a group without those of `_NOT_COMPARED` and without paths: data may move."""
     if not isinstance(values, dict):
         return values
     return {
-        key: _relevant(value)
+        key: _relevant(value, group)
         for key, value in values.items()
-        if key not in _NOT_COMPARED and not (isinstance(value, str) and _is_path(key, value))
+        if key not in _NOT_COMPARED and not (group == "data" and _is_path(key, value))
     }
 
 
-def _is_path(key: str, value: str) -> bool:
-    return key.endswith(_PATHS) or "/" in value
+def _is_path(key: str, value: Any) -> bool:
+    return isinstance(value, str) and (key.endswith(_PATHS) or "/" in value)

@@ -60,7 +60,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_masks_and_scores_equal_those_of_the_segmenter(case: Path) -> None:
     assert cli.run(words(case, "out", "--mask", f"7:{case}/m7.png", "--memory", "every_5,every=3")) == 0
-    segmenter = stm.Segmenter(small.network(), MemoryPolicy(every=3), LENGTH)
+    segmenter = stm.Segmenter(small.network(), MemoryPolicy(every=3), length=LENGTH)
     expected, found = [], masks(case / "out")
     assert list(found) == sorted(f"shot{t}" for t in range(LENGTH))
     for t, frame in enumerate(FRAMES):

@@ -258,7 +258,7 @@ def visit(page: str, number: int, folder: Path) -> None:
     with zipfile.ZipFile(masks["value"] if isinstance(masks, dict) else masks) as archive:
         archive.extractall(own / "out")
     for index, name in enumerate(names, 1):
-        segmenter = Segmenter(NETWORK, parse_policy(POLICIES[name]), len(frames))
+        segmenter = Segmenter(NETWORK, parse_policy(POLICIES[name]), length=len(frames))
         for t, frame in enumerate(frames):
             expected = segmenter.labels(segmenter.step(frame, None if t else first))
             mask = read_mask(own / "out" / f"masks_{index}" / f"{t:05d}.png")

@@ -20,7 +20,7 @@ def make_video(
 
 def measure_memory(network: stm.network.STM, policy: MemoryPolicy, video: ArrayVideo) -> tuple[int, int]:
     """Return the maximal frames and bytes in memory while the video is segmented."""
-    segmenter, frames, size = stm.Segmenter(network, policy, len(video)), 0, 0
+    segmenter, frames, size = stm.Segmenter(network, policy, length=len(video)), 0, 0
     for t in range(len(video)):
         segmenter.step(video.frame(t), video.prompt_mask(t))
         frames = max(frames, *map(len, segmenter.memory_frames()))

@@ -123,12 +123,18 @@ def test_more_objects_than_pixels_are_refused() -> None:
         resize_mask(mask, (3, 5))
 
 
+@pytest.mark.parametrize("scale", [255, -2])
+def test_floats_of_another_range_are_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"frame: floats must be in 0\.\.1; got"):
+        stm.Segmenter(small.network()).step((FRAME + 1) * scale, np.ones((32, 48), np.uint8))
+
+
 def test_a_batch_keeps_its_slots() -> None:
     masks = torch.zeros(2, 2, 32, 48)
     masks[0, :, :8], masks[1, 0, :8] = 0.5, 1
     segmenter = stm.Segmenter(small.network())
     segmenter.step(FRAME.expand(2, -1, -1, -1), masks)
-    with pytest.raises(ValueError, match="2 slots, got 3"):
+    with pytest.raises(ValueError, match="2 slots; got 3"):
         segmenter.step(FRAME.expand(2, -1, -1, -1), torch.ones(2, 3, 32, 48))
     with pytest.raises(ValueError, match="empty in the batch's first frame"):
         segmenter.step(FRAME.expand(2, -1, -1, -1), torch.ones(2, 2, 32, 48))

@@ -240,3 +240,8 @@ def test_the_loss_of_c_moves_with_the_prediction_of_b() -> None:
     with torch.no_grad():
         difference = loss_of_c(of_b + step) - loss_of_c(of_b - step)
     assert float(difference) / 2e-2 == pytest.approx(float(slope), rel=0.02)
+
+
+def test_arguments_by_position_are_network_memory_and_size() -> None:
+    segmenter = stm.Segmenter(small.network(), EVERY, 48)
+    assert (segmenter.policy, segmenter.size) == (EVERY, 48)

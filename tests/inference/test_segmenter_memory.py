@@ -259,3 +259,13 @@ def test_confidence_is_the_expected_overlap() -> None:
 def test_a_policy_is_no_name() -> None:
     with pytest.raises(ValueError, match="memory='every_5': must be a MemoryPolicy"):
         Segmenter(small.network(), "every_5")  # type: ignore[arg-type]
+
+
+def test_after_the_last_object_is_removed_the_next_video_may_have_another_size() -> None:
+    network = small.network(sensory_channels=4)
+    segmenter = begun(network, objects=1)
+    segmenter.remove(1)
+    other = Segmenter(network)
+    for t in range(3):
+        frame, mask = FRAMES[t][:, :32], only(MASKS[0], 1)[:32] if t == 0 else None
+        torch.testing.assert_close(segmenter.step(frame, mask), other.step(frame, mask))

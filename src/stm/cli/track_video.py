@@ -106,7 +106,7 @@ def track_video(
     else:
         segmenter = _resumed(state, network, output, frames, first) if earlier else None
         if segmenter is None:
-            segmenter = Segmenter(network, policy, len(frames) - first, min(size, *frames.size))
+            segmenter = Segmenter(network, policy, min(size, *frames.size), length=len(frames) - first)
         remove_partial_files(output)
         write_record(output, {"tool": "stm", "status": "running", "settings": settings})
         measured = _segment(frames, prompts, segmenter, first, output, save_every)

@@ -75,7 +75,7 @@ class SegmentationRun:
         self.corrections: dict[int, Correction] = {0: Correction(first_mask)}
         self.max_memory_bytes, self.seconds = 0, 0.0
         self._saved_states: list[int] = []
-        self._segmenter = Segmenter(network, policy, len(frames))
+        self._segmenter = Segmenter(network, policy, length=len(frames))
 
     @property
     def num_done(self) -> int:
@@ -113,7 +113,7 @@ class SegmentationRun:
         self._saved_states = [saved for saved in self._saved_states if saved < t]
         del self.records[t:]
         if self._segmenter.t >= t:
-            self._segmenter = Segmenter(self.network, self.policy, len(self.frames))
+            self._segmenter = Segmenter(self.network, self.policy, length=len(self.frames))
 
     def attention(self, t: int, label: int, at: At | None) -> Attention:
         """Return the attention of a segmented frame to the memory; see `Segmenter.attention`.
@@ -158,7 +158,7 @@ class SegmentationRun:
 
     def _load_state(self, t: int) -> Segmenter:
         if t < 0:
-            return Segmenter(self.network, self.policy, len(self.frames))
+            return Segmenter(self.network, self.policy, length=len(self.frames))
         return Segmenter.load(self._state_file(t), self.network)
 
     def _save_state(self, segmenter: Segmenter, t: int) -> None:

@@ -66,7 +66,7 @@ def segmenter_for(
     network: STM, policy: MemoryPolicy | None, video: Video, size: int | None = None
 ) -> Segmenter:
     """Return a segmenter that knows how many frames the video has."""
-    return Segmenter(network, policy, len(video) - first_given(video), size)
+    return Segmenter(network, policy, size, length=len(video) - first_given(video))
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def query_weights(
     else:
         region = torch.as_tensor(at).to(device, torch.float32)
         if region.shape != size or not region.any():
-            raise ValueError(f"at: a region must be (H, W) = {size} and not empty, got {tuple(region.shape)}")
+            raise ValueError(f"at: a region must be (H, W) = {size} and not empty; got {tuple(region.shape)}")
     covered = F.adaptive_avg_pool2d(pad(region[None, None]), cells).flatten()
     return covered / covered.sum()
 
@@ -143,7 +143,7 @@ def frame_region(at: At | None, shape: tuple[int, int], seen: tuple[int, int]) -
         return row * seen[0] // shape[0], column * seen[1] // shape[1]
     region = torch.as_tensor(at).float()
     if tuple(region.shape) != shape or not region.any():
-        raise ValueError(f"at: a region must be (H, W) = {shape} and not empty, got {tuple(region.shape)}")
+        raise ValueError(f"at: a region must be (H, W) = {shape} and not empty; got {tuple(region.shape)}")
     return F.adaptive_avg_pool2d(region[None, None], seen)[0, 0]
 
 

@@ -83,7 +83,7 @@ class Ensemble:
     ) -> None:
         self.network = networks[0]
         self._members = [
-            (Segmenter(network, memory, length, size), is_flipped)
+            (Segmenter(network, memory, size, length=length), is_flipped)
             for network in networks
             for size in sizes
             for is_flipped in ((False, True) if flip else (False,))

@@ -73,10 +73,12 @@ def to_floats(frame: Tensor, network: STM, is_first: bool) -> Tensor:
         is_first: check the range; only for a video's first frame, since the check synchronizes a GPU.
 
     Raises:
-        ValueError: floats exceed 1.
+        ValueError: floats are out of range by more than 0.5, such as those of a normalized frame.
     """
-    if is_first and frame.is_floating_point() and frame.max() > 1.5:
-        raise ValueError(f"frame: floats must be in 0..1, got up to {float(frame.max()):g}")
+    if is_first and frame.is_floating_point():
+        lowest, highest = (float(value) for value in frame.aminmax())
+        if lowest < -0.5 or highest > 1.5:
+            raise ValueError(f"frame: floats must be in 0..1; got {lowest:g}..{highest:g}")
     dtype = next(network.parameters()).dtype
     floats = frame.to(network.mean.device, non_blocking=True)
     floats = floats.to(dtype) / 255 if frame.dtype == torch.uint8 else floats.to(dtype)
@@ -93,10 +95,10 @@ def to_labels(mask: ArrayLike, size: tuple[int, int]) -> np.ndarray:
     """
     labels = mask.cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if labels.shape != size:
-        raise ValueError(f"mask: must be (H, W) = {size} like the frame, got {labels.shape}")
+        raise ValueError(f"mask: must be (H, W) = {size} like the frame; got {labels.shape}")
     if labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() > 65_535:
         got = f"{labels.dtype} {labels.min()}..{labels.max()}"
-        raise ValueError(f"mask: labels must be integers in 0..65535, got {got}")
+        raise ValueError(f"mask: labels must be integers in 0..65535; got {got}")
     return labels.astype(np.uint16 if labels.dtype == np.uint16 or labels.max() > VOID else np.uint8)
 
 
@@ -115,11 +117,11 @@ def to_slots(masks: Tensor, frames: Tensor, slots: int, present: Tensor | None) 
     batch, _, *size = frames.shape
     if masks.ndim != 4 or len(masks) != batch or list(masks.shape[-2:]) != size:
         wanted = f"(B, O, H, W) = ({batch}, O, {size[0]}, {size[1]})"
-        raise ValueError(f"mask: must be {wanted} like the frames, got {tuple(masks.shape)}")
+        raise ValueError(f"mask: must be {wanted} like the frames; got {tuple(masks.shape)}")
     masks = masks.to(frames)
     if present is not None:
         if masks.shape[1] != slots:
-            raise ValueError(f"mask: the batch has {slots} slots, got {masks.shape[1]}")
+            raise ValueError(f"mask: the batch has {slots} slots; got {masks.shape[1]}")
         if bool((masks.flatten(2).any(-1) & ~present).any()):
             raise ValueError("mask: a slot that was empty in the batch's first frame is padding for good")
     return masks
@@ -130,12 +132,12 @@ def _frame_tensor(frame: ArrayLike) -> Tensor:
     if not isinstance(frame, Tensor):
         array = np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame)
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-            raise ValueError(f"frame: an array must be uint8 (H, W, 3), got {array.dtype} {array.shape}")
+            raise ValueError(f"frame: an array must be uint8 (H, W, 3); got {array.dtype} {array.shape}")
         return torch.from_numpy(np.array(array)).permute(2, 0, 1)
     if frame.ndim not in (3, 4) or frame.shape[-3] != 3:
-        raise ValueError(f"frame: a tensor must be (3, H, W) or (B, 3, H, W), got {tuple(frame.shape)}")
+        raise ValueError(f"frame: a tensor must be (3, H, W) or (B, 3, H, W); got {tuple(frame.shape)}")
     if frame.dtype != torch.uint8 and not frame.is_floating_point():
-        raise ValueError(f"frame: a tensor must be float in 0..1 or uint8, got {frame.dtype}")
+        raise ValueError(f"frame: a tensor must be float in 0..1 or uint8; got {frame.dtype}")
     return frame
 
 

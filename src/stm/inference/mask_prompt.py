@@ -33,7 +33,7 @@ class MaskPrompt(NamedTuple):
         return given
 
     def over(self, earlier: MaskPrompt | None) -> MaskPrompt:
-        """Return both prompts of one frame together; this one decides where both give a slot."""
+        """Return both prompts of one frame together; this one decides where both have a slot."""
         if earlier is None:
             return self
         masks = self.masks.clone()

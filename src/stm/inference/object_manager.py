@@ -71,7 +71,7 @@ class ObjectManager:
         masks, given = pad(prompt.masks), prompt.is_given
         known = 0 if predicted is None else predicted.shape[1] - 1
         if self.policy.first and self.policy.every_from == "start":
-            # the frame stays in memory for the objects that it gives alone
+            # the frame stays in memory for the objects whose masks it alone has
             self.groups = split_groups(self.groups, prompt.slots)
         if known < masks.shape[1]:
             bank = MemoryBank(self.policy, self.length, *self._of_network)
@@ -216,6 +216,8 @@ class ObjectManager:
         if self.present is not None:
             self.present = drop_channel(self.present, slot)
         self.sensory = without_object(self.sensory, slot)
+        if not self.ids:
+            self.present = self.sensory = self._last_deep_update = None
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values, which `restore` takes."""

@@ -60,7 +60,7 @@ class PendingFrame:
         before, now = (len(self.frame), 3, *self.shape), (len(frames), 3, *shape)
         if before != now:
             raise ValueError(
-                f"frame {self.t + 1}: all frames must be of one size, got {now} after {before} "
+                f"frame {self.t + 1}: all frames must be of one size; got {now} after {before} "
                 "(another video begins after next_video())"
             )
 

@@ -36,24 +36,24 @@ class Segmenter:
         network: in eval mode for inference.
         memory: which past frames are remembered; by default the policy that the authors of published weights
             evaluate with, or the paper's.
-        length: number of frames of the video, where known: memory is then allocated once.
         size: short side in pixels at which the network sees the frames; None for their own. Probabilities,
             labels and given masks keep the frames' own size.
+        length: number of frames of the video, where known: memory is then allocated once.
     """
 
     def __init__(
         self,
         network: STM,
         memory: MemoryPolicy | None = None,
-        length: int | None = None,
         size: int | None = None,
+        *,
+        length: int | None = None,
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"size={size}: must be at least 1, or None for the frames' own size")
         self.network = self._network = network
         self.policy = memory or network.policy or MemoryPolicy()
-        self.size = size
-        self.t = -1
+        self.size, self.t = size, -1
         self.logits: Tensor | None = None
         """Logits (B, O + 1, h, w) of the last predicted frame, at the network's size; the loss uses them."""
         self.readout: Tensor | None = None
@@ -180,7 +180,7 @@ class Segmenter:
             self.logits, self.readout = drop_channel(self.logits, slot + 1), drop_channel(self.readout, slot)
         if self._pending is not None:
             self._pending = self._pending.without(slot)
-        if not self._objects.groups:
+        if not self._objects.ids:
             self._pending = None
 
     def next_video(self) -> None:
@@ -253,7 +253,7 @@ class Segmenter:
         """
         state = read_state(path, network)
         try:
-            segmenter = cls(network, MemoryPolicy(**state["policy"]), state["length"], state["size"])
+            segmenter = cls(network, MemoryPolicy(**state["policy"]), state["size"], length=state["length"])
             segmenter._objects.restore(state)
             segmenter.t = int(state["t"])
             if state["pending"] is not None:

@@ -99,7 +99,15 @@ MISTAKES = {
     "unknown key of evaluate": (("evaluate.py", "checkpont=x"), "Did you mean checkpoint"),
     "overrides on both sides of -m": (
         ("train.py", "seed=1,2", "-m", "steps=3"),
-        r"-m must stand before or after all overrides: python train\.py -m seed=1,2 steps=3",
+        r"-m must come before or after all overrides: python train\.py -m seed=1,2 steps=3",
+    ),
+    "configuration of several runs": (
+        ("train.py", "-m", "seed=1,2", "--cfg", "job"),
+        "--cfg prints the configuration of one run: omit -m",
+    ),
+    "launcher of one run": (
+        ("train.py", *TINY, "launcher=slurm"),
+        r"launcher=slurm: a launcher needs -m or sweep=NAME",
     ),
     "key below a final_benchmark of null": (
         ("train.py", *TINY, "debug=smoke", "final_benchmark.size=48"),

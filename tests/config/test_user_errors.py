@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from helpers import small_networks as small
 from torch.utils.data import DataLoader, Dataset
 
+import stm
 from stm.config.user_errors import user_error_message
 from stm.masks import read_mask
 
@@ -43,3 +47,28 @@ def test_a_mistake_in_a_worker_has_the_message_of_the_main_process(
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_other_errors_keep_their_traceback(num_workers: int) -> None:
     assert message(Path("bug"), num_workers) is None
+
+
+def test_memory_advice_of_the_package_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, frame = stm.Segmenter(small.network()), np.zeros((480, 854, 3), np.uint8)
+    segmenter.step(frame, np.ones((480, 854), np.uint8))
+
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(segmenter, "_predict", fail)
+    with pytest.raises(MemoryError) as caught:
+        segmenter.step(frame)
+    assert str(user_error_message(caught.value)).endswith("benchmark.size=336 (stm track: --size 336)")
+
+
+@pytest.mark.parametrize(
+    ("program", "keys"), [("train.py", "benchmark.size, data.crop or batch_size"), ("stm", "--size")]
+)
+def test_memory_advice_names_the_program_s_own_options(
+    monkeypatch: pytest.MonkeyPatch, program: str, keys: str
+) -> None:
+    monkeypatch.setattr("sys.argv", [program])
+    with pytest.raises(MemoryError) as caught:
+        bytearray(2**60)
+    assert f"a smaller {keys} needs less" in str(user_error_message(caught.value))

@@ -16,11 +16,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stm.config.environment import program_name
-from stm.config.resolvers import override_values
+from stm.config.resolvers import override_values, quote_override
 from stm.config.schema import CONF
 
 RUN_FLAGS = {"-m", "--multirun"}
 """Flags with which the program runs; the others print something."""
+PRINT_FLAGS = {"-c", "--cfg"}
+"""Flags that print the configuration."""
 FLAGS_WITH_VALUE = {
     *("-c", "--cfg", "-cn", "--config-name", "-cp", "--config-path", "-cd", "--config-dir", "-p", "--package")
 }
@@ -47,10 +49,10 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
         overrides = OverridesParser.create().parse_overrides(list(_overrides(arguments)))
         try:
             with initialize_config_dir(str(CONF), version_base="1.3"):
-                message = _split_overrides(arguments) or _wrong_override(config_name, overrides)
+                message = _wrong_flags(arguments) or _wrong_override(config_name, overrides)
                 message = message or _composition_error(config_name, overrides)
                 if message is None and not any(flag.startswith("-") for flag in set(arguments) - RUN_FLAGS):
-                    message = _missing_keys(config_name, overrides)
+                    message = _unused_launcher(arguments, overrides) or _missing_keys(config_name, overrides)
         except HydraException:
             return  # a composition that fails without these overrides: Hydra's own message is best
     if message:
@@ -76,21 +78,22 @@ def _unparsable(arguments: Sequence[str]) -> str | None:
             key, equals, value = argument.partition("=")
             if not equals:
                 return f"{argument}: must be KEY=VALUE or GROUP=CHOICE (`{program_name()} --help`)"
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
             return (
                 f"{argument}: the value has characters that Hydra reads as syntax; put it in quotes:\n"
-                + shlex.quote(f"{key}='{quoted}'")
+                + shlex.quote(f"{key}={quote_override(value)}")
             )
     return None
 
 
-def _split_overrides(arguments: Sequence[str]) -> str | None:
-    """Return a message where -m stands between overrides, which Hydra's argument parser rejects."""
+def _wrong_flags(arguments: Sequence[str]) -> str | None:
+    """Return a message where -m is between overrides or beside --cfg, which Hydra rejects."""
+    if RUN_FLAGS & set(arguments) and PRINT_FLAGS & {word.partition("=")[0] for word in arguments}:
+        return "--cfg prints the configuration of one run: omit -m, and give each key one value"
     for place, flag in enumerate(arguments):
         parts = arguments[:place], arguments[place + 1 :]
         if flag in RUN_FLAGS and all(any("=" in word for word in part) for part in parts):
             words = " ".join([*parts[0], *parts[1]])
-            return f"{flag} must stand before or after all overrides: {program_name()} {flag} {words}"
+            return f"{flag} must come before or after all overrides: {program_name()} {flag} {words}"
     return None
 
 
@@ -221,6 +224,15 @@ def _first_value(override: Override) -> str | None:
     if not override.is_discrete_sweep():
         return None
     return f"{line.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
+
+
+def _unused_launcher(arguments: Sequence[str], overrides: Sequence[Override]) -> str | None:
+    """Return a message where a launcher is selected for a single run, which Hydra starts in this process."""
+    launcher = next((o for o in overrides if o.key_or_group == "launcher" and not o.is_delete()), None)
+    is_sweep = any(o.key_or_group in ("sweep", "hydra.mode") for o in overrides)
+    if launcher is None or is_sweep or RUN_FLAGS & set(arguments):
+        return None
+    return f"{launcher.input_line}: a launcher needs -m or sweep=NAME; without them, the run starts here"
 
 
 def _missing_keys(config_name: str, overrides: Sequence[Override]) -> str | None:

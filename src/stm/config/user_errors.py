@@ -12,6 +12,8 @@ from traceback import walk_tb
 from hydra.errors import CompactHydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from stm.config.environment import program_name
+
 _OUT_OF_MEMORY = ("Insufficient memory", "t allocate memory", "CUDA out of memory")
 """Parts of the messages of OpenCV and torch."""
 _FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -39,7 +41,7 @@ def user_errors_without_traceback(program: str) -> Iterator[None]:
 def user_error_message(error: BaseException) -> str | None:
     """Return the message of a user's mistake, a missing file or a rejected value, with its notes.
 
-    None stands for any other error.
+    None means any other error.
     """
     message = _message(error)
     notes = [note for cause in _causes(error) for note in getattr(cause, "__notes__", ())]
@@ -79,12 +81,13 @@ def _message(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, _FILE_ERRORS):
         return str(error)
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if isinstance(error, MemoryError | ValueError) and str(error) and modules[-1].startswith("stm."):
+        return str(error)
     if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
         reason = " ".join(str(error).split())[:200] or "MemoryError"
-        return f"not enough memory: {reason}; a smaller benchmark.size, data.crop or batch_size needs less"
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    if isinstance(error, ValueError) and modules[-1].startswith("stm."):
-        return str(error)
+        keys = "--size" if program_name() == "stm" else "benchmark.size, data.crop or batch_size"
+        return f"not enough memory: {reason}; a smaller {keys} needs less"
     # compared by name, as importing Lightning takes seconds
     if type(error).__name__ == "MisconfigurationException":
         return str(error)

@@ -29,7 +29,7 @@ FIRST_ONLY = "First frame only"
 
 def segment(policy: str, corrections=None, frames=FRAMES, first_mask=FIRST_MASK):
     """Return the masks and attention of a plain Segmenter; `corrections`: frame -> mask, absent objects."""
-    segmenter = Segmenter(NETWORK, parse_policy(policy), len(frames))
+    segmenter = Segmenter(NETWORK, parse_policy(policy), length=len(frames))
     masks, attentions = [], []
     for t, frame in enumerate(frames):
         probabilities = segmenter.step(frame, first_mask if t == 0 else None)
@@ -163,6 +163,23 @@ def test_two_policies_run_side_by_side_and_files_keep_the_given_ids(session, tmp
     with av.open(str(session.write_overlay())) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 23 and frames[0].shape == (32, 96, 3)
+
+
+def test_masks_have_the_size_of_the_uploaded_video(pool, tmp_path):
+    session = pool.get("a")
+    for t in range(2):
+        Image.fromarray(np.full((600, 800, 3), 99, np.uint8)).save(tmp_path / f"{t}.png")
+    session.load_upload([tmp_path / "0.png", tmp_path / "1.png"])
+    rows, columns = session.video.size
+    assert rows < 600
+    drawn = np.zeros((rows, columns), np.uint8)
+    drawn[: rows // 2] = 1
+    session.draw(drawn)
+    run_policies(session, FIRST_ONLY)
+    with zipfile.ZipFile(session.write_masks()) as archive:
+        archive.extractall(tmp_path / "out")
+    mask = read_mask(tmp_path / "out" / "masks" / "00000.png")
+    np.testing.assert_array_equal(mask, np.arange(600)[:, None].repeat(800, 1) < 300)
 
 
 def test_a_loaded_mask_does_not_change_the_ids_of_finished_runs(session, tmp_path):

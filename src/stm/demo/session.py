@@ -22,6 +22,7 @@ from stm.demo.uploads import (
     read_upload,
     read_uploaded_mask,
 )
+from stm.inference.resize import resize_mask
 from stm.masks import object_ids, relabel, restore_ids, write_mask
 from stm.network import STM
 from stm.video import VOID, void_label
@@ -170,7 +171,7 @@ class Session:
         self._start_number += 1
 
     def write_masks(self) -> Path:
-        """Write a zip file of the masks as palette PNGs, one folder per policy."""
+        """Write a zip file of the masks at the video's size as palette PNGs, one folder per policy."""
         with self.lock:
             path = self._downloads() / "masks.zip"
             with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -179,7 +180,8 @@ class Session:
                     archive.writestr(f"{folder}/policy.txt", f"{name}\n--memory {POLICIES[name]}\n")
                     for t in range(run.num_done):
                         file = path.with_name("mask.png")
-                        write_mask(file, restore_ids(run.masks[t], self.ids))
+                        mask = resize_mask(run.masks[t], self.video.original_size)
+                        write_mask(file, restore_ids(mask, self.ids))
                         archive.write(file, f"{folder}/{t:05d}.png")
             return path
 
@@ -218,10 +220,11 @@ class Session:
         policies = [parse_policy(POLICIES[name]) for name in names]
         for run in self.runs.values():
             shutil.rmtree(run.folder, ignore_errors=True)
-        self.first_mask, self.edited_mask, self.ids, self.edited_frame, self.runs = mask, mask, ids, 0, {}
-        for name, policy in zip(names, policies, strict=True):
-            folder = self._new_folder()
-            self.runs[name] = SegmentationRun(self.network, policy, self.video.frames, mask, folder)
+        self.first_mask, self.edited_mask, self.ids, self.edited_frame = mask, mask, ids, 0
+        self.runs = {
+            name: SegmentationRun(self.network, policy, self.video.frames, mask, self._new_folder())
+            for name, policy in zip(names, policies, strict=True)
+        }
 
     def _apply_correction(self) -> None:
         t, mask = self.edited_frame, self.edited_mask

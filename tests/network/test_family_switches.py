@@ -100,6 +100,8 @@ def segment_a_video(network: STM, policy: MemoryPolicy) -> None:
         ({"value_fusion": "attention"}, "value_fusion=attention: must be one of none, residual, cbam"),
         ({"decoder": "aot"}, "decoder=aot: must be one of stm, mask_propagation, stcn, xmem"),
         ({"sensory_channels": -1}, "sensory_channels=-1: must be at least 0"),
+        ({"fine_channels": 0}, "fine_channels=0: must be at least 1"),
+        ({"tie_encoders": True, "memory_norm": "frozen"}, "tie_encoders=true: .* got .*memory_norm=frozen"),
         ({"border": "white"}, "border=white: must be one of black, mean"),
         ({"mask_merging": "max"}, "mask_merging=max: must be one of overwrite, aggregate"),
     ],

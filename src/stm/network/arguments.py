@@ -17,7 +17,13 @@ CHOICES = {
     "border": ("black", "mean"),
     "mask_merging": ("overwrite", "aggregate"),
 }
-LOWEST = {"key_channels": 1, "value_channels": 1, "decoder_channels": 1, "sensory_channels": 0}
+LOWEST = {
+    "key_channels": 1,
+    "value_channels": 1,
+    "fine_channels": 1,
+    "decoder_channels": 1,
+    "sensory_channels": 0,
+}
 CALIBRATION = ("score_exponent",)
 """Arguments on which neither masks nor weights depend."""
 INITIALIZATION = ("pretrained", "tie_encoders", "mask_gain")
@@ -36,15 +42,19 @@ def validate_arguments(arguments: Mapping[str, Any]) -> None:
     if not 0 < arguments["score_exponent"] < float("inf"):
         raise ValueError(f"score_exponent={arguments['score_exponent']}: must be above 0, and finite")
     for name, lowest in LOWEST.items():
-        if arguments[name] < lowest:
+        if arguments[name] is not None and arguments[name] < lowest:
             raise ValueError(f"{name}={arguments[name]}: must be at least {lowest}")
     backbones = (None, arguments["backbone"])
+    norms = (None, arguments["norm"])
     if arguments["tie_encoders"] and (
-        arguments["key_input"] == "image" or arguments["memory_backbone"] not in backbones
+        arguments["key_input"] == "image"
+        or arguments["memory_backbone"] not in backbones
+        or arguments["memory_norm"] not in norms
     ):
         raise ValueError(
-            "tie_encoders=true: requires key_input=image_mask and the same backbone for both encoders; got "
-            f"key_input={arguments['key_input']}, memory_backbone={arguments['memory_backbone']}"
+            "tie_encoders=true: requires key_input=image_mask, and encoders of one backbone and norm; "
+            f"got key_input={arguments['key_input']}, memory_backbone={arguments['memory_backbone']}, "
+            f"memory_norm={arguments['memory_norm']}"
         )
 
 

@@ -159,9 +159,15 @@ class LogClipImages(L.Callback):
     Args:
         every: Optimizer steps between two images.
         clips: Number of clips of the batch.
+
+    Raises:
+        ValueError: One of them is below 1.
     """
 
     def __init__(self, every: int = 1000, clips: int = 2) -> None:
+        for name, value in {"every": every, "clips": clips}.items():
+            if value < 1:
+                raise ValueError(f"callbacks.images.{name}={value}: must be at least 1")
         self.every, self.clips = every, clips
 
     def on_train_batch_end(

@@ -49,7 +49,8 @@ class Throughput(L.Callback):
         self._clips += len(batch) * trainer.world_size
         self._frames += len(batch) * batch.frames.shape[1] * trainer.world_size
         is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not is_step or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not is_step or every == 0 or trainer.global_step % every:
             return None
         seconds = time.perf_counter() - self._start
         metrics = {

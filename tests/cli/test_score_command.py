@@ -98,6 +98,13 @@ def test_masks_of_0_and_255_show_the_one_object(case: Path, tmp_path: Path) -> N
     assert measures(tmp_path / "out")["global"] == measures(case / "ours")["global"]
 
 
+def test_a_wrong_output_is_refused_before_any_mask_is_read(case: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "masks" / "bear").mkdir(parents=True)
+    assert cli.run(command(case, tmp_path / "masks", "--output", tmp_path / "file")) == 2
+    assert f"--output {tmp_path / 'file'}: must be a folder; got a file" in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line(case: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "text.zip").write_text("no zip")
     (tmp_path / "empty").mkdir()

@@ -115,13 +115,14 @@ def score(
             )
     arguments = {**defaults, **{key: value for key, value in given.items() if value is not None}}
     videos = getattr(benchmarks, function)(benchmark_root, only=tuple(only or ()), **arguments)
-    scores, skipped = score_masks(videos, masks, skip_missing)
-    for line in skipped:
-        typer.echo(f"left out: {line}", err=True)
     if output is not None and output.is_file():
         raise ValueError(f"--output {output}: must be a folder; got a file")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
+    scores, skipped = score_masks(videos, masks, skip_missing)
+    for line in skipped:
+        typer.echo(f"left out: {line}", err=True)
+    if output is not None:
         write_scores(scores, output)
     print_scores(scores)
     return 0

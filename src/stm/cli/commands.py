@@ -200,14 +200,16 @@ def export(
     weights: Annotated[
         Path,
         typer.Argument(
-            metavar="WEIGHTS", help="A checkpoint of this project, or the authors' STM_weights.pth."
+            metavar="WEIGHTS",
+            help="A checkpoint of this project, or a published one of STM, Mask-Propagation, STCN or XMem "
+            "without sensory memory.",
         ),
     ],
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
 ) -> None:
     """Export query encoder, memory encoder and decoder as programs that run without this package.
 
-    They accept frames whose height and width are multiples of 16, and any number of objects. The files are
+    They accept frames whose height and width are multiples of 16, and 1 to 254 objects. The files are
     OUT/query_encoder.pt2, memory_encoder.pt2, decoder.pt2 (torch.export), and export.json with their shapes.
     """
     from stm.cli.options import load_network

@@ -48,7 +48,7 @@ class FrameProgress:
         self._bar.__exit__(kind, error, trace)
 
     def advance(self, note: str = "") -> None:
-        """Count a frame as done; `note` stands beside the rate."""
+        """Count a frame as done; `note` is shown beside the rate."""
         self._done += 1
         now = perf_counter()
         rate = self._done / max(now - self._began, 1e-9)

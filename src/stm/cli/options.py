@@ -17,8 +17,8 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A checkpoint of this project, or the authors' STM_weights.pth; the small bundled network by "
-        "default.",
+        help="A checkpoint of this project, or a published one of STM, Mask-Propagation, STCN or XMem; the "
+        "small bundled network by default.",
     ),
 ]
 Size = Annotated[

@@ -180,7 +180,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24)
         raise ValueError(f"{path}: fps={fps}: must be {MIN_FPS} to {MAX_FPS:g}, such as 24")
     path = Path(path)
     stream = None
-    # an absolute path, since FFmpeg takes what stands before a colon for a protocol
+    # an absolute path, since FFmpeg takes what precedes a colon for a protocol
     with atomic_path(path.absolute()) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         for frame in frames:
             height, width = (side - side % 2 for side in frame.shape[:2])

@@ -165,7 +165,7 @@ def open_frames(path: Path) -> Frames:
 
 
 def _local(path: Path) -> str:
-    """Return an absolute path, since FFmpeg takes what stands before a colon for a protocol."""
+    """Return an absolute path, since FFmpeg takes what precedes a colon for a protocol."""
     return str(path.absolute())
 
 

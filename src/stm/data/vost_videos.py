@@ -23,7 +23,7 @@ def vost(root: str | Path, split: str = "train", fps: int = 5) -> list[FileVideo
         ValueError: another number of frames per second, or a mask is missing.
     """
     if fps not in FOLDERS:
-        raise ValueError(f"fps={fps}: must be 5 or 10; got {fps}")
+        raise ValueError(f"fps={fps}: must be 5 or 10")
     root = Path(root)
     path, frames = root / "ImageSets" / f"{split}.txt", root / FOLDERS[fps]
     if not path.is_file():

@@ -101,7 +101,7 @@ def _spelled(path: Path) -> Path:
 
 
 def _missing_video(video: Video, tally: Tally) -> SequenceScores:
-    """Return what MOSE's program gives a video without predictions: 0, and no disappearances."""
+    """Return the scores of a video without predictions in MOSE's program: 0, and no disappearances."""
     scorer = VideoScorer(tally.protocol, [1], length=0)  # the program scores a video without frames alike
     measures = scorer.protocol.summarize_objects(scorer.scores())
     values = {name: None if np.isnan(value).any() else float(value[0]) for name, value in measures.items()}

@@ -70,7 +70,8 @@ def statistics(values: np.ndarray) -> Statistics:
     """Compute mean, recall (fraction of frames above 0.5) and decay (first quarter's mean minus the last's).
 
     The quarters share their end frames, as in the DAVIS code. That code casts their bounds to 8 bits, so its
-    decay is wrong beyond 256 frames; this one is not. NaN frames are ignored.
+    decay is wrong beyond 256 frames; this one is not. As there, mean and decay leave out NaN frames, which
+    the recall counts as misses.
 
     Args:
         values: float (T,), J or F of each frame of one object, T >= 1.
@@ -143,7 +144,7 @@ def tolerance(shape: tuple[int, ...]) -> float:
 def contour_accuracies(truth: np.ndarray, predicted: np.ndarray, radii: tuple[float, ...]) -> list[float]:
     """Compute F of one frame at several radii, with the work on the boundaries done once.
 
-    A radius with a fraction stands for the off-center disk that MOSEv2's evaluator makes of it, see `_disk`.
+    A radius with a fraction means the off-center disk that MOSEv2's evaluator makes of it, see `_disk`.
 
     Args:
         truth: bool (H, W), cropped by `crop` or whole.

@@ -34,7 +34,7 @@ def scored_frames(video: Video, protocol: str) -> dict[int, list[int]]:
 
     Returns:
         Object id -> frame numbers in order. Objects without scored frames are left out, except where the
-        protocol gives them a score.
+        protocol scores them.
 
     Raises:
         ValueError: the protocol is unknown, or a frame that counts has no mask.

@@ -17,7 +17,7 @@ class MemoryFrame:
     Attributes:
         t: frame number.
         is_kept: the frame is kept when the next one is written.
-        is_permanent: the frame's mask was given, so it is never evicted.
+        is_permanent: the frame's mask was given: it is evicted only if all frames are permanent.
         size: (h, w) of its map of cells.
         appearance: (O, C_k), see `appearance_descriptor`; None unless the policy compares appearances.
     """

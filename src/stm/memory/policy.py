@@ -18,7 +18,8 @@ class MemoryPolicy:
     rule `eviction` chooses among the frames without a given mask, and `prototypes` keeps some of its cells.
 
     Args:
-        first: keep frames with a given mask, such as the first, permanently.
+        first: keep frames with a given mask, such as the first. Where these alone exceed `max_frames` or
+            `max_mb`, the first stays, and the oldest of the others makes room.
         previous: hold frame t - 1 while frame t is segmented.
         every: keep frames 0, N, 2N, ... (section 3.6); None for none of them.
         every_from: 'start' counts `every` from the start of the video. 'last' counts it from the last frame

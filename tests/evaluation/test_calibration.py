@@ -108,12 +108,6 @@ def test_without_ground_truth_there_is_confidence_but_no_calibration(tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text())["calibration"] == dict.fromkeys(KINDS)
 
 
-def test_scores_without_confidence_are_read():
-    values = SequenceScores("v", 3, 2, 1.0, 0, ()).to_dict()
-    del values["confidence"]
-    assert SequenceScores.from_dict(values).confidence == ()
-
-
 def test_an_object_that_enters_late_has_a_shorter_track():
     result = tracks({2: {7: Confidence(0.5, 0.25)}, 1: {3: Confidence(1, 0.75)}, 3: {3: Confidence(0, 0)}})
     assert [(track.object, track.frames, track.inside, track.score) for track in result] == [

@@ -95,7 +95,7 @@ def score(
     Exit code: 0 if every video was scored or --skip-missing allows it to be left out, 2 otherwise.
     """
     from stm.evaluation import benchmarks
-    from stm.evaluation.mask_scores import score_masks
+    from stm.evaluation.mask_scores import score_mask_folder
     from stm.evaluation.tables import print_scores, write_scores
 
     given = {
@@ -119,7 +119,7 @@ def score(
         raise ValueError(f"--output {output}: must be a folder; got a file")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-    scores, skipped = score_masks(videos, masks, skip_missing)
+    scores, skipped = score_mask_folder(videos, masks, skip_missing)
     for line in skipped:
         typer.echo(f"left out: {line}", err=True)
     if output is not None:

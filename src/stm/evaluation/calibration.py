@@ -19,7 +19,7 @@ LOST = 0.1
 
 
 @dataclass(frozen=True)
-class Track:
+class ConfidenceTrack:
     """Confidence in an object on the frames where it was predicted, see `stm.inference.Confidence`.
 
     Attributes:
@@ -35,24 +35,27 @@ class Track:
     score: Sequence[float]
 
 
-def tracks(confidence: Mapping[int, Mapping[int, Confidence]]) -> tuple[Track, ...]:
+def tracks(confidence: Mapping[int, Mapping[int, Confidence]]) -> tuple[ConfidenceTrack, ...]:
     """Return the track of each object, from frame -> object -> confidence in any order."""
     rows: dict[int, list[tuple[float, ...]]] = {}
     for t in sorted(confidence):
         for label, values in confidence[t].items():
             rows.setdefault(label, []).append((t, *(round(value, 5) for value in values)))
-    return tuple(Track(label, *map(tuple, zip(*rows[label], strict=True))) for label in sorted(rows))
+    return tuple(
+        ConfidenceTrack(label, *map(tuple, zip(*rows[label], strict=True))) for label in sorted(rows)
+    )
 
 
-def tracks_from_dicts(rows: Iterable[Mapping[str, Any]]) -> tuple[Track, ...]:
+def tracks_from_dicts(rows: Iterable[Mapping[str, Any]]) -> tuple[ConfidenceTrack, ...]:
     """Return the tracks that were stored as JSON."""
     return tuple(
-        Track(row["object"], *(tuple(row[name]) for name in ("frames", "inside", "score"))) for row in rows
+        ConfidenceTrack(row["object"], *(tuple(row[name]) for name in ("frames", "inside", "score")))
+        for row in rows
     )
 
 
 def pair_with_j(
-    tracks: Iterable[Track], scored: Iterable[tuple[int, int, float]], kind: str
+    tracks: Iterable[ConfidenceTrack], scored: Iterable[tuple[int, int, float]], kind: str
 ) -> list[tuple[float, float]]:
     """Return pairs of confidence and J wherever both are known.
 

@@ -22,7 +22,7 @@ from stm.evaluation.scores import (
     Scores,
     SequenceScores,
 )
-from stm.evaluation.tally import Prediction, Tally, copy_first
+from stm.evaluation.tally import FrameLabels, Tally, copy_first
 from stm.masks import mask_files, read_mask
 from stm.video import Video, void_label
 
@@ -31,7 +31,7 @@ DEPTH = 3
 """Folders above the videos' folders, such as Annotations/480p."""
 
 
-def score_masks(
+def score_mask_folder(
     benchmark: Benchmark, masks: str | Path, skip_missing: bool = False
 ) -> tuple[Scores, list[str]]:
     """Score masks by a benchmark's protocol, beside the baselines.
@@ -166,7 +166,7 @@ def _score(video: Video, tally: Tally, folder: Path) -> SequenceScores:
     return SequenceScores(video.name, len(video), 0, 0.0, 0, objects.pop("masks"), objects)
 
 
-def _frames(predictions: Iterator[Prediction], frames: set[int]) -> Iterator[Prediction]:
+def _frames(predictions: Iterator[FrameLabels], frames: set[int]) -> Iterator[FrameLabels]:
     return ((t, labels) for t, labels in predictions if t in frames)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stm.evaluation.calibration import Track, pair_with_j, tracks_from_dicts
+from stm.evaluation.calibration import ConfidenceTrack, pair_with_j, tracks_from_dicts
 from stm.evaluation.metrics import Statistics, statistics
 from stm.evaluation.protocols import Protocol, find_protocol, summarize_disappearance
 
@@ -145,7 +145,7 @@ class SequenceScores:
     peak_bytes: int
     objects: tuple[ObjectScores, ...]
     baselines: Mapping[str, tuple[ObjectScores, ...]] = field(default_factory=dict)
-    confidence: tuple[Track, ...] = ()
+    confidence: tuple[ConfidenceTrack, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -155,7 +155,7 @@ class SequenceScores:
     def from_dict(cls, values: Mapping[str, Any]) -> SequenceScores:
         """Return the results that `to_dict` converted, also after a round trip through JSON."""
         baselines = {name: _objects(rows) for name, rows in values["baselines"].items()}
-        confidence = tracks_from_dicts(values.get("confidence", ()))
+        confidence = tracks_from_dicts(values["confidence"])
         objects = _objects(values["objects"])
         return cls(**{**values, "objects": objects, "baselines": baselines, "confidence": confidence})
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from stm.evaluation.protocols import VideoScorer, disappearance_measures
 from stm.evaluation.protocols.lvos import counted_files
-from stm.evaluation.protocols.protocol import ObjectMeasures, Scores
+from stm.evaluation.protocols.protocol import ObjectMeasures, VideoMeasures
 from stm.evaluation.protocols.vost import first_mask_objects
 from stm.evaluation.scores import DAVIS_LIKE, ObjectScores
 from stm.masks import object_ids, read_labels
 from stm.video import Video
 
 PROTOCOLS = (*DAVIS_LIKE, "mose", "mosev2", "lvos", "vost", "sav")
-Prediction = tuple[int, np.ndarray]
+FrameLabels = tuple[int, np.ndarray]
 """Frame number and labels, (H, W) with object ids, or (O, H, W) with one mask an object."""
 
 
@@ -169,7 +169,7 @@ class Tally:
             )
         return tuple(rows)
 
-    def _measures(self, scores: Scores) -> ObjectMeasures:
+    def _measures(self, scores: VideoMeasures) -> ObjectMeasures:
         """Return the protocol's measures of each object, with the properties that it needs beside."""
         annotated, result = list(self.video.annotated), {}
         is_whole = annotated[:1] and annotated == list(range(annotated[0], len(self.video)))
@@ -187,7 +187,7 @@ class Tally:
 
 
 def score(
-    video: Video, predictions: Iterable[Prediction], protocol: str = "davis"
+    video: Video, predictions: Iterable[FrameLabels], protocol: str = "davis"
 ) -> tuple[ObjectScores, ...]:
     """Compute J and F of each object from a stream of predictions.
 
@@ -206,7 +206,7 @@ def score(
     return tally.objects()
 
 
-def copy_first(video: Video) -> Iterator[Prediction]:
+def copy_first(video: Video) -> Iterator[FrameLabels]:
     """Yield the predictions of the baseline that repeats each object's given mask."""
     labels: np.ndarray | None = None
     for t in range(len(video)):
@@ -217,7 +217,7 @@ def copy_first(video: Video) -> Iterator[Prediction]:
             yield t, labels
 
 
-def read_masks(folder: Path, video: Video) -> Iterator[Prediction]:
+def read_masks(folder: Path, video: Video) -> Iterator[FrameLabels]:
     """Yield the predictions of a video's output frames from a folder of index PNGs, `<frame>.png`."""
     for t in video.output_frames:
         yield t, read_labels(folder, video, t)

@@ -22,7 +22,7 @@ from stm.evaluation.scores import (
     NETWORK,
     SequenceScores,
 )
-from stm.evaluation.tally import Prediction, Tally, copy_first
+from stm.evaluation.tally import FrameLabels, Tally, copy_first
 from stm.inference import Confidence, PreparedFrame, Segmenter
 from stm.inference.confidence import confidences_from_sums, mask_sums
 from stm.inference.ensemble import Augmentation, Ensemble, PreparedFrames
@@ -37,7 +37,7 @@ AHEAD = 3
 
 def segment_video(
     network: STM, policy: MemoryPolicy | None, video: Video, size: int | None = None
-) -> Iterator[Prediction]:
+) -> Iterator[FrameLabels]:
     """Segment a video frame by frame, from the first given mask on; hold one frame at a time.
 
     Meanwhile the network is in eval mode and without gradients.

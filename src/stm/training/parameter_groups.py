@@ -13,9 +13,9 @@ from stm.network.backbones import Trunk
 
 def trunks(network: STM) -> list[Trunk]:
     """Return the query encoder's trunk, and the memory encoder's if it is of the same backbone."""
-    backbone, other = network.arguments["backbone"], network.arguments["memory_backbone"]
+    is_same = network.arguments["memory_backbone"] == network.arguments["backbone"]
     query, memory = network.query_encoder.trunk, network.memory_encoder.trunk
-    return [query, memory] if other in (None, backbone) else [query]
+    return [query, memory] if is_same else [query]
 
 
 def freeze_stages(network: STM, stages: int) -> None:

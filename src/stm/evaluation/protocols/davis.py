@@ -7,7 +7,7 @@ import numpy as np
 from stm.evaluation.protocols.protocol import (
     ObjectMeasures,
     Protocol,
-    Scores,
+    VideoMeasures,
     as_scored,
     davis_measures,
     describe,
@@ -16,7 +16,7 @@ from stm.evaluation.protocols.protocol import (
 )
 
 
-def summarize_objects(scores: Scores) -> ObjectMeasures:
+def summarize_objects(scores: VideoMeasures) -> ObjectMeasures:
     """Compute mean, recall and decay of each object's J and F."""
     return {
         f"{name}_{statistic}": np.array([getattr(describe(values), statistic) for values in scores[name]])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stm.evaluation.protocols.protocol import ObjectMeasures, Scores, mean
+from stm.evaluation.protocols.protocol import ObjectMeasures, VideoMeasures, mean
 
 Segment = tuple[int, int]
 """First counted frame and one past the last."""
@@ -32,7 +32,7 @@ def find_segments(empty: np.ndarray) -> tuple[list[Segment], list[Segment]]:
     return [run for run in runs if empty[run[0]]], [run for run in runs if not empty[run[0]]]
 
 
-def disappearance_measures(scores: Scores, names: Sequence[str] = ("J", "F")) -> ObjectMeasures:
+def disappearance_measures(scores: VideoMeasures, names: Sequence[str] = ("J", "F")) -> ObjectMeasures:
     """Compute the mean of each measure over an object's disappearances, and over its reappearances.
 
     Each run counts once, whatever its length.

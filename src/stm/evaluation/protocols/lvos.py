@@ -15,7 +15,7 @@ from stm.evaluation.protocols.csv_tables import three_digits
 from stm.evaluation.protocols.protocol import (
     ObjectMeasures,
     Protocol,
-    Scores,
+    VideoMeasures,
     davis_measures,
     describe,
     mean,
@@ -80,7 +80,7 @@ def counted_frames(length: int, objects: int, frame_range: ArrayLike | None) -> 
     return frames
 
 
-def complete(scores: Scores, frame_range: ArrayLike | None) -> Scores:
+def complete(scores: VideoMeasures, frame_range: ArrayLike | None) -> VideoMeasures:
     """Set the scores that the evaluator leaves 0: frames that frame_nums counts but the range lacks."""
     if frame_range is None:
         return scores
@@ -89,7 +89,7 @@ def complete(scores: Scores, frame_range: ArrayLike | None) -> Scores:
     return {**scores, **{name: np.where(unfilled, 0.0, scores[name]) for name in ("J", "F")}}
 
 
-def summarize_objects(scores: Scores) -> ObjectMeasures:
+def summarize_objects(scores: VideoMeasures) -> ObjectMeasures:
     """Compute each object's J, F and V.
 
     The evaluator computes decay over an axis of length 1, so it is 0; it is not reported.

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from stm.evaluation.protocols.mosev2 import MOSEV2
-from stm.evaluation.protocols.protocol import ObjectMeasures, Scores, mean
+from stm.evaluation.protocols.protocol import ObjectMeasures, VideoMeasures, mean
 
 TOOL = "vos_benchmark"
 
 
-def summarize_objects(scores: Scores) -> ObjectMeasures:
+def summarize_objects(scores: VideoMeasures) -> ObjectMeasures:
     """Compute each object's measures.
 
     The tool leaves out the frames before the first one on which truth or prediction shows the object.

@@ -16,7 +16,7 @@ from stm.evaluation.protocols.protocol import (
     FrameScores,
     ObjectMeasures,
     Protocol,
-    Scores,
+    VideoMeasures,
     as_scored,
     mean,
     middle_frames,
@@ -60,7 +60,7 @@ def score_frame(truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | No
     }
 
 
-def summarize_objects(scores: Scores) -> ObjectMeasures:
+def summarize_objects(scores: VideoMeasures) -> ObjectMeasures:
     """Compute each object's means over frames, disappearances and reappearances.
 
     Without counted frames the evaluator's means are 0, the corrected ones nan.

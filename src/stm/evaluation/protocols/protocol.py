@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from stm.evaluation.metrics import Statistics, similarity_and_accuracy, statistics
 
-Scores = dict[str, np.ndarray]
+VideoMeasures = dict[str, np.ndarray]
 """Per-frame measures of one video, (O, N) each: objects by counted frames; `frames` has their indices."""
 
 ObjectMeasures = dict[str, np.ndarray]
@@ -45,8 +45,8 @@ class Protocol:
     measures: tuple[str, ...]
     score_frame: Callable[[np.ndarray, np.ndarray, np.ndarray | None], FrameScores]
     counted_frames: Callable[[int, int, ArrayLike | None], np.ndarray]
-    complete: Callable[[Scores, ArrayLike | None], Scores]
-    summarize_objects: Callable[[Scores], ObjectMeasures]
+    complete: Callable[[VideoMeasures, ArrayLike | None], VideoMeasures]
+    summarize_objects: Callable[[VideoMeasures], ObjectMeasures]
     summarize: Callable[..., dict[str, float]]
     columns: Mapping[str, str]
     summarize_part: Callable[..., dict[str, float]] | None = None
@@ -90,7 +90,7 @@ def middle_frames(length: int, objects: int, frame_range: ArrayLike | None) -> n
     return np.arange(1, max(length - 1, 1))
 
 
-def as_scored(scores: Scores, frame_range: ArrayLike | None) -> Scores:
+def as_scored(scores: VideoMeasures, frame_range: ArrayLike | None) -> VideoMeasures:
     """Return the scores of protocols whose frames do not depend on each other."""
     return scores
 

@@ -11,7 +11,7 @@ from stm.evaluation.protocols.protocol import (
     FrameScores,
     ObjectMeasures,
     Protocol,
-    Scores,
+    VideoMeasures,
     davis_measures,
     mean,
     middle_frames,
@@ -31,7 +31,7 @@ def score_frame(truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | No
     return davis_measures(truth, prediction)
 
 
-def complete(scores: Scores, frame_range: ArrayLike | None) -> Scores:
+def complete(scores: VideoMeasures, frame_range: ArrayLike | None) -> VideoMeasures:
     """Set J and F to 1 on frames without the object, after the first frame that shows it in either mask."""
     is_counted = np.broadcast_to(scores["frames"], scores["J"].shape) >= 0
     was_shown = np.maximum.accumulate(~np.isnan(scores["J"]), axis=1) & is_counted
@@ -39,7 +39,7 @@ def complete(scores: Scores, frame_range: ArrayLike | None) -> Scores:
     return {**scores, **filled, "in_ground_truth": np.asarray((~scores["empty"] & is_counted).any(axis=1))}
 
 
-def summarize_objects(scores: Scores) -> ObjectMeasures:
+def summarize_objects(scores: VideoMeasures) -> ObjectMeasures:
     """Compute each object's J and F in percent; nan where the truth never shows it on a counted frame."""
     shown = scores["in_ground_truth"]
     return {

@@ -11,7 +11,7 @@ from stm.evaluation.protocols.davis import DAVIS
 from stm.evaluation.protocols.lvos import LVOS
 from stm.evaluation.protocols.mose import MOSE
 from stm.evaluation.protocols.mosev2 import MOSEV2
-from stm.evaluation.protocols.protocol import Protocol, Scores
+from stm.evaluation.protocols.protocol import Protocol, VideoMeasures
 from stm.evaluation.protocols.sav import SAV
 from stm.evaluation.protocols.vost import VOST
 from stm.video import VOID, WIDE_VOID
@@ -25,7 +25,7 @@ def score_masks(
     prediction: np.ndarray,
     objects: Iterable[int],
     frame_range: ArrayLike | None = None,
-) -> Scores:
+) -> VideoMeasures:
     """Score the masks of a video, frame by frame, by the rules of a benchmark.
 
     Args:
@@ -88,7 +88,9 @@ class VideoScorer:
         for row, column in np.argwhere(columns >= 0).tolist():
             self._cells.setdefault(int(columns[row, column]), []).append((row, column))
         self._missing = set(self._cells)
-        self._scores: Scores = {name: np.full(columns.shape, np.nan) for name in self.protocol.measures}
+        self._scores: VideoMeasures = {
+            name: np.full(columns.shape, np.nan) for name in self.protocol.measures
+        }
         self._scores |= {"empty": np.zeros(columns.shape, dtype=bool), "frames": counted}
 
     @property
@@ -123,7 +125,7 @@ class VideoScorer:
                 self._scores[name][row, column] = value
         self._missing.discard(t)
 
-    def scores(self) -> Scores:
+    def scores(self) -> VideoMeasures:
         """Return the scores, see `score_masks`.
 
         Raises:

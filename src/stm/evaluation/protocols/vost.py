@@ -16,7 +16,7 @@ from stm.evaluation.protocols.protocol import (
     FrameScores,
     ObjectMeasures,
     Protocol,
-    Scores,
+    VideoMeasures,
     as_scored,
     describe,
     middle_frames,
@@ -48,7 +48,7 @@ def score_frame(truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | No
     return {"J": j, "J_corrected": corrected, "empty": not truth.any()}
 
 
-def summarize_objects(scores: Scores) -> ObjectMeasures:
+def summarize_objects(scores: VideoMeasures) -> ObjectMeasures:
     """Compute mean, recall and decay of each object's J, over all frames and over the last quarter."""
     count = scores["J"].shape[1]
     parts = {"": slice(None), "_last": slice(int(np.floor(0.75 * count)), None)}

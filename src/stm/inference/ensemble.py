@@ -11,7 +11,6 @@ from torch import Tensor
 
 from stm.inference.inputs import ArrayLike, PreparedFrame
 from stm.inference.segmenter import Segmenter
-from stm.masks import restore_ids
 from stm.memory import MemoryPolicy
 from stm.network import STM
 
@@ -128,7 +127,7 @@ class Ensemble:
 
     def labels(self, probabilities: Tensor) -> np.ndarray:
         """Return the likeliest object id of each pixel; see `Segmenter.labels`."""
-        return restore_ids(probabilities.max(0).indices.cpu().numpy(), self.object_ids)
+        return self._members[0][0].labels(probabilities)
 
 
 def _flipped(image: ArrayLike) -> ArrayLike:

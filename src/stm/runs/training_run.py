@@ -27,7 +27,7 @@ from stm.evaluation.scores import Scores
 from stm.evaluation.sharding import all_gather_object
 from stm.evaluation.tables import print_scores
 from stm.memory import MemoryPolicy
-from stm.network import STM, fingerprint, load
+from stm.network import STM, fingerprint, for_inference, load
 from stm.network.arguments import CALIBRATION
 from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
@@ -181,7 +181,7 @@ def final_evaluations(
     is_shared = len(set(all_gather_object(content))) == 1
     if checkpoint is None or not (is_shared or trainer.is_global_zero):
         return
-    network = load(checkpoint).to(trainer.strategy.root_device)
+    network = for_inference(load(checkpoint).to(trainer.strategy.root_device))
     policies = {key: instantiate(keys) for key, keys in (config.final_policies or {}).items()} or {"": policy}
     for (name, benchmark_config), (label, policy) in itertools.product(benchmarks.items(), policies.items()):
         benchmark: Benchmark = instantiate(benchmark_config)

@@ -117,6 +117,19 @@ def test_programs_equal_the_network_at_any_size(changes: dict[str, Any], tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("border", ["black", "mean"])
+def test_frames_of_any_size_are_padded_with_the_border_s_color(border: str, tmp_path: Path) -> None:
+    network, frame = small.network(border=border), small.frames(1, (37, 50))[:, None][0] / 255
+    export(network, tmp_path / "out")
+    exported = Exported(tmp_path / "out")
+    padded = torch.tensor(exported.description["border"])[None, :, None, None].repeat(1, 1, 48, 64)
+    padded[..., 5:42, 7:57] = frame
+    with torch.inference_mode():
+        expected = network.encode(frame).key
+        torch.testing.assert_close(exported.run("query_encoder", frame=padded)["query_key"], expected)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "official"])
 def test_real_backbones(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -59,6 +59,7 @@ def export(network: STM, folder: str | Path) -> None:
         description = {
             "torch": torch.__version__,
             "frames": f"RGB in 0..1; H and W are multiples of 16, 32 to {MAX_SIDE}",
+            "border": [0.0] * 3 if network.border == "black" else network.mean.flatten().tolist(),
             "objects": f"O, 1 to {MAX_OBJECTS}",
             "similarity": network.similarity,
             "key": "key, shrinkage, selection" if network.similarity == "anisotropic_l2" else "key",

@@ -13,7 +13,7 @@ from PIL import Image
 from stm.cli import main as cli
 from stm.evaluation import benchmarks, protocols
 from stm.evaluation.evaluate import evaluate
-from stm.evaluation.mask_scores import score_masks
+from stm.evaluation.mask_scores import score_mask_folder
 from stm.evaluation.tables import write_scores
 from stm.masks import read_mask, write_mask
 from stm.memory import MemoryPolicy
@@ -101,8 +101,8 @@ def test_a_missing_video_of_mose_counts_as_zero(layouts: Path, name: str) -> Non
     masks = layouts / CASES[name][0] / "predictions"
     shutil.rmtree(masks / "4e5f6a7b")
     with pytest.raises(FileNotFoundError, match="4e5f6a7b has no mask of 6 of the 6 frames"):
-        score_masks(build(layouts, name), masks)
-    scores, (line,) = score_masks(build(layouts, name), masks, skip_missing=True)
+        score_mask_folder(build(layouts, name), masks)
+    scores, (line,) = score_mask_folder(build(layouts, name), masks, skip_missing=True)
     expected = expected_of(layouts, name)["overall_percent_rounded_without_folder_4e5f6a7b"]
     assert {key: round(100 * scores.overall[key], 2) for key in expected} == expected
     assert "it counts with scores of 0" in line
@@ -111,39 +111,39 @@ def test_a_missing_video_of_mose_counts_as_zero(layouts: Path, name: str) -> Non
 @pytest.mark.parametrize("name", CASES)
 def test_frames_are_not_needed_to_score(layouts: Path, name: str) -> None:
     folder, root = CASES[name]
-    expected = score_masks(build(layouts, name), layouts / folder / "predictions")[0]
+    expected = score_mask_folder(build(layouts, name), layouts / folder / "predictions")[0]
     for frames in [*(layouts / folder / root).rglob("JPEGImages*")]:
         shutil.rmtree(frames)
-    scores = score_masks(build(layouts, name), layouts / folder / "predictions")[0]
+    scores = score_mask_folder(build(layouts, name), layouts / folder / "predictions")[0]
     np.testing.assert_equal(scores.overall, expected.overall)
 
 
 def test_the_truth_of_mose_may_lie_anywhere(layouts: Path) -> None:
     masks = layouts / "mosev2" / "predictions"
-    expected = score_masks(build(layouts, "mosev2"), masks)[0].overall
+    expected = score_mask_folder(build(layouts, "mosev2"), masks)[0].overall
     truth = layouts / "mosev2" / "truth"
-    assert score_masks(benchmarks.mose(truth), masks)[0].overall == expected
+    assert score_mask_folder(benchmarks.mose(truth), masks)[0].overall == expected
     truth.rename(layouts / "hidden")
     with pytest.raises(ValueError, match="0a1b2c3d has no ground truth to score; pass .* as truth"):
-        score_masks(build(layouts, "mosev2"), masks)
-    assert score_masks(build(layouts, "mosev2", truth=layouts / "hidden"), masks)[0].overall == expected
+        score_mask_folder(build(layouts, "mosev2"), masks)
+    assert score_mask_folder(build(layouts, "mosev2", truth=layouts / "hidden"), masks)[0].overall == expected
     valid = layouts / "mosev2" / "MOSEv2" / "valid" / "Annotations"
     shutil.rmtree(valid)
     (layouts / "hidden" / "Annotations").rename(valid)
-    assert score_masks(build(layouts, "mosev2"), masks)[0].overall == expected
+    assert score_mask_folder(build(layouts, "mosev2"), masks)[0].overall == expected
 
 
 def test_lvos_without_the_list_of_unseen_videos(layouts: Path) -> None:
     """Only the seen half is defined; the headline measure is then that of the half."""
     masks = layouts / "lvos_v1" / "predictions"
-    expected = score_masks(build(layouts, "lvos"), masks)[0].overall
+    expected = score_mask_folder(build(layouts, "lvos"), masks)[0].overall
     (layouts / "lvos_v1" / "evaluator_files" / "unseen_videos.txt").rename(layouts / "list.txt")
-    scores = score_masks(build(layouts, "lvos"), masks)[0]
+    scores = score_mask_folder(build(layouts, "lvos"), masks)[0]
     assert np.isnan(scores.overall["J&F-Mean"]) and np.isnan(scores.overall["J-unseen-Mean"])
     means = [np.mean([row.row()[key] for row in scores.objects]) for key in ("J-Mean", "F-Mean")]
     assert scores.headline == pytest.approx(np.mean(means))
     with_list = build(layouts, "lvos", unseen_videos=layouts / "list.txt")
-    assert score_masks(with_list, masks)[0].overall == expected
+    assert score_mask_folder(with_list, masks)[0].overall == expected
 
 
 def first_mask(folder: Path, number: int = 2) -> Path:
@@ -180,14 +180,14 @@ def test_damaged_predictions_are_refused(originals, tmp_path, name: str, damage,
     shutil.copytree(originals / CASES[name][0] / "predictions", masks)
     damage(first_mask(masks))
     with pytest.raises((FileNotFoundError, ValueError), match=message):
-        score_masks(build(originals, name), masks)
+        score_mask_folder(build(originals, name), masks)
 
 
 def test_a_missing_first_frame_would_shift_the_numbers_of_mose(layouts: Path) -> None:
     masks = layouts / "mosev2" / "predictions"
     (masks / "0a1b2c3d" / "00000.png").unlink()
     with pytest.raises(FileNotFoundError, match="first is 0a1b2c3d/00000.png"):
-        score_masks(build(layouts, "mosev2"), masks)
+        score_mask_folder(build(layouts, "mosev2"), masks)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_missing_first_frame_would_shift_the_numbers_of_mose(layouts: Path) ->
 def test_damaged_truth_is_refused(layouts: Path, name: str, below: str, message: str) -> None:
     (layouts / CASES[name][0] / below).unlink()
     with pytest.raises((FileNotFoundError, ValueError), match=message):
-        score_masks(build(layouts, name), layouts / CASES[name][0] / "predictions")
+        score_mask_folder(build(layouts, name), layouts / CASES[name][0] / "predictions")
 
 
 @pytest.mark.parametrize("name", ["mosev2", "lvosv2", "vost", "sav"])
@@ -217,7 +217,7 @@ def test_a_network_s_masks_have_the_scores_of_its_evaluation(
     benchmark = build(layouts, name)
     policy = MemoryPolicy(first=True, every=100)
     scores = evaluate(network(), policy, benchmark, tmp_path / "out", **QUIET)
-    again, skipped = score_masks(benchmark, tmp_path / "out" / "masks")
+    again, skipped = score_mask_folder(benchmark, tmp_path / "out" / "masks")
     assert not skipped
     np.testing.assert_equal(again.overall, scores.overall)
     assert [row.measures for row in again.objects] == [row.measures for row in scores.objects]
@@ -235,12 +235,12 @@ def test_ranges_of_lvos_with_more_frames_than_files(layouts: Path) -> None:
     values["videos"]["aB3dE5fG"]["objects"]["2"]["frame_range"]["frame_nums"] = "9"
     meta.write_text(json.dumps(values))
     masks = layouts / "lvos_v1" / "predictions"
-    row = score_masks(build(layouts, "lvos", only=["aB3dE5fG"]), masks)[0].objects[1]
+    row = score_mask_folder(build(layouts, "lvos", only=["aB3dE5fG"]), masks)[0].objects[1]
     truth, prediction = (
         np.stack([read_mask(path) for path in sorted((folder / "aB3dE5fG").glob("*.png"))])
         for folder in (meta.parent / "Annotations", masks)
     )
-    frames = protocols.score_masks("lvos", truth, prediction, [1, 2], [[1, 41, 9], [11, 41, 9]])
+    frames = protocols.score_mask_folder("lvos", truth, prediction, [1, 2], [[1, 41, 9], [11, 41, 9]])
     expected = protocols.find_protocol("lvos").summarize_objects(frames)
     assert row.frames == tuple(t for t in frames["frames"][1].tolist() if t >= 0)
     assert row.measures["J_mean"] == expected["J_mean"][1] < row.measures["J_corrected_mean"]
@@ -248,17 +248,17 @@ def test_ranges_of_lvos_with_more_frames_than_files(layouts: Path) -> None:
     values["videos"]["aB3dE5fG"]["objects"]["2"]["frame_range"]["end"] = "00000061"
     meta.write_text(json.dumps(values))
     with pytest.raises(ValueError, match="aB3dE5fG, object 2: frame_range=.*must have frame_nums >= 10"):
-        score_masks(build(layouts, "lvos"), masks)
+        score_mask_folder(build(layouts, "lvos"), masks)
     values["videos"]["aB3dE5fG"]["objects"]["2"]["frame_range"]["frame_nums"] = 12
     meta.write_text(json.dumps(values))
     with pytest.raises(ValueError, match="object 2 must have the frames of its range 11 to 61; got no frame"):
-        score_masks(build(layouts, "lvos"), masks)
+        score_mask_folder(build(layouts, "lvos"), masks)
 
 
 @pytest.mark.parametrize("name", ["lvos", "lvosv2", "vost", "sav"])
 def test_the_files_of_the_evaluator(layouts: Path, tmp_path: Path, name: str) -> None:
     expected = {key: text for key, text in expected_of(layouts, name).items() if key.endswith(".csv")}
-    write_scores(score_masks(build(layouts, name), layouts / CASES[name][0] / "predictions")[0], tmp_path)
+    write_scores(score_mask_folder(build(layouts, name), layouts / CASES[name][0] / "predictions")[0], tmp_path)
     assert expected and {key: (tmp_path / key).read_text() for key in expected} == expected
 
 

@@ -47,7 +47,7 @@ def settings_label(settings: Mapping[str, str]) -> str:
 
 def quote_override(path: str | Path) -> str:
     """Return a path as the value of an override, in quotes where Hydra's grammar needs them."""
-    if re.fullmatch(r"[\w./+-]+", str(path)):
+    if re.fullmatch(r"[\w./+-]+", str(path), re.ASCII):
         return str(path)
     return QuotedString(str(path), Quote.single).with_quotes()
 

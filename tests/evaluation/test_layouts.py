@@ -240,7 +240,7 @@ def test_ranges_of_lvos_with_more_frames_than_files(layouts: Path) -> None:
         np.stack([read_mask(path) for path in sorted((folder / "aB3dE5fG").glob("*.png"))])
         for folder in (meta.parent / "Annotations", masks)
     )
-    frames = protocols.score_mask_folder("lvos", truth, prediction, [1, 2], [[1, 41, 9], [11, 41, 9]])
+    frames = protocols.score_masks("lvos", truth, prediction, [1, 2], [[1, 41, 9], [11, 41, 9]])
     expected = protocols.find_protocol("lvos").summarize_objects(frames)
     assert row.frames == tuple(t for t in frames["frames"][1].tolist() if t >= 0)
     assert row.measures["J_mean"] == expected["J_mean"][1] < row.measures["J_corrected_mean"]
@@ -258,7 +258,8 @@ def test_ranges_of_lvos_with_more_frames_than_files(layouts: Path) -> None:
 @pytest.mark.parametrize("name", ["lvos", "lvosv2", "vost", "sav"])
 def test_the_files_of_the_evaluator(layouts: Path, tmp_path: Path, name: str) -> None:
     expected = {key: text for key, text in expected_of(layouts, name).items() if key.endswith(".csv")}
-    write_scores(score_mask_folder(build(layouts, name), layouts / CASES[name][0] / "predictions")[0], tmp_path)
+    scores, _ = score_mask_folder(build(layouts, name), layouts / CASES[name][0] / "predictions")
+    write_scores(scores, tmp_path)
     assert expected and {key: (tmp_path / key).read_text() for key in expected} == expected
 
 

@@ -113,9 +113,11 @@ def test_a_damaged_video_file_is_reported_and_its_masks_are_kept(case, capsys):
     packets = encode(case / "v.mkv", "mjpeg", FRAMES)
     content = (case / "v.mkv").read_bytes()
     (case / "v.mkv").write_bytes(content.replace(packets[3], b"\x01" * len(packets[3])))
-    for _ in range(2):
+    for is_repeated in (False, True):
         assert track(case, video="v.mkv") == 1
-        assert f"v.mkv: 1 of {LENGTH} frames cannot be decoded" in capsys.readouterr().err
+        printed = capsys.readouterr()
+        assert f"v.mkv: 1 of {LENGTH} frames cannot be decoded" in printed.err
+        assert (f"all {LENGTH - 1} frames kept from an earlier run" in printed.out) == is_repeated
         assert len(masks(case)) == LENGTH - 1
     record = json.loads((case / "out" / "track.json").read_text())
     assert record["status"] == "ok" and record["missing"] == f"1 of {LENGTH} frames cannot be decoded"

@@ -100,6 +100,8 @@ def track_video(
     if fresh:
         delete_results(output)
     earlier, state = earlier_run(output, settings), output / STATE
+    if earlier and "missing" in earlier:  # known only after all frames were decoded
+        frames.names, frames.missing = frames.names[: earlier["frames"]], earlier["missing"]
     if earlier and earlier["status"] == "ok" and has_masks(output, frames.names):
         record = earlier
         print(f"{output}: all {len(frames)} frames kept from an earlier run (--fresh computes them anew)")
@@ -113,7 +115,7 @@ def track_video(
         record = {"tool": "stm", "status": "ok", **notice, "settings": settings, **measured}
         record |= summarize_objects(output)
         if frames.missing:
-            record["missing"] = frames.missing
+            record |= {"frames": len(frames), "missing": frames.missing}
         write_record(output, record)
         state.unlink(missing_ok=True)
         (output / "overlay.mp4").unlink(missing_ok=True)

@@ -269,3 +269,17 @@ def test_scores_of_an_earlier_evaluation_of_more_videos_are_left_out(tmp_path):
         evaluate(network(), None, few, tmp_path, progress=False, workers=0)
     assert len(list((tmp_path / "sequences").iterdir())) == 3
     assert list(EvaluationResults(tmp_path).sequences) == [benchmark.videos[0].name]
+
+
+@pytest.mark.parametrize("lost", ["sequences/*", "videos"])
+def test_an_unfinished_evaluation_is_refused(tmp_path, lost):
+    evaluate(network(), None, synthetic(**BENCHMARK), tmp_path, progress=False, workers=0)
+    for path in tmp_path.glob(lost):
+        path.unlink()
+        break
+    else:
+        values = json.loads((tmp_path / "scores.json").read_text())
+        del values[lost]
+        (tmp_path / "scores.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="the evaluation is unfinished; its command completes it"):
+        _ = EvaluationResults(tmp_path).sequences

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from helpers.commands import EVALUATE, ROOT, TINY, run, succeed
 from helpers.small_networks import save
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from stm.config.overrides import check_command_line
+from stm.config.resolvers import quote_override
 from stm.config.schema import CONF
 from stm.network import BUNDLED_CHECKPOINT
 
@@ -103,6 +105,10 @@ MISTAKES = {
     ),
     "configuration of several runs": (
         ("train.py", "-m", "seed=1,2", "--cfg", "job"),
+        "--cfg prints the configuration of one run: omit -m",
+    ),
+    "configuration of several runs without -m": (
+        ("train.py", "seed=1,2", "--cfg", "job"),
         "--cfg prints the configuration of one run: omit -m",
     ),
     "launcher of one run": (
@@ -244,3 +250,16 @@ def test_several_loggers_are_a_list(tmp_path: Path) -> None:
     assert code == 0 and "csv_logger" in output and "wandb_logger" in output
     code, output = run("train.py", "logger=[csv,wandp]", folder=tmp_path)
     assert code == 1 and "logger=wandp does not exist. Did you mean wandb?" in output
+
+
+def test_a_launcher_is_accepted_where_a_file_or_a_key_makes_it_a_sweep() -> None:
+    for words in (["sweep=seeds"], ["hydra.mode=MULTIRUN"], ["hydra.mode=RUN"], ["-m"]):
+        check_command_line("train", [*words, "experiment=quickstart", "launcher=parallel"])
+    with pytest.raises(SystemExit, match="launcher=parallel: a launcher needs -m"):
+        check_command_line("train", ["experiment=quickstart", "launcher=parallel"])
+
+
+@pytest.mark.parametrize("path", ["/ä/b.ckpt", "a'b", "a b", "c:\\d\\", "plain/x-1.ckpt"])
+def test_a_path_in_an_override_is_what_hydra_reads(path: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"init={quote_override(path)}"])
+    assert str(getattr(override.value(), "text", override.value())) == path

@@ -141,10 +141,12 @@ def test_scores_round_trip_through_json(scores):
 
 def test_the_headline_says_what_was_averaged(scores):
     augmentation = Augmentation(flip=True, sizes=(480, 600), names=("weights-0a",)).settings()
-    settings = {"benchmark": "mine", "size": 480, "policy": {"every": 5}}
-    plain = headline({**settings, "augmentation": None})
-    averaged = headline({**settings, "augmentation": augmentation})
-    assert averaged == f"{plain}; mean over short sides 480, 600; the video and its mirror image; 2 networks"
+    settings = {"benchmark": "mine", "size": 96, "policy": {"every": 5}, "augmentation": augmentation}
+    averaged = "mean over 2 sizes, the video and its mirror image, 2 networks"
+    assert headline(settings) == f"mine at short sides 480, 600; memory: every=5; {averaged}"
+    one_size = Augmentation(flip=False, sizes=(480,)).settings()
+    assert headline(settings | {"augmentation": one_size}) == "mine at short side 480; memory: every=5"
+    assert headline(settings | {"augmentation": None}) == "mine at short side 96; memory: every=5"
 
 
 def test_the_folder_of_an_evaluation_is_named_by_what_was_averaged():
@@ -152,4 +154,4 @@ def test_the_folder_of_an_evaluation_is_named_by_what_was_averaged():
         averaged = ["tta=flip", "sizes=[480,600]", "ensemble=[b/checkpoints/best.ckpt]"]
         config = compose("evaluate", ["checkpoint=a/last.ckpt", *averaged], return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    assert config.name == "last_davis2017_flip_480-600_b-best_every_5"
+    assert config.name == "last_davis2017_480-600_flip_b-best_every_5"

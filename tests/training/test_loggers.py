@@ -9,12 +9,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from helpers.commands import TINY, succeed
 from helpers.logged_values import rows
 from helpers.small_networks import clip, network
 from torch.utils.data import DataLoader
 
 from stm.training import loggers as run_loggers
-from stm.training.callbacks import render_clips
+from stm.training.callbacks import LogClipImages, render_clips
 from stm.training.csv_logger import CSVLogger
 from stm.training.throughput import Throughput
 from stm.video import ClipBatch
@@ -128,3 +129,15 @@ def test_images_of_clips_leave_the_training_mode(norm: str) -> None:
     images = render_clips(trained, ClipBatch.collate([clip(), clip()]), 2)
     assert [image.shape for image in images] == [(64, 144, 3)] * 2
     assert [module.training for module in trained.modules()] == modes
+
+
+@pytest.mark.slow
+def test_metrics_of_steps_can_be_switched_off(tmp_path: Path) -> None:
+    succeed("train.py", *TINY, "name=run", "trainer.log_every_n_steps=0", folder=tmp_path)
+    assert "train/clips_per_second" not in (tmp_path / "runs" / "run" / "logs" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("values", [{"every": 0}, {"clips": 0}])
+def test_images_of_no_step_or_no_clip_are_refused(values: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"callbacks\.images\.(every|clips)=0: must be at least 1"):
+        LogClipImages(**values)

@@ -40,10 +40,18 @@ class EvaluationResults:
 
     @cached_property
     def sequences(self) -> dict[str, SequenceScores]:
-        """Name -> scores of each object in each frame; files of earlier evaluations are ignored."""
-        sequences = {}
-        paths = (self.folder / "sequences" / f"{name}.json" for name in sorted(self.values["videos"]))
-        for path in filter(Path.is_file, paths):  # scores of another program's masks have none
+        """Name -> scores of each object in each frame; files of earlier evaluations are ignored.
+
+        Raises:
+            ValueError: The evaluation is unfinished, or another version of the package wrote it.
+        """
+        sequences: dict[str, SequenceScores] = {}
+        if "masks" in self.values["settings"]:  # of another program, whose scores are in `scores.json` alone
+            return sequences
+        paths = [self.folder / "sequences" / f"{name}.json" for name in sorted(self.values.get("videos", ()))]
+        if not paths or not all(path.is_file() for path in paths):
+            raise ValueError(f"{self.folder}: the evaluation is unfinished; its command completes it")
+        for path in paths:
             values = json.loads(path.read_text())
             for key in ("settings", "data"):  # what the scores were computed from, see `ResultStore`
                 values.pop(key, None)

@@ -100,7 +100,7 @@ def track_video(
     if fresh:
         delete_results(output)
     earlier, state = earlier_run(output, settings), output / STATE
-    if earlier and "missing" in earlier:  # known only after all frames were decoded
+    if earlier and {"missing", "frames"} <= earlier.keys():  # known only after all frames were decoded
         frames.names, frames.missing = frames.names[: earlier["frames"]], earlier["missing"]
     if earlier and earlier["status"] == "ok" and has_masks(output, frames.names):
         record = earlier

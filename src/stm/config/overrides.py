@@ -49,10 +49,11 @@ def check_command_line(config_name: str, arguments: Sequence[str] | None = None)
         overrides = OverridesParser.create().parse_overrides(list(_overrides(arguments)))
         try:
             with initialize_config_dir(str(CONF), version_base="1.3"):
-                message = _wrong_flags(arguments) or _wrong_override(config_name, overrides)
+                message = _wrong_flags(arguments, overrides) or _wrong_override(config_name, overrides)
                 message = message or _composition_error(config_name, overrides)
                 if message is None and not any(flag.startswith("-") for flag in set(arguments) - RUN_FLAGS):
-                    message = _unused_launcher(arguments, overrides) or _missing_keys(config_name, overrides)
+                    message = _missing_keys(config_name, overrides)
+                    message = _unused_launcher(config_name, arguments, overrides) or message
         except HydraException:
             return  # a composition that fails without these overrides: Hydra's own message is best
     if message:
@@ -85,9 +86,10 @@ def _unparsable(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _wrong_flags(arguments: Sequence[str]) -> str | None:
-    """Return a message where -m is between overrides or beside --cfg, which Hydra rejects."""
-    if RUN_FLAGS & set(arguments) and PRINT_FLAGS & {word.partition("=")[0] for word in arguments}:
+def _wrong_flags(arguments: Sequence[str], overrides: Sequence[Override]) -> str | None:
+    """Return a message where -m is between overrides, or several runs beside --cfg, which Hydra rejects."""
+    is_sweep = RUN_FLAGS & set(arguments) or any(override.is_sweep_override() for override in overrides)
+    if is_sweep and PRINT_FLAGS & {word.partition("=")[0] for word in arguments}:
         return "--cfg prints the configuration of one run: omit -m, and give each key one value"
     for place, flag in enumerate(arguments):
         parts = arguments[:place], arguments[place + 1 :]
@@ -226,12 +228,14 @@ def _first_value(override: Override) -> str | None:
     return f"{line.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"
 
 
-def _unused_launcher(arguments: Sequence[str], overrides: Sequence[Override]) -> str | None:
+def _unused_launcher(config_name: str, arguments: Sequence[str], overrides: Sequence[Override]) -> str | None:
     """Return a message where a launcher is selected for a single run, which Hydra starts in this process."""
     launcher = next((o for o in overrides if o.key_or_group == "launcher" and not o.is_delete()), None)
-    is_sweep = any(o.key_or_group in ("sweep", "hydra.mode") for o in overrides)
-    if launcher is None or is_sweep or RUN_FLAGS & set(arguments):
+    if launcher is None or RUN_FLAGS & set(arguments):
         return None
+    words = [word for override in overrides if (word := _first_value(override))]
+    if compose(config_name, words, return_hydra_config=True).hydra.mode is not None:
+        return None  # a sweep; or RUN, as in the command that repeats one of its jobs
     return f"{launcher.input_line}: a launcher needs -m or sweep=NAME; without them, the run starts here"
 
 

@@ -52,15 +52,16 @@ def quote_override(path: str | Path) -> str:
     return QuotedString(str(path), Quote.single).with_quotes()
 
 
-def size_suffix(size: int | None) -> str:
-    """Return the part of a folder's name for the network's frame size in pixels: `_240`; empty for None."""
-    return "" if size is None else f"_{size}"
+def size_suffix(size: int | None, sizes: Sequence[int] | None) -> str:
+    """Return the part of a folder's name for the network's frame sizes: `_480-600`; empty for None."""
+    chosen = sizes or ([] if size is None else [size])
+    return f"_{'-'.join(map(str, chosen))}" if chosen else ""
 
 
-def augmentation_suffix(tta: str | None, sizes: Sequence[int] | None, ensemble: Sequence[str]) -> str:
-    """Return the part of a folder's name for what is averaged at test time: `_flip_480-600_RUN-last`."""
-    parts = [*([tta] if tta else []), *(["-".join(map(str, sizes))] if sizes else [])]
-    return "".join(f"_{part}" for part in (*parts, *map(checkpoint_name, ensemble)))
+def augmentation_suffix(tta: str | None, ensemble: Sequence[str]) -> str:
+    """Return the part of a folder's name for what else is averaged at test time: `_flip_RUN-last`."""
+    parts = [*([tta] if tta else []), *map(checkpoint_name, ensemble)]
+    return folder_name("".join(f"_{part}" for part in parts))
 
 
 def weight_of(path: str | None, weight: float) -> float:

@@ -82,12 +82,14 @@ def _message(error: BaseException) -> str | None:
     if isinstance(error, _FILE_ERRORS):
         return str(error)
     modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
-    if isinstance(error, MemoryError | ValueError) and str(error) and modules[-1].startswith("stm."):
+    # not NumPy's subclass of MemoryError
+    is_message = bool(str(error)) and (type(error) is MemoryError or isinstance(error, ValueError))
+    if is_message and modules[-1].startswith("stm."):
         return str(error)
     if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
         reason = " ".join(str(error).split())[:200] or "MemoryError"
-        keys = "--size" if program_name() == "stm" else "benchmark.size, data.crop or batch_size"
-        return f"not enough memory: {reason}; a smaller {keys} needs less"
+        hint = "; a smaller benchmark.size, data.crop or batch_size needs less"
+        return f"not enough memory: {reason}{'' if program_name() == 'stm' else hint}"
     # compared by name, as importing Lightning takes seconds
     if type(error).__name__ == "MisconfigurationException":
         return str(error)

@@ -220,7 +220,7 @@ class Session:
         policies = [parse_policy(POLICIES[name]) for name in names]
         for run in self.runs.values():
             shutil.rmtree(run.folder, ignore_errors=True)
-        self.first_mask, self.edited_mask, self.ids, self.edited_frame = mask, mask, ids, 0
+        self.first_mask, self.edited_mask, self.ids, self.edited_frame, self.runs = mask, mask, ids, 0, {}
         self.runs = {
             name: SegmentationRun(self.network, policy, self.video.frames, mask, self._new_folder())
             for name, policy in zip(names, policies, strict=True)

@@ -64,22 +64,16 @@ def headline(settings: Mapping[str, Any]) -> str:
     """Return the benchmark, and the masks of another program or the resolution and memory of a network."""
     if "masks" in settings:
         return f"{settings.get('benchmark')}: {settings['masks']}"
-    size = settings.get("size")
-    resolution = "the frames' own size" if size is None else f"short side {size}"
+    averaged = settings.get("augmentation") or {"flip": False, "sizes": [], "networks": []}
+    sizes = averaged["sizes"] or [settings.get("size")]
+    resolution = f"short side{'s' * (len(sizes) > 1)} {', '.join(map(str, sizes))}"
+    resolution = "the frames' own size" if sizes == [None] else resolution
+    parts = [f"{len(sizes)} sizes"] if len(sizes) > 1 else []
+    parts += ["the video and its mirror image"] if averaged["flip"] else []
+    parts += [f"{1 + len(averaged['networks'])} networks"] if averaged["networks"] else []
+    mean = f"; mean over {', '.join(parts)}" if parts else ""
     policy = describe_policy(settings.get("policy"))
-    averaged = describe_augmentation(settings.get("augmentation"))
-    return f"{settings.get('benchmark')} at {resolution}; memory: {policy}{averaged and '; ' + averaged}"
-
-
-def describe_augmentation(augmentation: Mapping[str, Any] | None) -> str:
-    """Return what is averaged at test time, such as `mean of short sides 480, 600, mirrored, 2 networks`."""
-    if augmentation is None:
-        return ""
-    sizes, networks = augmentation["sizes"], 1 + len(augmentation["networks"])
-    parts = [f"short sides {', '.join(map(str, sizes))}"] if sizes else []
-    parts += ["the video and its mirror image"] if augmentation["flip"] else []
-    parts += [f"{networks} networks"] if networks > 1 else []
-    return f"mean over {'; '.join(parts)}"
+    return f"{settings.get('benchmark')} at {resolution}; memory: {policy}{mean}"
 
 
 def describe_policy(policy: Any) -> str:

@@ -196,13 +196,25 @@ def test_unread_key_is_rejected(tmp_path: Path, text: str, message: str) -> None
         training_run.validate_config(config)
 
 
-@pytest.mark.parametrize("override", ["data.root=x", "data.sources.davis.clips.videos.root=x"])
-def test_value_that_all_sources_override_is_rejected(override: str) -> None:
-    data = "davis_youtube" if override.startswith("data.root") else "davis2017"
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=davis_youtube", "data.root=x"],
+        ["data=davis2017", "data.root=x", "data.sources.davis.clips.videos.root=y"],
+        ["data=stills", "data.root=x", "data.images=y", "data.masks=z"],
+    ],
+    ids=" ".join,
+)
+def test_value_that_all_sources_override_is_rejected(overrides: list[str]) -> None:
     with (
-        composed(f"data={data}", override) as config,
-        pytest.raises(ValueError, match=r"data\.root=.*: nothing reads this key"),
+        composed(*overrides) as config,
+        pytest.raises(ValueError, match=r"data\.root=x: nothing reads this key"),
     ):
+        training_run.validate_config(config)
+
+
+def test_a_default_that_nothing_reads_is_accepted() -> None:
+    with composed("data=stills", "data.images=a", "data.masks=b") as config:
         training_run.validate_config(config)
 
 

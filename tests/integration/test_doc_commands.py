@@ -25,6 +25,7 @@ NOT_RUN = {
     r"python benchmarks/|for network in|done$": "takes time: tests/integration/test_speed_benchmark.py",
     r"sbatch |srun |.*launcher=slurm": "needs SLURM; tests/integration/test_slurm.py has one",
     r"torchrun ": "tests/evaluation/test_distributed_evaluation.py has it",
+    r"export ": "sets a variable for torchrun; tests/training/test_torchrun.py does so",
     r"wandb ": "needs an account of Weights & Biases",
     r"stm data get": "needs the network; tests/data/test_downloads.py has a server",
     r"stm check-submission .*youtube": "tests/evaluation/test_submission.py has it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,6 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import InterpolationResolutionError
 
 from stm.config.environment import cpus
 from stm.data.datamodule import ClipDataModule
@@ -31,6 +30,7 @@ from stm.network import STM, fingerprint, for_inference, load
 from stm.network.arguments import CALIBRATION
 from stm.runs.argument_types import check_argument_types
 from stm.runs.process_setup import build_trainer, selected_groups, setup_process
+from stm.runs.unread_keys import refuse_unread_keys
 from stm.sweeps.finished_jobs import Score, finished_score, headline_score, is_finished
 from stm.training.checkpointing import SaveLastAndBest
 from stm.training.distributed import manage_ddp_processes, require_srun
@@ -271,30 +271,3 @@ def data_arguments(config: DictConfig) -> set[str]:
     """Return the keys of `config.data` that configure the data module, without those that the run passes."""
     parameters = inspect.signature(get_class(config.data._target_)).parameters
     return {"_target_", *parameters} - {"batch_size", "steps", "seed", "validation"}
-
-
-def refuse_unread_keys(config: DictConfig, group: str, arguments: Collection[str] = ()) -> None:
-    """Refuse a key of a group that is neither an argument of the group's object nor read by an interpolation.
-
-    Raises:
-        ValueError: nothing reads a key that has a value.
-    """
-    given = {key: value for key, value in config[group].items() if value is not None}
-    unread = [key for key in given if key not in arguments and not is_read(config, f"{group}.{key}")]
-    for key in unread:
-        known = {*given, *arguments} - {"_target_", *unread}
-        raise ValueError(
-            f"{group}.{key}={given[key]}: nothing reads this key; must be one of {', '.join(sorted(known))} "
-            f"(~{group}.{key} removes it)"
-        )
-
-
-def is_read(config: DictConfig, key: str) -> bool:
-    """Return whether an interpolation reads a key, so that the rest cannot be resolved without it."""
-    rest = config.copy()
-    OmegaConf.update(rest, key, "???")
-    try:
-        OmegaConf.to_container(rest, resolve=True)
-    except InterpolationResolutionError:
-        return True
-    return False

@@ -1,7 +1,6 @@
-"""Runs that return to earlier frames, sessions and panels, without a browser or a server."""
+"""Runs that return to earlier frames, and sessions, without a browser or a server."""
 
 import zipfile
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -290,24 +289,3 @@ def test_sessions_are_separate_and_leave_no_files(pool, tmp_path):
     assert not a.folder.exists(), "the idle session was not closed"
     pool.close()
     assert not pool.folder.exists()
-
-
-# --- panels ---
-
-
-def test_attention_cards_show_the_memory_frames_and_their_shares(tmp_path):
-    run = finish_run("every_5", tmp_path)
-    attention = run.attention(22, 1, (20, 30))
-    text = panels.attention_cards(run, 22, (20, 30), 1, attention)
-    assert text.count("<figure") == 1 + len(attention.maps) and "query pixel (30, 20)" in text
-    for f, share in attention.shares.items():
-        kind = "given" if f == 0 else "previous" if f == 21 else "stored"
-        assert f"<strong>frame {f}</strong> {kind} · {share:.0%}" in text
-    assert Counter(text.split('"'))["most"] == 1
-
-
-def test_the_summary_table_shows_j_against_the_true_masks(tmp_path):
-    run = finish_run("every_5", tmp_path)
-    assert "<td>1.00</td>" in panels.summary_table({"x": run}, np.array(run.masks))
-    assert "<td>0.00</td>" in panels.summary_table({"x": run}, (np.array(run.masks) != 1).astype(np.uint8))
-    assert "agree on 100.0%" in panels.summary_table({"x": run, "y": run}, None)

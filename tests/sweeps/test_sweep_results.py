@@ -3,17 +3,12 @@
 import csv
 import json
 import os
-import pickle
 import shlex
-import weakref
 
 import numpy as np
 import pytest
-from hydra.core.utils import JobReturn
-from omegaconf import OmegaConf
 
-from stm.sweeps.finished_jobs import Score
-from stm.sweeps.job_records import JobRecord, write_job_list
+from stm.sweeps.job_records import write_job_list
 from stm.sweeps.paper_numbers import TABLES
 from stm.sweeps.results import read_sweep, table_rows
 from stm.sweeps.sweep_tables import markdown, write_tables, write_trials
@@ -283,23 +278,6 @@ def test_the_trials_of_a_search_may_have_different_keys(tmp_path):
     assert [(row["lr"], row["steps"]) for row in rows] == [("", "8"), ("2", "9"), ("1", "")]
     assert "| lr | steps |" in text
     assert write_trials(tmp_path / "none", []) == ""
-
-
-def test_a_score_keeps_its_measure_in_another_process():
-    score = pickle.loads(pickle.dumps(Score(0.5, "J_tr")))
-    assert (score, score.measure, json.dumps(score)) == (0.5, "J_tr", "0.5")
-
-
-def test_memory_of_a_job_is_free_for_the_next(monkeypatch):
-    class Cycle:
-        pass
-
-    cycle = Cycle()
-    cycle.itself, reference = cycle, weakref.ref(cycle)
-    del cycle
-    monkeypatch.setenv("RANK", "1")  # a process that writes no record
-    JobRecord().on_job_end(OmegaConf.create(), JobReturn())
-    assert reference() is None
 
 
 def test_a_benchmark_that_is_scored_twice_has_two_rows(tmp_path):

@@ -211,7 +211,7 @@ class VideoEvaluator:
         peak = PeakMemory(network.mean.device)
         segmenter: Segmenter | Ensemble = segmenter_for(network, policy, video, size)
         if augmentation is not None:
-            segmenter = augmentation.segmenter(network, policy, len(video) - first_given(video), size)
+            segmenter = augmentation.segmenter(network, policy, size, length=len(video) - first_given(video))
         decoded = zip(decode_frames(video, segmenter), copy_first(video), strict=True)
         frames = prefetch(decoded, AHEAD if later.workers else 0)
         with in_eval_mode(network), closing(frames):

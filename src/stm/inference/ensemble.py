@@ -53,10 +53,10 @@ class Augmentation:
         return {"flip": self.flip, "sizes": list(self.sizes or ()), "networks": list(self.names)}
 
     def segmenter(
-        self, network: STM, memory: MemoryPolicy | None, length: int | None, size: int | None
+        self, network: STM, memory: MemoryPolicy | None, size: int | None, *, length: int | None
     ) -> Ensemble:
         """Return the ensemble of a network and the further ones."""
-        return Ensemble((network, *self.networks), memory, length, self.sizes or (size,), self.flip)
+        return Ensemble((network, *self.networks), memory, self.sizes or (size,), self.flip, length=length)
 
 
 class Ensemble:
@@ -67,18 +67,19 @@ class Ensemble:
     Args:
         networks: one or more, on one device.
         memory: which past frames are remembered.
-        length: number of frames of the video, where known.
         sizes: short sides at which the networks see the frames; None in it is the frames' own size.
         flip: also segment the mirrored video.
+        length: number of frames of the video, where known.
     """
 
     def __init__(
         self,
         networks: Sequence[STM],
         memory: MemoryPolicy | None = None,
-        length: int | None = None,
         sizes: Sequence[int | None] = (None,),
         flip: bool = False,
+        *,
+        length: int | None = None,
     ) -> None:
         self.network = networks[0]
         self._members = [

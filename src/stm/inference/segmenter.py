@@ -160,7 +160,11 @@ class Segmenter:
         return self._pending.full_probabilities()[0]
 
     def disturb(self, disturbance: Callable[[Tensor], Tensor]) -> None:
-        """Change the last frame's probabilities (B, O + 1, h', w') before they are memorized."""
+        """Change the last frame's probabilities (B, O + 1, h', w') before they are memorized.
+
+        Raises:
+            ValueError: there is no last frame yet.
+        """
         if self._pending is None:
             raise ValueError("there is no last frame yet: call step first")
         self._pending = replace(self._pending, padded=disturbance(self._pending.padded))
@@ -274,11 +278,7 @@ class Segmenter:
         return self._objects.bytes
 
     def _predict(self, query: Query, size: torch.Size, counts_usage: bool) -> tuple[Tensor, Tensor | None]:
-        """Read the memory of all objects, and decode.
-
-        Returns:
-            Probabilities (B, O + 1, H', W') of the padded frame, and the updated sensory memory.
-        """
+        """Return the padded frame's probabilities (B, O + 1, H', W') and the updated sensory memory."""
         groups = self._objects.groups
         readouts = [read_bank(self._network, query, group.bank, self.t, counts_usage) for group in groups]
         self.readout = concatenate_groups(readouts, groups)
